@@ -1,0 +1,68 @@
+"""The artists' drawings: one sprite of a noun in a style, recoloured on request."""
+
+from colorsys import rgb_to_hsv
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vladva_kit.emoji_world.nouns import NOUNS, STYLES, TINTS
+
+_SHEET = Path(__file__).parent / "sprites" / "sprites.webp"
+_ROW = {noun.word: row for row, noun in enumerate(NOUNS)}
+_ALIKE = 20.0  # degrees of hue within which a tint can be taken for a drawing's own colour
+
+
+@lru_cache(maxsize=1)
+def _sheet() -> Image.Image:
+    return Image.open(_SHEET).convert("RGBA")
+
+
+@lru_cache(maxsize=None)
+def drawing(noun: str, style: int, tint: str | None = None) -> Image.Image:
+    """The sprite of a noun, 64×64 RGBA, in its own colours or all in one tint.
+
+        drawing("dog", style=0)               # as Noto draws it
+        drawing("dog", style=4, tint="blue")  # a blue dog, as Twemoji draws it
+
+    Raises KeyError for an unknown noun or tint.
+    """
+    cell = _sheet().width // len(STYLES)
+    left, top = cell * style, cell * _ROW[noun]
+    sprite = _sheet().crop((left, top, left + cell, top + cell))
+    return sprite if tint is None else _tinted(sprite, TINTS[tint])
+
+
+def _tinted(sprite: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Keeps light and shade, replaces hue: dark lines stay dark, the drawing's mid-tone becomes the colour."""
+    pixels = np.asarray(sprite, dtype=np.float32)
+    light = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114])
+    inside = pixels[..., 3] > 128
+    low, high = np.percentile(light[inside], [4, 96])
+    shade = 0.45 + 0.70 * np.clip((light - low) / max(high - low, 24.0), 0, 1)  # a flat drawing keeps little relief
+    rgb = np.float32(colour) * np.minimum(shade, 1)[..., None]
+    rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # the brightest parts go towards white
+    return Image.fromarray(np.concatenate([np.clip(rgb, 0, 255), pixels[..., 3:]], -1).astype(np.uint8), "RGBA")
+
+
+@lru_cache(maxsize=None)
+def own_tints(noun: str) -> frozenset[str]:
+    """The tints that some artist's drawing of the noun has of itself, so that "a red apple" is never asked for.
+
+        own_tints("apple")   # frozenset({"red", ...})
+    """
+    alike = set()
+    for style in range(len(STYLES)):
+        hue, saturation, inside = _hues(drawing(noun, style))
+        for tint, colour in TINTS.items():
+            apart = np.abs((hue - 360 * rgb_to_hsv(*(part / 255 for part in colour))[0] + 180) % 360 - 180)
+            if ((apart < _ALIKE) & (saturation > 0.3))[inside].mean() > 0.4:
+                alike.add(tint)
+    return frozenset(alike)
+
+
+def _hues(sprite: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hue in degrees, saturation 0–1, and where the drawing is."""
+    hsv = np.asarray(sprite.convert("RGB").convert("HSV"), dtype=np.float32)
+    return hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, np.asarray(sprite)[..., 3] > 128

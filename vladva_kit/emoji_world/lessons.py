@@ -1,0 +1,194 @@
+"""The pictures and sentences that emoji-clip and emoji-llava learn from: batch `step` of a seed is always the same."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vladva_kit.emoji_world.captions import long_caption, pair_caption, short_caption
+from vladva_kit.emoji_world.nouns import COUNTS
+from vladva_kit.emoji_world.questions import sample_chat, sample_question, sample_reading
+from vladva_kit.emoji_world.render import place, render
+from vladva_kit.emoji_world.scenes import Scene, sample_scene
+from vladva_kit.emoji_world.words import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    IMAGE,
+    IMAGE_PROMPT,
+    IMAGE_SIZE,
+    IMAGE_TOKENS,
+    LONG_PROMPT,
+    PAD,
+    PATCH_SIZE,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    REPHRASE_PROMPT,
+    SHORT_PROMPT,
+    TEXT_PROMPT,
+    USER,
+    encode,
+)
+
+GRID = IMAGE_SIZE // PATCH_SIZE
+PATCH_GROUPS = ("noun", "tint", "size", "count", "ground")  # what a patch learns to name
+IGNORED = -100
+
+Turn = tuple[list[int], list[int]]  # what is asked and what is learnt
+
+
+def pixels(pictures: list[Image.Image]) -> torch.Tensor:
+    """(n, 3, 96, 96) float32, as the shipped image processor gives them."""
+    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    return (stacked.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
+
+
+def training_picture(scene: Scene, rng: random.Random) -> Image.Image:
+    """A scene at the tower's size; a quarter is drawn larger and shrunk, as users' pictures are."""
+    if rng.random() < 0.75:
+        return render(scene, IMAGE_SIZE)
+    return render(scene, 2 * IMAGE_SIZE).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+
+
+def padded(sequences: list[list[int]], fill: int = PAD) -> torch.Tensor:
+    """(n, longest) int64, right-padded."""
+    longest = max(map(len, sequences))
+    return torch.tensor([sequence + [fill] * (longest - len(sequence)) for sequence in sequences])
+
+
+def patch_words(scene: Scene) -> np.ndarray:
+    """(64, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORED where it shows no such thing.
+
+    A patch belongs to the frontmost drawing that covers over a third of it; the bare ground names only itself.
+    """
+    words = np.full((GRID, GRID, len(PATCH_GROUPS)), IGNORED)
+    words[..., 4] = encode(scene.ground)[0]
+    edges = np.arange(GRID) / GRID
+    for placement in place(scene):
+        thing = scene.things[placement.thing]
+        half = 0.44 * placement.side  # drawings seldom fill the corners of their square
+
+        def covered(centre: float, half: float = half) -> np.ndarray:
+            return np.clip(np.minimum(edges + 1 / GRID, centre + half) - np.maximum(edges, centre - half), 0, None) * GRID
+
+        inside = np.outer(covered(placement.y), covered(placement.x)) > 0.35
+        named = (thing.noun, thing.tint or "natural", thing.size, COUNTS[thing.count])
+        words[inside] = [*(encode(word)[0] for word in named), IGNORED]
+    return words.reshape(GRID * GRID, len(PATCH_GROUPS))
+
+
+@dataclass(frozen=True)
+class ClipLessons(torch.utils.data.Dataset):
+    """Batches of (pixels, caption ids, patch words); item `step` is drawn from the seed and the step alone."""
+
+    seed: int
+    batch_size: int
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        rng = random.Random(f"{self.seed} clip {step}")
+        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
+        return {
+            "pixel_values": pixels([training_picture(scene, rng) for scene in scenes]),
+            "input_ids": padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes]),
+            "patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])),
+        }
+
+
+def _answered(question: str, answer: str) -> Turn:
+    return [*encode(question), ASSISTANT], [*encode(answer), EOS]
+
+
+def picture_turns(scene: Scene, rng: random.Random, n_questions: int = 6) -> list[list[Turn]]:
+    """The conversations about one picture; each is a list of turns and sees only the picture and itself."""
+    conversations = [
+        [_answered(SHORT_PROMPT, short_caption(scene, rng))],
+        [_answered(LONG_PROMPT, long_caption(scene, rng))],
+        [_answered(IMAGE_PROMPT, rng.choice(scene.things).noun)],
+    ]
+    for _ in range(n_questions):
+        question = sample_question(scene, rng)
+        conversations.append([_answered(question.text, question.answer)])
+    conversations.append([_answered(question.text, question.answer) for question in sample_chat(scene, rng)])
+    return conversations
+
+
+def text_turns(scene: Scene, rng: random.Random) -> list[Turn]:
+    """One conversation without a picture: a caption, then a word for it, other words, or a question about it."""
+    chance = rng.random()
+    if len(scene.things) == 1:
+        return [_answered(f"{short_caption(scene, rng)} {TEXT_PROMPT}", scene.things[0].noun)]
+    if chance < 0.2:
+        caption = pair_caption(scene, 0, 1, rng.random() < 0.5)
+        return [_answered(f"{caption} {TEXT_PROMPT}", rng.choice(scene.things[:2]).noun)]
+    if chance < 0.5:
+        sized = rng.random() < 0.5
+        return [_answered(f"{pair_caption(scene, 0, 1, sized)} {REPHRASE_PROMPT}", pair_caption(scene, 1, 0, sized))]
+    caption, question = sample_reading(scene, rng)
+    return [_answered(f"{caption}. {question.text}", question.answer)]
+
+
+def joined(turns: list[Turn]) -> Turn:
+    """A conversation's ids and labels: what is asked is not learnt."""
+    ids, labels = [], []
+    for number, (asked, answer) in enumerate(turns):
+        opening = [USER] if number else []  # the first turn's <user> stands before the picture
+        ids += [*opening, *asked, *answer]
+        labels += [IGNORED] * (len(opening) + len(asked)) + answer
+    return ids, labels
+
+
+PICTURE_IDS = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
+
+
+def packed(conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
+    """One picture's conversations in one sequence; `segments` says who may see whom (0: the picture, −1: padding)."""
+    ids, labels, segments, positions = list(PICTURE_IDS), [IGNORED] * len(PICTURE_IDS), [0] * len(PICTURE_IDS), []
+    positions = list(range(len(PICTURE_IDS)))
+    for number, turns in enumerate(conversations, 1):
+        more, learnt = joined(turns)
+        ids, labels, segments = ids + more, labels + learnt, segments + [number] * len(more)
+        positions += range(len(PICTURE_IDS), len(PICTURE_IDS) + len(more))
+    return {"input_ids": ids, "labels": labels, "segments": segments, "position_ids": positions}
+
+
+def collate_packed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Pads packed rows and writes the mask: each token sees the picture and its own conversation's past."""
+    fills = {"input_ids": PAD, "labels": IGNORED, "segments": -1, "position_ids": 0}
+    batch = {key: padded([row[key] for row in rows], fill) for key, fill in fills.items()}
+    segments = batch.pop("segments")
+    length = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    seen = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
+    batch["attention_mask"] = torch.where(seen, 0.0, -1e9)[:, None]  # (n, 1, length, length), added to the scores
+    return batch
+
+
+@dataclass(frozen=True)
+class LlavaLessons(torch.utils.data.Dataset):
+    """Batches of packed pictures and of texts without one; item `step` is drawn from the seed and the step alone."""
+
+    seed: int
+    batch_size: int
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
+        rng = random.Random(f"{self.seed} llava {step}")
+        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
+        pictured = collate_packed([packed(picture_turns(scene, rng)) for scene in scenes])
+        pictured["pixel_values"] = pixels([training_picture(scene, rng) for scene in scenes])
+        pictured["patch_words"] = torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))
+        texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(self.batch_size)]
+        written = {
+            "input_ids": padded([[BOS, USER, *ids] for ids, _ in texts]),
+            "labels": padded([[IGNORED, IGNORED, *labels] for _, labels in texts], IGNORED),
+        }
+        return {"pictured": pictured, "written": written}

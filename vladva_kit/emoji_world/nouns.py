@@ -1,0 +1,57 @@
+"""The words of the emoji world: what can be drawn, in which styles, tints, sizes and on which grounds."""
+
+from dataclasses import dataclass
+
+# One column of the sprite sheet each. The last one is never trained on: it tests whether anything was understood.
+STYLES = ("noto", "noto-v1", "fluent-emoji-flat", "emojione", "twemoji")
+SEEN_STYLES = (0, 1, 2, 3)
+UNSEEN_STYLE = 4
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A thing that can be drawn: its word, its plural and the icon's name in the emoji sets."""
+
+    word: str
+    plural: str
+    icon: str
+
+
+def _nouns(text: str) -> tuple[Noun, ...]:
+    """Reads "word", "word=icon" or "word/plural=icon"; the plural is the word and an s unless given."""
+    nouns = []
+    for entry in text.split():
+        names, _, icon = entry.partition("=")
+        word, _, plural = names.partition("/")
+        nouns.append(Noun(word, plural or word + "s", icon or word))
+    return tuple(nouns)
+
+
+NOUNS = _nouns("""
+    dog=dog-face cat=cat-face mouse/mice=mouse-face rabbit=rabbit-face fox/foxes bear panda koala tiger=tiger-face lion
+    cow=cow-face pig=pig-face frog monkey=monkey-face chicken penguin duck owl horse=horse-face unicorn bee=honeybee
+    butterfly/butterflies snail spider turtle snake octopus/octopuses crab dolphin whale=spouting-whale shark
+    elephant camel bat fish/fishes=tropical-fish
+    cactus/cactuses tree=deciduous-tree palm=palm-tree mushroom sunflower rose grape=grapes watermelon banana pineapple
+    apple=red-apple pear cherry/cherries=cherries strawberry/strawberries eggplant carrot pepper=hot-pepper
+    bread/breads burger=hamburger pizza taco donut=doughnut cookie cake=birthday-cake lollipop
+    car=automobile taxi bus/buses tractor bicycle motorcycle train=locomotive boat=sailboat rocket helicopter
+    plane=airplane
+    anchor house castle tent umbrella snowman/snowmen star rainbow ball=soccer-ball guitar trumpet drum camera
+    phone=telephone key bell balloon gift=wrapped-gift crown ghost skull clock=alarm-clock book=open-book hat=top-hat
+    heart=red-heart
+""")
+
+# Saturated enough to be told apart on every ground, under every style's shading.
+TINTS = {
+    "red": (222, 36, 42),
+    "orange": (255, 138, 20),
+    "yellow": (250, 218, 40),
+    "green": (58, 166, 46),
+    "blue": (38, 90, 230),
+    "purple": (140, 50, 190),
+    "pink": (250, 120, 190),
+}
+SIZES = {"small": 0.26, "big": 0.40}  # of the picture's side
+GROUNDS = ("grass", "sand", "snow", "water", "wood", "stone")
+COUNTS = ("zero", "one", "two", "three")

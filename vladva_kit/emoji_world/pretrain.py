@@ -1,0 +1,238 @@
+"""Trains emoji-clip and emoji-llava from a seed, in two stages that go on after a kill.
+
+Like LLaVA: a CLIP first, on (picture, short caption); its vision tower then becomes the LVLM's. Two additions make
+that possible in minutes on two cores, and are stated in the model cards:
+
+- patches learn to name what they show, through the projector and against the word embeddings that the LLM will use;
+- in the second stage a picture's conversations share one sequence, each seeing only the picture and itself.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
+
+from vladva_kit.emoji_world.lessons import IGNORED, PATCH_GROUPS, ClipLessons, LlavaLessons
+from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS
+from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
+
+GROUP_WORDS = ([noun.word for noun in NOUNS], [*TINTS, "natural"], list(SIZES), list(COUNTS[1:]), list(GROUNDS))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How long and how fast one stage trains."""
+
+    name: str  # "clip" or "llava"
+    steps: int
+    batch_size: int  # pictures a step
+    learning_rate: float = 1e-3
+    warmup: int = 200  # steps
+    weight_decay: float = 0.05
+    save_every: int = 250  # steps
+    check_every: int = 500  # steps
+
+
+CLIP_STAGE = Stage("clip", steps=5500, batch_size=64)
+LLAVA_STAGE = Stage("llava", steps=6500, batch_size=32)
+
+
+class Pupil(nn.Module):
+    """Both models around one vision tower: `clip.vision_model` is `llava.model.vision_tower`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vision = dict(
+            hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6,
+            image_size=IMAGE_SIZE, patch_size=PATCH_SIZE,
+        )  # fmt: skip
+        special = dict(vocab_size=len(vocabulary()), pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS)
+        text = dict(
+            hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=6,
+            max_position_embeddings=64, **special,
+        )  # fmt: skip
+        llm = dict(
+            model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=8,
+            num_key_value_heads=8, max_position_embeddings=1024, tie_word_embeddings=True, **special,
+        )  # fmt: skip
+        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))
+        self.llava = LlavaForConditionalGeneration(
+            LlavaConfig(
+                vision_config={"model_type": "clip_vision_model", "projection_dim": 192, **vision},
+                text_config=llm, image_token_index=IMAGE, image_seq_length=IMAGE_TOKENS,
+                vision_feature_layer=-1, vision_feature_select_strategy="full", tie_word_embeddings=True,
+            )
+        )  # fmt: skip
+        self.llava.model.vision_tower = self.clip.vision_model
+        nn.init.normal_(self.llava.get_input_embeddings().weight, std=256**-0.5)
+        for model in (self.clip, self.llava):  # on CPUs, explicit products in bfloat16 are 2–3 times as fast as SDPA
+            model.set_attn_implementation("eager")
+
+
+def naming(pupil: Pupil, projected: Tensor, patch_words: Tensor) -> tuple[Tensor, Tensor]:
+    """The naming loss, summed over PATCH_GROUPS, and the share of patches named rightly in each group.
+
+    projected: (batch, 64, 256) patches after the projector; patch_words: (batch, 64, 5), IGNORED where nothing is named.
+    """
+    table, losses, right = pupil.llava.get_input_embeddings().weight, [], []
+    for group, words in enumerate(GROUP_WORDS):
+        chosen = patch_words[..., group] != IGNORED
+        choices = torch.tensor([ids()[word] for word in words])
+        targets = (patch_words[..., group][chosen][:, None] == choices).int().argmax(1)
+        logits = (projected[chosen] @ table[choices].T).float()
+        losses.append(F.cross_entropy(logits, targets))
+        right.append((logits.argmax(1) == targets).float().mean())
+    return torch.stack(losses).sum(), torch.stack(right).detach()
+
+
+def clip_losses(pupil: Pupil, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Symmetric contrastive loss on class tokens, and naming on patches."""
+    seen = pupil.clip.vision_model(pixel_values=batch["pixel_values"], output_hidden_states=True)
+    images = pupil.clip.visual_projection(seen.pooler_output).float()
+    texts = pupil.clip.get_text_features(batch["input_ids"]).pooler_output.float()
+    scale = pupil.clip.logit_scale.exp().clamp(max=100)
+    logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+    targets = torch.arange(len(logits))
+    contrastive = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    projected = pupil.llava.model.multi_modal_projector(seen.hidden_states[-1][:, 1:])
+    named, right = naming(pupil, projected, batch["patch_words"])
+    return {"contrastive": contrastive, "naming": named, **_shares(right)}
+
+
+def _shares(right: Tensor) -> dict[str, Tensor]:
+    return {f"patch {group}": share for group, share in zip(PATCH_GROUPS, right, strict=True)}
+
+
+def next_word_loss(llava: LlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    """Mean cross-entropy over the words to be learnt; the head sees no other position."""
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "patch_words")}
+    states = llava.model(**inputs, use_cache=False).last_hidden_state
+    learnt = batch["labels"][:, 1:] != IGNORED
+    return F.cross_entropy(llava.lm_head(states[:, :-1][learnt]).float(), batch["labels"][:, 1:][learnt])
+
+
+def llava_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Next words behind pictures and behind texts, and naming on patches, from one run of the tower."""
+    pictured = dict(batch["pictured"])
+    features = pupil.llava.model.get_image_features(pixel_values=pictured.pop("pixel_values"), return_dict=True)
+    projected = torch.stack(list(features.pooler_output))[:, 1:]
+    named, right = naming(pupil, projected, pictured["patch_words"])
+    pictured["mm_encoder_outputs"] = {"image": features}
+    losses = {"pictured": next_word_loss(pupil.llava, pictured), "written": next_word_loss(pupil.llava, batch["written"])}
+    return {**losses, "naming": named, **_shares(right)}
+
+
+LOSSES = {"clip": (clip_losses, ("contrastive", "naming")), "llava": (llava_losses, ("pictured", "written", "naming"))}
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a cosine down to 1 %."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * min(1, (step + 1) / stage.warmup) * (0.01 + 0.99 * cosine)
+
+
+def save_state(path: Path, pupil: Pupil, optimizer: torch.optim.Optimizer, step: int, curve: list[dict]) -> None:
+    """Weights, moments, step and curve in one safetensors file, written whole or not at all."""
+    tensors = {}
+    for name, parameter in pupil.named_parameters():
+        tensors[name] = parameter.detach()
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{moment}/{name}"] = value
+    beside = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, beside, {"step": str(step), "curve": json.dumps(curve)})
+    os.replace(beside, path)
+
+
+def load_state(path: Path, pupil: Pupil, optimizer: torch.optim.Optimizer | None = None) -> tuple[int, list[dict]]:
+    """Puts a saved state back; without an optimizer only the weights. Returns the step and the curve."""
+    with safe_open(path, framework="pt") as saved, torch.no_grad():
+        names = set(saved.keys())
+        for name, parameter in pupil.named_parameters():
+            parameter.copy_(saved.get_tensor(name))
+            if optimizer is not None and f"exp_avg/{name}" in names:
+                optimizer.state[parameter] = {
+                    moment: saved.get_tensor(f"{moment}/{name}") for moment in ("step", "exp_avg", "exp_avg_sq")
+                }
+        return int(saved.metadata()["step"]), json.loads(saved.metadata()["curve"])
+
+
+class _Remaining(torch.utils.data.Subset):
+    """The batches from a step on."""
+
+    def __init__(self, lessons: torch.utils.data.Dataset, start: int) -> None:
+        super().__init__(lessons, range(start, len(lessons)))
+
+
+def train_stage(
+    stage: Stage,
+    folder: Path,
+    seed: int = 0,
+    check: Callable[[Pupil], dict[str, float]] | None = None,
+    start_from: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Pupil:
+    """Trains one stage, or goes on with it where `folder` holds its state; returns the trained pupil.
+
+        train_stage(CLIP_STAGE, Path("runs/pretrain"))
+        train_stage(LLAVA_STAGE, Path("runs/pretrain"), start_from=Path("runs/pretrain/clip.safetensors"))
+
+    `check` is run every `stage.check_every` steps and its figures join the curve, kept in the state's metadata.
+    """
+    torch.manual_seed(seed)
+    pupil, path = Pupil(), folder / f"{stage.name}.safetensors"
+    if start_from is not None:
+        load_state(start_from, pupil)
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(
+        pupil.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.98), fused=True
+    )
+    step, curve = load_state(path, pupil, optimizer) if path.exists() else (0, [])
+    lessons = {"clip": ClipLessons, "llava": LlavaLessons}[stage.name](seed, stage.batch_size, stage.steps)
+    batches = torch.utils.data.DataLoader(_Remaining(lessons, step), batch_size=None, num_workers=1, prefetch_factor=4)
+    begun, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
+    for batch in batches:
+        figures = train_step(stage, pupil, optimizer, batch, step)
+        step += 1
+        last = step == stage.steps
+        if step % 50 == 0 or last:
+            spent = seconds + time.time() - begun
+            say(f"{stage.name} {step}/{stage.steps} {spent:.0f} s " + _written(figures))
+            curve.append({"step": step, "seconds": spent, **figures})
+        if check and (step % stage.check_every == 0 or last):
+            curve[-1 if step % 50 == 0 or last else len(curve) :] = [{**curve[-1], **check(pupil)}]
+            say("  " + _written({key: value for key, value in curve[-1].items() if "/" in key}))
+        if step % stage.save_every == 0 or last:
+            save_state(path, pupil, optimizer, step, curve)
+    return pupil
+
+
+def train_step(
+    stage: Stage, pupil: Pupil, optimizer: torch.optim.Optimizer, batch: dict, step: int
+) -> dict[str, float]:
+    """One update; returns the losses and shares as numbers."""
+    pupil.train()
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(stage, step)
+    losses, summed = LOSSES[stage.name]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        figures = losses(pupil, batch)
+        loss = sum(figures[name] for name in summed)
+    loss.backward()
+    nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {name: float(value) for name, value in figures.items()}
+
+
+def _written(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())

@@ -1,0 +1,139 @@
+"""Whether a sentence is true of a scene: sentences become facts, and each fact is looked up."""
+
+import re
+
+from vladva_kit.emoji_world.captions import PLURALS
+from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, SIZES, TINTS
+from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing
+
+Fact = tuple[str, ...]  # ("count", "duck", "two"), ("tint", "dog", "blue"), ("to the left of", "dog", "cat"), …
+
+_SINGULAR = {plural: word for word, plural in PLURALS.items()} | {word: word for word in WORDS}
+_RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
+_CONVERSE = {a: b for pair in LAYOUTS.values() for a, b in (pair, pair[::-1])}
+
+
+def _either(words) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
+_PIECE = re.compile(
+    rf"(?P<kinds>{_either(COUNTS)}) kinds? of things?\b"
+    rf"|(?P<det>an?|the|{_either(COUNTS)}) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<tint>{_either(TINTS)}) )?"
+    rf"(?P<noun>{_either(_SINGULAR)})\b"
+    rf"|(?P<relation>{_either(_RELATIONS)})\b"
+    rf"|(?P<order>from left to right|from top to bottom)\b"
+    rf"|(?:on|is) (?P<ground>{_either(GROUNDS)})\b"
+    rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *TINTS])})\b"
+)
+# Words that state nothing by themselves. Anything else left over means that the sentence was not understood.
+_EMPTY = set("there is are a picture image of the and shows in on color ground under nothing else it".split())
+
+
+class NotUnderstood(ValueError):
+    """A sentence holds words that the emoji world gives no meaning to."""
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation: words_of("A dog, a cat.") == ["a", "dog", "a", "cat"]."""
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def facts(text: str) -> set[Fact]:
+    """What a caption states, as facts.
+
+        facts("a blue dog to the left of a cat")
+        # {("count", "dog", "one"), ("tint", "dog", "blue"), ("count", "cat", "one"), ("to the left of", "dog", "cat")}
+
+    A relation is stored in one direction only, so that both wordings state the same fact.
+    Raises NotUnderstood, with the words, when something in the text has no meaning here.
+    """
+    stated: set[Fact] = set()
+    for sentence in re.split(r"[.!?]", text.lower()):
+        stated |= _sentence_facts(" ".join(re.findall(r"[a-z]+", sentence)))
+    return stated
+
+
+def _sentence_facts(sentence: str) -> set[Fact]:
+    left_over = [word for word in _PIECE.sub(" ", sentence).split() if word not in _EMPTY]
+    if left_over:
+        raise NotUnderstood(f"'{sentence}' holds {left_over}: the emoji world gives no meaning to that")
+    stated, nouns, relation, order = set(), [], None, None
+    for piece in _PIECE.finditer(sentence):
+        found = {key: value for key, value in piece.groupdict().items() if value}
+        if "noun" in found:
+            noun = _SINGULAR[found["noun"]]
+            stated |= _thing_facts(noun, found)
+            if relation and nouns:
+                stated.add(_directed(relation, nouns[-1], noun))
+            elif order and nouns:
+                stated.add((order, nouns[-1], noun))
+            nouns, relation = [*nouns, noun], None
+        elif "kinds" in found:
+            stated.add(("kinds", found["kinds"]))
+        elif "ground" in found:
+            stated.add(("ground", found["ground"]))
+        elif "adjective" in found and nouns:
+            stated.add(("size" if found["adjective"] in SIZES else "tint", nouns[-1], found["adjective"]))
+        relation = found.get("relation", relation if "noun" not in found else None)
+        order = {"from left to right": "to the left of", "from top to bottom": "above"}.get(found.get("order"), order)
+    return stated
+
+
+def _thing_facts(noun: str, found: dict[str, str]) -> set[Fact]:
+    stated = {(key, noun, found[key]) for key in ("size", "tint") if key in found}
+    if found["det"] == "the":
+        return stated
+    plural = found["noun"] != noun
+    count = found["det"] if found["det"] in COUNTS else "one"
+    if plural != (count not in ("one",)) and noun != PLURALS[noun]:
+        raise NotUnderstood(f"'{found['det']} {found['noun']}': number and noun do not agree")
+    return stated | {("count", noun, count)}
+
+
+def _directed(relation: str, first: str, second: str) -> Fact:
+    stored = {pair[0] for pair in LAYOUTS.values()}
+    return (relation, first, second) if relation in stored else (_CONVERSE[relation], second, first)
+
+
+def scene_facts(scene: Scene) -> set[Fact]:
+    """All facts of a scene, in the form that `facts` gives."""
+    true: set[Fact] = {("kinds", COUNTS[len(scene.things)]), ("ground", scene.ground)}
+    for index, thing in enumerate(scene.things):
+        true |= {("count", thing.noun, COUNTS[thing.count]), ("size", thing.noun, thing.size)}
+        if thing.tint:
+            true.add(("tint", thing.noun, thing.tint))
+        true |= {(LAYOUTS[scene.layout][0], thing.noun, later.noun) for later in scene.things[index + 1 :]}
+    return true
+
+
+def is_true(text: str, scene: Scene) -> bool:
+    """Whether every fact of a caption holds in a scene, and it states at least one.
+
+    is_true("a cat to the right of a blue dog", scene)    # True
+    """
+    try:
+        stated = facts(text)
+    except NotUnderstood:
+        return False
+    return bool(stated) and stated <= scene_facts(scene)
+
+
+def fact_score(text: str, reference: str, scene: Scene) -> tuple[int, int, int]:
+    """(true facts stated, facts stated, facts that the reference states): what an F1 over captions is summed from.
+
+    Sentences that are not understood count as one false fact each.
+    """
+    stated, unclear = set(), 0
+    for sentence in re.split(r"[.!?]", text):
+        try:
+            stated |= facts(sentence)
+        except NotUnderstood:
+            unclear += 1
+    true = stated & scene_facts(scene)
+    return len(true & facts(reference)), len(stated) + unclear, len(facts(reference))
+
+
+def thing_named(scene: Scene, noun: str) -> Thing | None:
+    """The scene's thing of that noun, or None."""
+    return next((thing for thing in scene.things if thing.noun == noun), None)
