@@ -1,0 +1,43 @@
+"""VladVA in notebooks: turn a generative LVLM into an image-text embedding model that still talks.
+
+import vladva_kit as vk
+
+embedder = vk.attach(vk.load_lvlm("emoji-llava"))
+vk.fit(embedder, vk.sample("emoji_pairs"))
+"""
+
+import importlib
+
+_PLACES = {
+    "load_lvlm": "lvlm",
+    "Embedder": "embedder",
+    "attach": "embedder",
+    "ClipEmbedder": "peers",
+    "Pair": "data",
+    "load_pairs": "data",
+    "sample": "data",
+    "BadInput": "inputs",
+    "Settings": "training",
+    "fit": "training",
+    "evaluate_retrieval": "evaluation",
+    "evaluate_winoground": "evaluation",
+    "evaluate_sugarcrepe": "evaluation",
+    "evaluate_generation": "evaluation.generation",
+    "plots": None,
+    "emoji_world": None,
+}
+__all__ = list(_PLACES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    """Imports what is asked for when it is asked for, so that `import vladva_kit` is quick."""
+    if name not in _PLACES:
+        raise AttributeError(f"vladva_kit has no '{name}'; it has {', '.join(__all__)}")
+    if _PLACES[name] is None:
+        return importlib.import_module(f"vladva_kit.{name}")
+    return getattr(importlib.import_module(f"vladva_kit.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

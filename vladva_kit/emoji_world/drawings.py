@@ -1,7 +1,7 @@
 """The artists' drawings: one sprite of a noun in a style, recoloured on request."""
 
 from colorsys import rgb_to_hsv
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ def _sheet() -> Image.Image:
     return Image.open(_SHEET).convert("RGBA")
 
 
-@lru_cache(maxsize=None)
+@cache
 def drawing(noun: str, style: int, tint: str | None = None) -> Image.Image:
     """The sprite of a noun, 64×64 RGBA, in its own colours or all in one tint.
 
@@ -40,17 +40,17 @@ def _tinted(sprite: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     light = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114])
     inside = pixels[..., 3] > 128
     low, high = np.percentile(light[inside], [4, 96])
-    shade = 0.45 + 0.70 * np.clip((light - low) / max(high - low, 24.0), 0, 1)  # a flat drawing keeps little relief
+    shade = 0.45 + 0.70 * np.clip(1 - (high - light) / max(high - low, 90.0), 0, 1)  # a flat drawing stays bright
     rgb = np.float32(colour) * np.minimum(shade, 1)[..., None]
     rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # the brightest parts go towards white
     return Image.fromarray(np.concatenate([np.clip(rgb, 0, 255), pixels[..., 3:]], -1).astype(np.uint8), "RGBA")
 
 
-@lru_cache(maxsize=None)
+@cache
 def own_tints(noun: str) -> frozenset[str]:
     """The tints that some artist's drawing of the noun has of itself, so that "a red apple" is never asked for.
 
-        own_tints("apple")   # frozenset({"red", ...})
+    own_tints("apple")   # frozenset({"red", ...})
     """
     alike = set()
     for style in range(len(STYLES)):

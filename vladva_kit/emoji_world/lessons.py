@@ -9,7 +9,7 @@ from PIL import Image
 
 from vladva_kit.emoji_world.captions import long_caption, pair_caption, short_caption
 from vladva_kit.emoji_world.nouns import COUNTS
-from vladva_kit.emoji_world.questions import sample_chat, sample_question, sample_reading
+from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat, sample_reading
 from vladva_kit.emoji_world.render import place, render
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 from vladva_kit.emoji_world.words import (
@@ -59,7 +59,7 @@ def padded(sequences: list[list[int]], fill: int = PAD) -> torch.Tensor:
 
 
 def patch_words(scene: Scene) -> np.ndarray:
-    """(64, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORED where it shows no such thing.
+    """(36, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORED where it shows no such thing.
 
     A patch belongs to the frontmost drawing that covers over a third of it; the bare ground names only itself.
     """
@@ -71,7 +71,8 @@ def patch_words(scene: Scene) -> np.ndarray:
         half = 0.44 * placement.side  # drawings seldom fill the corners of their square
 
         def covered(centre: float, half: float = half) -> np.ndarray:
-            return np.clip(np.minimum(edges + 1 / GRID, centre + half) - np.maximum(edges, centre - half), 0, None) * GRID
+            overlap = np.minimum(edges + 1 / GRID, centre + half) - np.maximum(edges, centre - half)
+            return np.clip(overlap, 0, None) * GRID
 
         inside = np.outer(covered(placement.y), covered(placement.x)) > 0.35
         named = (thing.noun, thing.tint or "natural", thing.size, COUNTS[thing.count])
@@ -100,21 +101,27 @@ class ClipLessons(torch.utils.data.Dataset):
         }
 
 
-def _answered(question: str, answer: str) -> Turn:
+def answered(question: str, answer: str) -> Turn:
     return [*encode(question), ASSISTANT], [*encode(answer), EOS]
 
 
-def picture_turns(scene: Scene, rng: random.Random, n_questions: int = 6) -> list[list[Turn]]:
-    """The conversations about one picture; each is a list of turns and sees only the picture and itself."""
-    conversations = [
-        [_answered(SHORT_PROMPT, short_caption(scene, rng))],
-        [_answered(LONG_PROMPT, long_caption(scene, rng))],
-        [_answered(IMAGE_PROMPT, rng.choice(scene.things).noun)],
-    ]
-    for _ in range(n_questions):
-        question = sample_question(scene, rng)
-        conversations.append([_answered(question.text, question.answer)])
-    conversations.append([_answered(question.text, question.answer) for question in sample_chat(scene, rng)])
+def picture_turns(scene: Scene, rng: random.Random) -> list[list[Turn]]:
+    """The conversations about one picture; each is a list of turns and sees only the picture and itself.
+
+    A short caption, a question of each kind and a two-turn chat; a long caption for every other picture, since it has
+    as many words as all the others together, and one word for every fourth.
+    """
+    conversations = [[answered(SHORT_PROMPT, short_caption(scene, rng))]]
+    if rng.random() < 0.5:
+        conversations.append([answered(LONG_PROMPT, long_caption(scene, rng))])
+    if rng.random() < 0.25:
+        conversations.append([answered(IMAGE_PROMPT, rng.choice(scene.things).noun)])
+    for kind in KINDS:
+        asked = questions(scene, kind)
+        if asked:
+            question = rng.choice(asked)
+            conversations.append([answered(question.text, question.answer)])
+    conversations.append([answered(question.text, question.answer) for question in sample_chat(scene, rng)])
     return conversations
 
 
@@ -122,15 +129,15 @@ def text_turns(scene: Scene, rng: random.Random) -> list[Turn]:
     """One conversation without a picture: a caption, then a word for it, other words, or a question about it."""
     chance = rng.random()
     if len(scene.things) == 1:
-        return [_answered(f"{short_caption(scene, rng)} {TEXT_PROMPT}", scene.things[0].noun)]
+        return [answered(f"{short_caption(scene, rng)} {TEXT_PROMPT}", scene.things[0].noun)]
     if chance < 0.2:
         caption = pair_caption(scene, 0, 1, rng.random() < 0.5)
-        return [_answered(f"{caption} {TEXT_PROMPT}", rng.choice(scene.things[:2]).noun)]
+        return [answered(f"{caption} {TEXT_PROMPT}", rng.choice(scene.things[:2]).noun)]
     if chance < 0.5:
         sized = rng.random() < 0.5
-        return [_answered(f"{pair_caption(scene, 0, 1, sized)} {REPHRASE_PROMPT}", pair_caption(scene, 1, 0, sized))]
+        return [answered(f"{pair_caption(scene, 0, 1, sized)} {REPHRASE_PROMPT}", pair_caption(scene, 1, 0, sized))]
     caption, question = sample_reading(scene, rng)
-    return [_answered(f"{caption}. {question.text}", question.answer)]
+    return [answered(f"{caption}. {question.text}", question.answer)]
 
 
 def joined(turns: list[Turn]) -> Turn:

@@ -26,6 +26,7 @@ from vladva_kit.emoji_world.lessons import IGNORED, PATCH_GROUPS, ClipLessons, L
 from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS
 from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
 
+NAMING_WEIGHTS = (3.0, 1.0, 1.0, 1.0, 1.0)  # what a thing is comes last of all by itself
 GROUP_WORDS = ([noun.word for noun in NOUNS], [*TINTS, "natural"], list(SIZES), list(COUNTS[1:]), list(GROUNDS))
 
 
@@ -43,8 +44,8 @@ class Stage:
     check_every: int = 500  # steps
 
 
-CLIP_STAGE = Stage("clip", steps=5500, batch_size=64)
-LLAVA_STAGE = Stage("llava", steps=6500, batch_size=32)
+CLIP_STAGE = Stage("clip", steps=6000, batch_size=64)
+LLAVA_STAGE = Stage("llava", steps=6000, batch_size=32)
 
 
 class Pupil(nn.Module):
@@ -52,11 +53,11 @@ class Pupil(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        vision = dict(
-            hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=6,
-            image_size=IMAGE_SIZE, patch_size=PATCH_SIZE,
-        )  # fmt: skip
-        special = dict(vocab_size=len(vocabulary()), pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS)
+        vision = {
+            "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 6,
+            "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE,
+        }  # fmt: skip
+        special = {"vocab_size": len(vocabulary()), "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
         text = dict(
             hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=6,
             max_position_embeddings=64, **special,
@@ -73,16 +74,16 @@ class Pupil(nn.Module):
                 vision_feature_layer=-1, vision_feature_select_strategy="full", tie_word_embeddings=True,
             )
         )  # fmt: skip
-        self.llava.model.vision_tower = self.clip.vision_model
         nn.init.normal_(self.llava.get_input_embeddings().weight, std=256**-0.5)
         for model in (self.clip, self.llava):  # on CPUs, explicit products in bfloat16 are 2–3 times as fast as SDPA
             model.set_attn_implementation("eager")
+        self.llava.model.vision_tower = self.clip.vision_model
 
 
 def naming(pupil: Pupil, projected: Tensor, patch_words: Tensor) -> tuple[Tensor, Tensor]:
-    """The naming loss, summed over PATCH_GROUPS, and the share of patches named rightly in each group.
+    """The naming loss, summed over PATCH_GROUPS, and each group's share of patches named rightly.
 
-    projected: (batch, 64, 256) patches after the projector; patch_words: (batch, 64, 5), IGNORED where nothing is named.
+    projected: (batch, 36, 256) patches after the projector; patch_words: (batch, 36, 5), IGNORED elsewhere.
     """
     table, losses, right = pupil.llava.get_input_embeddings().weight, [], []
     for group, words in enumerate(GROUP_WORDS):
@@ -92,7 +93,8 @@ def naming(pupil: Pupil, projected: Tensor, patch_words: Tensor) -> tuple[Tensor
         logits = (projected[chosen] @ table[choices].T).float()
         losses.append(F.cross_entropy(logits, targets))
         right.append((logits.argmax(1) == targets).float().mean())
-    return torch.stack(losses).sum(), torch.stack(right).detach()
+    weights = torch.tensor(NAMING_WEIGHTS)
+    return (weights * torch.stack(losses)).sum(), torch.stack(right).detach()
 
 
 def clip_losses(pupil: Pupil, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -128,8 +130,8 @@ def llava_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str,
     projected = torch.stack(list(features.pooler_output))[:, 1:]
     named, right = naming(pupil, projected, pictured["patch_words"])
     pictured["mm_encoder_outputs"] = {"image": features}
-    losses = {"pictured": next_word_loss(pupil.llava, pictured), "written": next_word_loss(pupil.llava, batch["written"])}
-    return {**losses, "naming": named, **_shares(right)}
+    pictured_loss, written = (next_word_loss(pupil.llava, part) for part in (pictured, batch["written"]))
+    return {"pictured": pictured_loss, "written": written, "naming": named, **_shares(right)}
 
 
 LOSSES = {"clip": (clip_losses, ("contrastive", "naming")), "llava": (llava_losses, ("pictured", "written", "naming"))}
@@ -231,7 +233,7 @@ def train_step(
     nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value.detach()) for name, value in figures.items()}
 
 
 def _written(figures: dict[str, float]) -> str:

@@ -41,14 +41,17 @@ def _what(scene: Scene) -> list[Question]:
     asked = []
     for thing in scene.things:
         others = [other for other in scene.things if other is not thing]
-        for word, alike in (
-            (thing.tint, lambda other: thing.tint == other.tint or (not other.tint and thing.tint in own_tints(other.noun))),  # noqa: B023
-            (thing.size, lambda other: thing.size == other.size),  # noqa: B023
-        ):
-            if word and not any(alike(other) for other in others):
+        tints = {thing.tint: any(_may_be_called(other, thing.tint) for other in others)} if thing.tint else {}
+        for word, shared in (tints | {thing.size: any(other.size == thing.size for other in others)}).items():
+            if not shared:
                 text = f"what {_are(thing)} the {word} thing{'s' if thing.count > 1 else ''}?"
                 asked.append(Question("what", text, name(thing), thing))
     return asked
+
+
+def _may_be_called(thing: Thing, tint: str) -> bool:
+    """Whether a thing has that tint, or may have it by nature."""
+    return thing.tint == tint or (thing.tint is None and tint in own_tints(thing.noun))
 
 
 def _tint(scene: Scene) -> list[Question]:
@@ -99,8 +102,12 @@ def _where(scene: Scene) -> list[Question]:
         return []
     first, second = scene.things
     return [
-        Question("where", f"where {_are(first)} the {name(first)}?", f"{scene.relation(0, 1)} the {name(second)}", first),
-        Question("where", f"where {_are(second)} the {name(second)}?", f"{scene.relation(1, 0)} the {name(first)}", second),
+        Question(
+            "where", f"where {_are(first)} the {name(first)}?", f"{scene.relation(0, 1)} the {name(second)}", first
+        ),
+        Question(
+            "where", f"where {_are(second)} the {name(second)}?", f"{scene.relation(1, 0)} the {name(first)}", second
+        ),
     ]
 
 
@@ -168,6 +175,8 @@ def sample_reading(scene: Scene, rng: random.Random) -> tuple[str, Question]:
     start = rng.randrange(len(scene.things) - 1)
     pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground)
     kinds = ["lies", "where", "tint", "count", "whether", "what"] + (["size"] if sized else [])
-    asked = [question for kind in kinds for question in rng.sample(questions(pair, kind), 1 if questions(pair, kind) else 0)]
+    asked = [
+        question for kind in kinds for question in rng.sample(questions(pair, kind), 1 if questions(pair, kind) else 0)
+    ]
     asked = [q for q in asked if sized or not (q.kind == "what" and q.text.split()[3] not in TINTS)]
     return pair_caption(pair, *rng.choice([(0, 1), (1, 0)]), sized), rng.choice(asked)

@@ -96,7 +96,9 @@ def render(scene: Scene, size: int = 96) -> Image.Image:
         thing = scene.things[placement.thing]
         side = max(6, round(placement.side * size))
         sprite = drawing(thing.noun, scene.style, thing.tint)
-        sprite = sprite.resize((side, max(6, round(side * placement.aspect))), Image.Resampling.BILINEAR, reducing_gap=2)
+        sprite = sprite.resize(
+            (side, max(6, round(side * placement.aspect))), Image.Resampling.BILINEAR, reducing_gap=2
+        )
         if placement.mirrored:
             sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         sprite = sprite.rotate(placement.tilt, Image.Resampling.BILINEAR)
@@ -123,7 +125,9 @@ def _ground(ground: str, variant: int, size: int) -> Image.Image:
     base = np.float32(_GROUND_COLOURS[ground]) + rng.uniform(-7, 7, 3)
     light = np.linspace(6, -8, size)[:, None, None] + np.zeros((1, size, 1))
     rows, columns = np.mgrid[0:size, 0:size] / size
-    picture = Image.fromarray(np.clip(base + light + _relief(ground, rows, columns, rng)[..., None], 0, 255).astype(np.uint8))
+    picture = Image.fromarray(
+        np.clip(base + light + _relief(ground, rows, columns, rng)[..., None], 0, 255).astype(np.uint8)
+    )
     if ground in ("grass", "sand", "snow", "stone"):
         _speckle(picture, ground, rng)
     return picture
@@ -153,7 +157,11 @@ def _speckle(picture: Image.Image, ground: str, rng: np.random.Generator) -> Non
         if ground == "grass":
             pen.line((x, y, x + rng.uniform(-1.2, 1.2) * unit, y - 3.2 * unit), fill=colour, width=max(1, round(unit)))
         elif ground == "stone":
-            pen.line((x, y, x + rng.uniform(-9, 9) * unit, y + rng.uniform(-5, 5) * unit), fill=colour, width=max(1, round(unit * 0.8)))
+            pen.line(
+                (x, y, x + rng.uniform(-9, 9) * unit, y + rng.uniform(-5, 5) * unit),
+                fill=colour,
+                width=max(1, round(unit * 0.8)),
+            )
         else:
             radius = 0.7 * unit
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)

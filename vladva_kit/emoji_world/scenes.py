@@ -66,7 +66,7 @@ def fits(scene: Scene) -> bool:
         return False
     if scene.layout == "stack":
         return len(things) == 2 and all(thing.count == 1 for thing in things) and things[1].size == "big"
-    return sum(SIZES[thing.size] for thing in things) <= 0.94
+    return sum(SIZES[thing.size] for thing in things) <= 0.985
 
 
 def sample_thing(rng: random.Random, tinted: float = 0.5, counted: float = 0.25) -> Thing:

@@ -27,7 +27,10 @@ _PIECE = re.compile(
     rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *TINTS])})\b"
 )
 # Words that state nothing by themselves. Anything else left over means that the sentence was not understood.
-_EMPTY = set("there is are a picture image of the and shows in on color ground under nothing else it".split())
+_EMPTY = frozenset(
+    ("there", "is", "are", "a", "picture", "image", "of", "the", "and", "shows", "in", "on")
+    + ("color", "ground", "under", "nothing", "else", "it")
+)
 
 
 class NotUnderstood(ValueError):

@@ -1,6 +1,6 @@
 """The emoji world's tokenizer and processor: one token a word, the ordinary classes of transformers."""
 
-import string
+import re
 from functools import lru_cache
 
 from vladva_kit.emoji_world.captions import PLURALS
@@ -15,7 +15,7 @@ SHORT_PROMPT = "provide a short caption:"
 LONG_PROMPT = "describe the picture in detail:"
 REPHRASE_PROMPT = "say it in other words:"
 
-IMAGE_SIZE, PATCH_SIZE = 96, 12
+IMAGE_SIZE, PATCH_SIZE = 96, 16
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2 + 1  # the class token is kept: vision_feature_select_strategy="full"
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
@@ -36,6 +36,9 @@ _PROSE = """
 """
 
 
+_PIECES = re.compile(r"\w+|[^\w\s]+")  # as the tokenizer's `Whitespace` cuts
+
+
 @lru_cache(maxsize=1)
 def vocabulary() -> tuple[str, ...]:
     """Every token, in the order of its id: the special ones, punctuation, then the words."""
@@ -54,10 +57,8 @@ def encode(text: str) -> list[int]:
 
     encode("a blue dog.")    # as build_tokenizer()("a blue dog.", add_special_tokens=False).input_ids
     """
-    for mark in string.punctuation:
-        text = text.replace(mark, f" {mark} ")
     known = ids()
-    return [known.get(word, UNK) for word in text.lower().split()]
+    return [known.get(word, UNK) for word in _PIECES.findall(text.lower())]
 
 
 def build_tokenizer():

@@ -1,4 +1,4 @@
-"""Remakes sprites.webp and sprites.json from five openly licensed emoji sets of the npm registry.
+"""Remakes sprites.webp from five openly licensed emoji sets of the npm registry.
 
     npm install @iconify-json/noto @iconify-json/noto-v1 @iconify-json/fluent-emoji-flat \
         @iconify-json/emojione @iconify-json/twemoji

@@ -1,0 +1,86 @@
+"""The losses, against plain loops."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vladva_kit.losses import contrastive, next_token, same_caption
+from vladva_kit.prompts import IGNORED
+
+
+def unit(n, dim, seed):
+    return F.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def looped(images, texts, temperature, skipped, extra=()):
+    """The symmetric loss by the book, a pair at a time."""
+    n, total = len(images), 0.0
+    for i in range(n):
+        for forward in (True, False):
+            scores = []
+            for j in range(n):
+                if (i, j) not in skipped:
+                    pair = (images[i], texts[j]) if forward else (images[j], texts[i])
+                    scores.append((j == i, float(pair[0] @ pair[1]) / temperature))
+            scores += [(False, float(images[i] @ text) / temperature) for text in extra] if forward else []
+            total -= next(s for own, s in scores if own) - math.log(sum(math.exp(s) for _, s in scores))
+    return total / (2 * n)
+
+
+def test_contrastive_equals_a_plain_loop():
+    images, texts = unit(5, 8, 0), unit(5, 8, 1)
+    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.07)
+    assert float(loss) == pytest.approx(looped(images, texts, 0.07, set()), abs=1e-5)
+
+
+def test_identical_captions_are_not_each_others_negatives():
+    captions = ["a dog", "a cat", " A  dog", "a car"]
+    images, texts = unit(4, 8, 0), unit(4, 8, 1)
+    mask = same_caption(captions)
+    assert mask.nonzero().tolist() == [[0, 2], [2, 0]]
+    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, mask)
+    assert float(loss) == pytest.approx(looped(images, texts, 0.1, {(0, 2), (2, 0)}), abs=1e-5)
+
+
+def test_hard_negatives_stand_beside_the_captions_for_the_images_only():
+    images, texts, extra = unit(3, 8, 0), unit(3, 8, 1), unit(2, 8, 2)
+    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, extra_texts=extra)
+    assert float(loss) == pytest.approx(looped(images, texts, 0.1, set(), list(extra)), abs=1e-5)
+
+
+def test_accuracy_is_the_share_found_both_ways():
+    images = torch.eye(4)
+    texts = torch.eye(4)[[0, 1, 3, 2]]  # the last two are exchanged
+    _, accuracy = contrastive(images, texts, lambda cosines: cosines)
+    assert float(accuracy) == pytest.approx(0.5)
+
+
+def test_one_pair_alone_is_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        contrastive(unit(1, 4, 0), unit(1, 4, 1), lambda cosines: cosines)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_next_token_equals_cross_entropy_over_all_logits_whatever_the_chunk(chunk):
+    torch.manual_seed(0)
+    hidden, head = torch.randn(3, 6, 8), torch.nn.Linear(8, 11)
+    labels = torch.full((3, 6), IGNORED)
+    labels[0, 2:5], labels[2, 4:] = torch.tensor([1, 7, 3]), torch.tensor([2, 10])
+    loss, n = next_token(hidden, labels, head, chunk)
+    whole = F.cross_entropy(head(hidden)[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=IGNORED)
+    assert n == 5 and torch.allclose(loss, whole, atol=1e-6)
+
+
+def test_the_head_meets_caption_positions_only():
+    met = []
+    hidden, labels = torch.randn(2, 5, 4), torch.full((2, 5), IGNORED)
+    labels[0, 3:] = torch.tensor([1, 2])
+    next_token(hidden, labels, lambda states: met.append(len(states)) or states)
+    assert sum(met) == 2
+
+
+def test_a_batch_without_long_captions_costs_nothing():
+    loss, n = next_token(torch.randn(2, 5, 4), torch.full((2, 5), IGNORED), torch.nn.Linear(4, 3))
+    assert n == 0 and float(loss) == 0.0

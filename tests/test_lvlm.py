@@ -1,0 +1,44 @@
+"""Names of models, and what loading gives."""
+
+import pytest
+import torch
+from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
+
+import vladva_kit as vk
+from vladva_kit.lvlm import UnknownModel, resolve
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(UnknownModel, match="emoji-llava"):
+        vk.load_lvlm("emoji-lama")
+
+
+def test_a_folder_without_a_config_says_so(tmp_path):
+    with pytest.raises(UnknownModel, match=r"config\.json"):
+        vk.load_lvlm(str(tmp_path))
+
+
+def test_a_hub_id_is_passed_on():
+    assert resolve("Qwen/Qwen2-VL-2B-Instruct") == "Qwen/Qwen2-VL-2B-Instruct"
+
+
+def test_everything_is_frozen_and_in_the_stated_dtype():
+    lvlm = vk.load_lvlm("emoji-llava", dtype=torch.bfloat16)
+    assert lvlm.model.dtype == torch.bfloat16
+    assert not any(parameter.requires_grad for parameter in lvlm.model.parameters())
+    assert vk.load_lvlm("emoji-llava").model.dtype == torch.float32
+
+
+def test_the_shipped_models_load_with_plain_transformers_and_are_small():
+    llava = LlavaForConditionalGeneration.from_pretrained(resolve("emoji-llava"))
+    clip = CLIPModel.from_pretrained(resolve("emoji-clip", known=("emoji-clip",)))
+    AutoProcessor.from_pretrained(resolve("emoji-llava"))
+    weights = [sum(parameter.numel() for parameter in model.parameters()) for model in (llava, clip)]
+    assert 3e6 <= weights[0] <= 8e6
+    assert sum(weights) * 4 < 40e6
+
+
+def test_an_untested_family_is_loaded_with_a_warning(tmp_path, lvlm):
+    from vladva_kit.families import family_of
+
+    assert family_of("llava").tested and not family_of("some_new_vlm").tested

@@ -1,0 +1,115 @@
+"""The fine-tune: one forward for both losses, what is learnt, what an interruption costs, and what is refused."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import vladva_kit as vk
+from vladva_kit.embedder import summary_states
+from vladva_kit.prompts import caption_ids, image_sequences, text_sequences
+from vladva_kit.training import Collator, step_losses
+
+
+def quick(**changes):
+    return vk.Settings(**{"steps": 3, "batch_size": 6, "warmup": 1, **changes})
+
+
+def test_the_step_equals_thirty_plain_lines(lvlm, pairs):
+    embedder = vk.attach(lvlm)
+    processor, tokenizer, model = lvlm.processor, lvlm.processor.tokenizer, lvlm.model
+    figures = step_losses(embedder, Collator(embedder)(pairs)["batch"])
+
+    contrast, learnt, counted, images, texts = 0.0, 0.0, 0, [], []
+    for pair in pairs:  # one pair at a time: no batch, no padding
+        caption = [*caption_ids(tokenizer, pair.long), tokenizer.eos_token_id]
+        sequence = image_sequences(processor, [pair.image], embedder.image_prompt, [caption])
+        states = embedder.hidden_states(sequence)
+        images.append(F.normalize(summary_states(states, sequence)[0], dim=-1))
+        logits = model.lm_head(states[0, int(sequence.summary[0]) : -1])
+        learnt += F.cross_entropy(logits, torch.tensor(caption), reduction="sum")
+        counted += len(caption)
+        sequence = text_sequences(tokenizer, [pair.short], embedder.text_prompt)
+        texts.append(F.normalize(summary_states(embedder.hidden_states(sequence), sequence)[0], dim=-1))
+    logits = torch.stack(images) @ torch.stack(texts).T / 0.07
+    contrast = (F.cross_entropy(logits, torch.arange(12)) + F.cross_entropy(logits.T, torch.arange(12))) / 2
+
+    assert len({pair.short for pair in pairs}) == 12
+    assert float(figures["contrastive"]) == pytest.approx(float(contrast), rel=1e-4)
+    assert float(figures["next_token"]) == pytest.approx(float(learnt / counted), rel=1e-4)
+    assert float(figures["loss"]) == pytest.approx(float(contrast + learnt / counted), rel=1e-4)
+
+
+def test_training_lowers_both_losses(lvlm, pairs):
+    history = vk.fit(vk.attach(lvlm), pairs, quick(steps=12, batch_size=12), progress=False)
+    assert history[-1]["contrastive"] < history[0]["contrastive"]
+    assert history[-1]["next_token"] < history[0]["next_token"]
+    assert [row["step"] for row in history] == list(range(1, 13))
+    assert {"seconds", "loss", "accuracy", "temperature"} <= history[-1].keys()
+
+
+def test_gradients_reach_soft_prompts_lora_and_temperature_and_nothing_else(lvlm, pairs):
+    embedder = vk.attach(lvlm)
+    for name, parameter in lvlm.model.named_parameters():
+        if "lora_B" in name:  # at zero, no gradient passes to its other half
+            torch.nn.init.normal_(parameter, std=0.01)
+    step_losses(embedder, Collator(embedder)(pairs)["batch"])["loss"].backward()
+    reached = {name for name, p in lvlm.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    learning = {name for name, p in lvlm.model.named_parameters() if p.requires_grad}
+    assert reached == learning
+    assert all(any(part in name for part in ("lora_", "soft_prompt", "temperature")) for name in reached)
+
+
+def test_the_same_seed_gives_the_same_figures(pairs):
+    runs = [vk.fit(vk.attach(vk.load_lvlm()), pairs, quick(), progress=False) for _ in range(2)]
+    assert [row["loss"] for row in runs[0]] == [row["loss"] for row in runs[1]]
+
+
+def test_an_interrupted_run_goes_on_and_ends_where_the_whole_one_ends(pairs, tmp_path):
+    whole = vk.attach(vk.load_lvlm())
+    vk.fit(whole, pairs, quick(steps=4, output_dir=str(tmp_path / "whole"), save_every=2), progress=False)
+    halted = vk.attach(vk.load_lvlm())
+    told = iter([False, False, True])  # stopped after the third step; the second was the last saved
+    settings = quick(steps=4, output_dir=str(tmp_path / "halted"), save_every=2)
+    vk.fit(halted, pairs, settings, progress=False, deadline=lambda: next(told))
+    resumed = vk.attach(vk.load_lvlm())
+    history = vk.fit(resumed, pairs, quick(steps=4, output_dir=str(tmp_path / "halted"), resume=True), progress=False)
+    assert history[-1]["step"] == 4
+    images = [pair.image for pair in pairs]
+    assert torch.allclose(resumed.encode_image(images), whole.encode_image(images), atol=1e-5)
+
+
+def test_pairs_that_lack_a_caption_serve_with_the_other(lvlm, pairs):
+    mixed = [vk.Pair(p.image, p.short if i % 2 else None, p.long if i % 3 else None) for i, p in enumerate(pairs)]
+    mixed = [pair for pair in mixed if pair.short or pair.long]
+    embedder = vk.attach(lvlm)
+    batch = Collator(embedder)(mixed)["batch"]
+    assert len(batch.paired) == sum(bool(pair.short) for pair in mixed)
+    assert (batch.images.labels != -100).any(1).sum() == sum(bool(pair.long) for pair in mixed)
+    figures = step_losses(embedder, batch)
+    assert float(figures["contrastive"]) > 0 and float(figures["next_token"]) > 0
+
+
+def test_the_temperature_can_be_kept_fixed(lvlm, pairs):
+    history = vk.fit(vk.attach(lvlm, temperature=0.05), pairs, quick(learn_temperature=False), progress=False)
+    assert all(row["temperature"] == pytest.approx(0.05) for row in history)
+
+
+def test_a_baseline_cannot_be_trained(lvlm, pairs):
+    with pytest.raises(ValueError, match="attach"):
+        vk.fit(vk.Embedder(lvlm), pairs, quick())
+
+
+def test_fewer_pairs_than_a_batch_are_refused(lvlm, pairs):
+    with pytest.raises(ValueError, match="12 pairs do not fill one batch of 64"):
+        vk.fit(vk.attach(lvlm), pairs, quick(batch_size=64))
+
+
+def test_a_caption_over_the_limit_is_named(lvlm, pairs):
+    endless = vk.Pair(pairs[0].image, pairs[0].short, "a dog " * 300)
+    with pytest.raises(vk.BadInput, match="600"):
+        vk.fit(vk.attach(lvlm), [*pairs, endless], quick())
+
+
+def test_resuming_without_a_folder_is_refused(lvlm, pairs):
+    with pytest.raises(ValueError, match="output_dir"):
+        vk.fit(vk.attach(lvlm), pairs, quick(resume=True), progress=False)

@@ -1,0 +1,156 @@
+"""Attaching what learns: soft prompts, LoRA and a temperature, in one peft adapter around a frozen LVLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vladva_kit.lvlm import LVLM, load_lvlm
+from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, image_prompt, text_prompt, with_rows
+from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears
+
+RECORD = "vladva.json"
+
+
+class BadAdapter(ValueError):
+    """An adapter's folder lacks something, or holds what the model has no place for."""
+
+
+def attach_adapter(
+    lvlm: LVLM,
+    soft_prompt: bool,
+    lora: bool | Mapping[str, Any],
+    temperature: float,
+    prompts: tuple[str, str] = (IMAGE_PROMPT, TEXT_PROMPT),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Puts the adapter in place and returns its record: all that is needed, beside the weights, to put it back.
+
+    Raises ValueError when the LVLM carries an adapter already, or when nothing would be trained.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if lvlm.adapter is not None:
+        raise ValueError(f"{lvlm.name} carries an adapter already: call load_lvlm again for another one")
+    if not soft_prompt and lora is False:
+        raise ValueError("soft_prompt=False and lora=False: nothing would be trained; use Embedder(lvlm) as a baseline")
+    settings = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **(lora if isinstance(lora, Mapping) else {})}
+    model, saved = lvlm.model, ["temperature"]
+    settings.setdefault("target_modules", llm_linears(model))
+    if lora is False:  # peft wants a target: one small layer, kept at zero
+        settings |= {"r": 1, "target_modules": llm_linears(model).replace(r"\d+", "0")}
+    if soft_prompt:
+        saved.append("soft_prompt")
+        hang_soft_prompt(model, hand_written_rows(lvlm, prompts))
+    model.temperature = Temperature(temperature)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # LoRA's random half; the same seed gives the same adapter
+        try:
+            lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
+        except ValueError as error:
+            raise ValueError(f"LoRA cannot be put on target_modules={settings['target_modules']}: {error}") from error
+    if lora is False:
+        for name, parameter in lvlm.adapter.named_parameters():
+            if "lora_" in name:
+                parameter.requires_grad_(False)
+    return {
+        "base": lvlm.name,
+        "soft_prompt": soft_prompt,
+        "lora": lora and settings,
+        "temperature": temperature,
+        "prompts": list(prompts),
+    }
+
+
+def hand_written_rows(lvlm: LVLM, prompts: tuple[str, str]) -> Tensor:
+    """(k, hidden) the hand-written prompts' embeddings as the LLM reads them, the image's rows first."""
+    image, text = image_prompt(lvlm.processor, prompts[0]), text_prompt(lvlm.processor, prompts[1])
+    embedding = lvlm.model.get_input_embeddings()
+    with torch.no_grad():
+        return embedding(torch.tensor([*image.ids, *text.ids], device=embedding.weight.device))
+
+
+def soft_prompts(lvlm: LVLM, prompts: tuple[str, str]) -> tuple:
+    """The image's and the text's prompt with the soft rows' ids in place of the words'."""
+    image, text = image_prompt(lvlm.processor, prompts[0]), text_prompt(lvlm.processor, prompts[1])
+    first = lvlm.model.get_input_embeddings().num_embeddings
+    return with_rows(image, first), with_rows(text, first + len(image.ids))
+
+
+def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
+    """The adapter's tensors by peft's names."""
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(lvlm.adapter, save_embedding_layers=False)
+
+
+def save_adapter(lvlm: LVLM, record: dict[str, Any], folder: str | os.PathLike) -> Path:
+    """Writes adapter_model.safetensors, adapter_config.json and vladva.json: the whole folder or nothing."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        lvlm.adapter.save_pretrained(beside, save_embedding_layers=False)
+        (Path(beside) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        folder.mkdir(exist_ok=True)
+        for file in sorted(Path(beside).iterdir()):
+            if file.name != "README.md":  # peft's empty model card
+                file.chmod(0o644)  # temporary files are their owner's alone
+                os.replace(file, folder / file.name)
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a saved adapter. Raises BadAdapter when the folder holds none."""
+    missing = [name for name in (RECORD, "adapter_model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise BadAdapter(f"{folder} holds no {' and no '.join(missing)}: give the folder that save_pretrained wrote")
+    return json.loads((folder / RECORD).read_text())
+
+
+def load_adapter(folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, dict[str, Any]]:
+    """Puts a saved adapter back on its base, or on the LVLM given.
+
+    Raises BadAdapter on a missing or an unexpected key, or on a tensor of another shape; nothing is loaded by halves.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    folder = local_folder(folder)
+    record = read_record(folder)
+    lvlm = lvlm or load_lvlm(record["base"], **load)
+    state = load_file(folder / "adapter_model.safetensors")
+    attach_adapter(lvlm, record["soft_prompt"], record["lora"], record["temperature"], tuple(record["prompts"]))
+    expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(lvlm).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise BadAdapter(
+            f"{folder} does not fit {lvlm.name}: {len(wrong)} tensors are missing, unexpected or of another shape, "
+            f"first '{wrong[0]}' (saved {found.get(wrong[0])}, wanted {expected.get(wrong[0])})"
+        )
+    set_peft_model_state_dict(lvlm.adapter, state)
+    return lvlm, record
+
+
+def local_folder(name: str | os.PathLike) -> Path:
+    """The adapter's folder: as given, shipped ("emoji-llava-vladva"), or fetched from the hub by its id."""
+    from vladva_kit.lvlm import SHIPPED
+
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if str(name) == "emoji-llava-vladva":
+        return SHIPPED / str(name)
+    if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "adapter_model.safetensors"]
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
+    raise BadAdapter(f"'{name}' is neither a folder, nor the shipped emoji-llava-vladva, nor a hub id")

@@ -1,0 +1,109 @@
+"""Quick examinations during training: what the patches name, what the CLIP finds, which questions are answered."""
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vladva_kit.emoji_world.captions import short_caption
+from vladva_kit.emoji_world.lessons import (
+    IGNORED,
+    answered,
+    collate_packed,
+    packed,
+    padded,
+    patch_words,
+    pixels,
+)
+from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
+from vladva_kit.emoji_world.pretrain import Pupil, naming
+from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat
+from vladva_kit.emoji_world.render import render
+from vladva_kit.emoji_world.scenes import Scene, sample_scene
+from vladva_kit.emoji_world.words import BOS, EOS, IMAGE_SIZE, encode
+
+STYLES = {"seen": SEEN_STYLES, "unseen": (UNSEEN_STYLE,)}
+
+
+def exam_scenes(name: str, n: int, seed: int = 12345) -> list[Scene]:
+    """Fresh scenes in the seen styles or the unseen one; never those of a lesson."""
+    rng = random.Random(f"exam {name} {seed}")
+    return [sample_scene(rng, styles=STYLES[name]) for _ in range(n)]
+
+
+@torch.inference_mode()
+def examine_clip(pupil: Pupil, n: int = 500) -> dict[str, float]:
+    """R@1 both ways in a gallery of n, and the share of patches that name their noun; seen and unseen style."""
+    pupil.eval()
+    figures = {}
+    for name in STYLES:
+        scenes = exam_scenes(name, n)
+        rng = random.Random(name)
+        seen = pupil.clip.vision_model(
+            pixel_values=pixels([render(scene, IMAGE_SIZE) for scene in scenes]), output_hidden_states=True
+        )
+        captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
+        images = F.normalize(pupil.clip.visual_projection(seen.pooler_output), dim=-1)
+        texts = F.normalize(pupil.clip.get_text_features(captions).pooler_output, dim=-1)
+        scores, own = images @ texts.T, torch.arange(n)
+        projected = pupil.llava.model.multi_modal_projector(seen.hidden_states[-1][:, 1:])
+        _, right = naming(pupil, projected, torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])))
+        figures[f"{name}/patch noun"] = float(right[0])
+        figures[f"{name}/image→text R@1"] = float((scores.argmax(1) == own).float().mean())
+        figures[f"{name}/text→image R@1"] = float((scores.argmax(0) == own).float().mean())
+    return figures
+
+
+@torch.inference_mode()
+def examine_llava(pupil: Pupil, n: int = 300, batch_size: int = 50) -> dict[str, float]:
+    """The share of questions answered exactly by greedy decoding, by kind, and of second turns.
+
+    An answer is what greedy decoding would give just when each of its tokens is the likeliest after those before it,
+    so one forward pass over all questions of a picture is enough.
+    """
+    pupil.eval()
+    figures = {}
+    for name in STYLES:
+        right = defaultdict(list)
+        scenes = exam_scenes(name, n)
+        for start in range(0, n, batch_size):
+            _examine_batch(pupil, scenes[start : start + batch_size], right)
+        figures |= {f"{name}/{kind}": float(np.mean(right[kind])) for kind in (*KINDS, "second turn")}
+        figures[f"{name}/all questions"] = float(np.mean([x for kind in KINDS for x in right[kind]]))
+    return figures
+
+
+def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool]]) -> None:
+    asked, rows = [], []
+    for scene in scenes:
+        rng = random.Random(scene.seed)
+        single = [(kind, rng.choice(questions(scene, kind))) for kind in KINDS if questions(scene, kind)]
+        chat = sample_chat(scene, rng)
+        asked.append([kind for kind, _ in single] + ["second turn"])
+        conversations = [[answered(question.text, question.answer)] for _, question in single]
+        rows.append(packed([*conversations, [answered(turn.text, turn.answer) for turn in chat]]))
+    batch = collate_packed(rows)
+    labels = batch.pop("labels")
+    pictures = pixels([render(scene, IMAGE_SIZE) for scene in scenes])
+    states = pupil.llava.model(**batch, pixel_values=pictures, use_cache=False).last_hidden_state
+    guessed = pupil.llava.lm_head(states)[:, :-1].argmax(-1)
+    wrong = (guessed != labels[:, 1:]) & (labels[:, 1:] != IGNORED)
+    for row, kinds in enumerate(asked):
+        learnt = (labels[row, 1:] != IGNORED).nonzero().flatten().tolist()
+        groups = _runs(learnt)
+        for kind, group in zip(kinds[:-1], groups, strict=False):
+            right[kind].append(not wrong[row, group].any().item())
+        right["second turn"].append(not wrong[row, groups[-1]].any().item())
+
+
+def _runs(places: list[int]) -> list[list[int]]:
+    """Neighbouring places together: [3, 4, 8] -> [[3, 4], [8]]."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs

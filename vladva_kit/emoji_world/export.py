@@ -1,0 +1,105 @@
+"""Writes the trained models as folders that plain transformers loads, each with its card."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
+from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
+
+_CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+# {name}
+
+{what}
+
+**Data.** Scenes of the emoji world, drawn on the fly by `vladva_kit.emoji_world` from emoji by Google (Noto Emoji,
+and its first edition), Microsoft (Fluent Emoji, flat) and Emoji One. Twitter's Twemoji is kept out, as the test of
+whether anything was understood. {data}
+
+**Command.** `vladva pretrain` (seed 0): {steps} steps of {batch_size} pictures, AdamW, peak learning rate
+{learning_rate}, cosine; {seconds:.0f} s on 2 CPU cores, bfloat16 products.
+
+**Last examination** (fresh scenes; share right):
+
+| | seen styles | unseen style |
+|---|---|---|
+{figures}
+
+**Limits.** It knows the emoji world and nothing else: {limits}
+"""
+_CLIP = (
+    "A `CLIPModel` of 3.4 million weights: the peer in this kit, and the vision tower that emoji-llava starts from.",
+    "Short captions; beside the contrastive loss, each patch learns to name what it shows (noun, tint, size, count, "
+    "ground) through emoji-llava's projector.",
+    "80 nouns, 7 tints, 2 sizes, 6 grounds, 96×96 pixels. Like larger CLIPs it reads a caption much as a bag of words.",
+)
+_LLAVA = (
+    "A `LlavaForConditionalGeneration` of 5.1 million weights that captions, answers questions and chats in two turns.",
+    "Short and long captions, nine kinds of questions, two-turn chats, and texts without a picture. The vision tower "
+    "starts from emoji-clip and goes on learning, with the naming loss.",
+    "about 250 words, one picture a chat, two turns; any other word is read as unknown.",
+)
+
+
+def export(states: Path, into: Path = Path(__file__).parent) -> list[Path]:
+    """Writes emoji-clip and emoji-llava from the stages' states, as far as they are there; returns their folders.
+
+    export(Path("runs/pretrain"))    # into the package, where load_lvlm("emoji-llava") looks
+    """
+    written = []
+    for stage, name, texts in ((CLIP_STAGE, "emoji-clip", _CLIP), (LLAVA_STAGE, "emoji-llava", _LLAVA)):
+        state = states / f"{stage.name}.safetensors"
+        if state.exists():
+            pupil = Pupil()
+            _, curve = load_state(state, pupil)
+            save = save_clip if stage is CLIP_STAGE else save_llava
+            written.append(save(pupil, into / name, card(name, stage, curve, texts)))
+    return written
+
+
+def card(name: str, stage: Stage, curve: list[dict[str, Any]], texts: tuple[str, str, str]) -> str:
+    """The model card: what it is, what it learnt from, the command, the seconds, the last figures, the limits."""
+    last = next((row for row in reversed(curve) if any("/" in key for key in row)), {})
+    names = [key.split("/")[1] for key in last if key.startswith("seen/")]
+    figures = [f"| {key} | {last[f'seen/{key}']:.1%} | {last[f'unseen/{key}']:.1%} |" for key in names]
+    what, data, limits = texts
+    return _CARD.format(
+        name=name,
+        what=what,
+        data=data,
+        limits=limits,
+        steps=stage.steps,
+        batch_size=stage.batch_size,
+        learning_rate=stage.learning_rate,
+        seconds=curve[-1]["seconds"] if curve else 0,
+        figures="\n".join(figures),
+    )
+
+
+def save_clip(pupil: Pupil, folder: Path, text: str) -> Path:
+    """emoji-clip: model.safetensors, tokenizer, image processor and card."""
+    return _write(folder, text, pupil.clip, build_clip_tokenizer(), build_image_processor())
+
+
+def save_llava(pupil: Pupil, folder: Path, text: str) -> Path:
+    """emoji-llava: model.safetensors, processor with tokenizer and chat template, and card."""
+    pupil.llava.generation_config.update(do_sample=False, max_new_tokens=128)
+    return _write(folder, text, pupil.llava, build_processor())
+
+
+def _write(folder: Path, text: str, *parts: Any) -> Path:
+    """Saves the parts beside the folder first, so that an interrupted export leaves no half of a model."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        for part in parts:
+            part.save_pretrained(beside)
+        (Path(beside) / "README.md").write_text(text)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(Path(beside).iterdir()):
+            file.chmod(0o644)  # temporary files are their owner's alone
+            os.replace(file, folder / file.name)
+    return folder

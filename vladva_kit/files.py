@@ -1,0 +1,59 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(files: Mapping[Path, bytes]) -> None:
+    """Write files all whole or none: `write_whole({Path("runs/a.png"): png, Path("runs/a.svg"): svg})`.
+
+    Each is written under another name beside its own and takes its place when all are complete, so an interruption
+    leaves what was there before. Missing folders are made. Raises OSError where the disk refuses.
+    """
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    try:
+        for path, part in beside.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(files[path])
+        for path, part in beside.items():
+            os.replace(part, path)
+    finally:
+        for part in beside.values():
+            part.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON that any reader takes, whole or not at all: `write_json("runs/demo/results.json", results)`.
+
+    Arrays and tensors become lists, paths texts, dataclasses objects; NaN and infinity, which JSON lacks, become null.
+    Returns the path. Raises TypeError for what has no such form, naming its place.
+    """
+    path = Path(path)
+    text = json.dumps(_plain(value, "value"), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole({path: f"{text}\n".encode()})
+    return path
+
+
+def _plain(value: Any, place: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, f"{place}[{key!r}]") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"{place}[{index}]") for index, inner in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(getattr(value, name), f"{place}.{name}") for name in value.__dataclass_fields__}
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if hasattr(value, "tolist"):  # numpy and torch, scalars too
+        return _plain(value.tolist(), place)
+    raise TypeError(f"{place} is of type {type(value).__name__}, which JSON lacks; give numbers, texts, lists or dicts")
