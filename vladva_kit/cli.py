@@ -140,19 +140,22 @@ def world(
 @app.command()
 def pretrain(
     out: Out = Path("runs/pretrain"),
-    stage: Annotated[str, typer.Option(help="clip, llava or both.")] = "both",
+    stage: Annotated[str, typer.Option(help="clip, bent, llava or all, in this order.")] = "all",
     seed: Seed = 0,
 ) -> None:
     """Trains emoji-clip and emoji-llava anew; goes on where OUT holds a state. About two hours on two cores."""
     from vladva_kit.emoji_world.exam import examine_clip, examine_llava
     from vladva_kit.emoji_world.export import export
-    from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, train_stage
+    from vladva_kit.emoji_world.pretrain import BENT_STAGE, CLIP_STAGE, LLAVA_STAGE, train_stage
 
-    if stage not in ("clip", "llava", "both"):
-        raise typer.BadParameter(f"no stage is called '{stage}': clip, llava or both")
-    if stage != "llava":
-        train_stage(CLIP_STAGE, out, seed, examine_clip)
-    if stage != "clip":
-        train_stage(LLAVA_STAGE, out, seed, examine_llava, start_from=out / "clip.safetensors")
+    stages = {"clip": CLIP_STAGE, "bent": BENT_STAGE, "llava": LLAVA_STAGE}
+    if stage not in (*stages, "all"):
+        raise typer.BadParameter(f"no stage is called '{stage}': {', '.join(stages)} or all")
+    before = None
+    for name, one in stages.items():
+        if stage in (name, "all"):
+            check = examine_llava if one.learns == "llava" else examine_clip
+            train_stage(one, out, seed, check, start_from=before)
+        before = out / f"{name}.safetensors"
     for folder in export(out):
         typer.echo(folder)

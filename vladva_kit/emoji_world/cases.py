@@ -135,9 +135,9 @@ def _write_winoground(folder: Path, seed: int) -> None:
             cases = swap_cases(rng, kind, styles)
             for case in (next(cases) for _ in range(n)):
                 number = len(rows)
-                names = [f"ex_{number}_img_{side}" for side in (0, 1)]
+                names = [f"ex_{number}_img_{side}.webp" for side in (0, 1)]
                 for name, scene in zip(names, case.scenes, strict=True):
-                    _save(scene, folder / within / "images" / f"{name}.webp")
+                    _save(scene, folder / within / "images" / name)
                 tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED[kind]}
                 images = {f"image_{side}": name for side, name in enumerate(names)}
                 captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}

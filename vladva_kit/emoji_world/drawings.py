@@ -16,7 +16,13 @@ _ALIKE = 20.0  # degrees of hue within which a tint can be taken for a drawing's
 
 @lru_cache(maxsize=1)
 def _sheet() -> Image.Image:
-    return Image.open(_SHEET).convert("RGBA")
+    sheet = Image.open(_SHEET).convert("RGBA")
+    if sheet.width * len(NOUNS) != sheet.height * len(STYLES):
+        raise ValueError(
+            f"{_SHEET.name} is {sheet.width}×{sheet.height}, not {len(STYLES)} styles by {len(NOUNS)} nouns: "
+            "remake it with vladva_kit.emoji_world.sprites.make"
+        )
+    return sheet
 
 
 @cache

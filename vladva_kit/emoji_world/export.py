@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
+from vladva_kit.emoji_world.pretrain import BENT_STAGE, CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
 from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
 
 _CARD = """---
@@ -17,11 +17,11 @@ library_name: transformers
 {what}
 
 **Data.** Scenes of the emoji world, drawn on the fly by `vladva_kit.emoji_world` from emoji by Google (Noto Emoji,
-and its first edition), Microsoft (Fluent Emoji, flat) and Emoji One. Twitter's Twemoji is kept out, as the test of
-whether anything was understood. {data}
+and its first edition), Microsoft (Fluent Emoji, flat and high contrast) and Emoji One (in colour and monotone).
+Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
 
-**Command.** `vladva pretrain` (seed 0): {steps} steps of {batch_size} pictures, AdamW, peak learning rate
-{learning_rate}, cosine; {seconds:.0f} s on 2 CPU cores, bfloat16 products.
+**Command.** `vladva pretrain` (seed 0), {stages}; AdamW, cosine; {seconds:.0f} s on 2 CPU cores, bfloat16 products.
+The shipped weights were made in these stages, but the first followed the schedule of 8,000 steps until step 2,550.
 
 **Last examination** (fresh scenes; share right):
 
@@ -51,19 +51,21 @@ def export(states: Path, into: Path = Path(__file__).parent) -> list[Path]:
     export(Path("runs/pretrain"))    # into the package, where load_lvlm("emoji-llava") looks
     """
     written = []
-    for stage, name, texts in ((CLIP_STAGE, "emoji-clip", _CLIP), (LLAVA_STAGE, "emoji-llava", _LLAVA)):
-        state = states / f"{stage.name}.safetensors"
-        if state.exists():
+    for stages, save, name, texts in (
+        ((CLIP_STAGE, BENT_STAGE), save_clip, "emoji-clip", _CLIP),
+        ((LLAVA_STAGE,), save_llava, "emoji-llava", _LLAVA),
+    ):
+        paths = [states / f"{stage.name}.safetensors" for stage in stages]
+        if all(path.exists() for path in paths):
             pupil = Pupil()
-            _, curve = load_state(state, pupil)
-            save = save_clip if stage is CLIP_STAGE else save_llava
-            written.append(save(pupil, into / name, card(name, stage, curve, texts)))
+            curves = [load_state(path, pupil)[1] for path in paths]  # the last one's weights stay
+            written.append(save(pupil, into / name, card(name, stages, curves, texts)))
     return written
 
 
-def card(name: str, stage: Stage, curve: list[dict[str, Any]], texts: tuple[str, str, str]) -> str:
+def card(name: str, stages: tuple[Stage, ...], curves: list[list[dict[str, Any]]], texts: tuple[str, str, str]) -> str:
     """The model card: what it is, what it learnt from, the command, the seconds, the last figures, the limits."""
-    last = next((row for row in reversed(curve) if any("/" in key for key in row)), {})
+    last = next((row for row in reversed(curves[-1]) if any("/" in key for key in row)), {})
     names = [key.split("/")[1] for key in last if key.startswith("seen/")]
     figures = [f"| {key} | {last[f'seen/{key}']:.1%} | {last[f'unseen/{key}']:.1%} |" for key in names]
     what, data, limits = texts
@@ -72,10 +74,10 @@ def card(name: str, stage: Stage, curve: list[dict[str, Any]], texts: tuple[str,
         what=what,
         data=data,
         limits=limits,
-        steps=stage.steps,
-        batch_size=stage.batch_size,
-        learning_rate=stage.learning_rate,
-        seconds=curve[-1]["seconds"] if curve else 0,
+        stages=", then ".join(
+            f"{stage.steps:,} steps of {stage.batch_size} pictures at {stage.learning_rate}" for stage in stages
+        ),
+        seconds=sum(curve[-1]["seconds"] for curve in curves if curve),
         figures="\n".join(figures),
     )
 

@@ -45,11 +45,12 @@ def pixels(pictures: list[Image.Image]) -> torch.Tensor:
     return (stacked.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
-def training_picture(scene: Scene, rng: random.Random) -> Image.Image:
-    """A scene at the tower's size; a quarter is drawn larger and shrunk, as users' pictures are."""
+def training_picture(scene: Scene, rng: random.Random, wobble: float) -> Image.Image:
+    """A scene at the tower's size, its drawings mostly bent; a quarter is drawn larger and shrunk, as users' are."""
+    hand = rng if rng.random() < wobble else None
     if rng.random() < 0.75:
-        return render(scene, IMAGE_SIZE)
-    return render(scene, 2 * IMAGE_SIZE).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+        return render(scene, IMAGE_SIZE, hand)
+    return render(scene, 2 * IMAGE_SIZE, hand).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
 
 
 def padded(sequences: list[list[int]], fill: int = PAD) -> torch.Tensor:
@@ -82,20 +83,23 @@ def patch_words(scene: Scene) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ClipLessons(torch.utils.data.Dataset):
-    """Batches of (pixels, caption ids, patch words); item `step` is drawn from the seed and the step alone."""
+    """Batches of (pixels, caption ids, patch words); item `step` is drawn from seed, stage and step alone."""
 
     seed: int
+    name: str  # of the stage
     batch_size: int
     steps: int
+    styles: tuple[int, ...]
+    wobble: float
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = random.Random(f"{self.seed} clip {step}")
-        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
+        rng = random.Random(f"{self.seed} {self.name} {step}")
+        scenes = [sample_scene(rng, styles=self.styles) for _ in range(self.batch_size)]
         return {
-            "pixel_values": pixels([training_picture(scene, rng) for scene in scenes]),
+            "pixel_values": pixels([training_picture(scene, rng, self.wobble) for scene in scenes]),
             "input_ids": padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes]),
             "patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])),
         }
@@ -172,26 +176,31 @@ def collate_packed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     seen = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
-    batch["attention_mask"] = torch.where(seen, 0.0, -1e9)[:, None]  # (n, 1, length, length), added to the scores
+    batch["attention_mask"] = torch.where(seen, 0.0, -1e9).bfloat16()[
+        :, None
+    ]  # (n, 1, length, length), added to scores
     return batch
 
 
 @dataclass(frozen=True)
 class LlavaLessons(torch.utils.data.Dataset):
-    """Batches of packed pictures and of texts without one; item `step` is drawn from the seed and the step alone."""
+    """Batches of packed pictures and of texts without one; item `step` is drawn from seed, stage and step alone."""
 
     seed: int
+    name: str  # of the stage
     batch_size: int
     steps: int
+    styles: tuple[int, ...]
+    wobble: float
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
-        rng = random.Random(f"{self.seed} llava {step}")
-        scenes = [sample_scene(rng) for _ in range(self.batch_size)]
+        rng = random.Random(f"{self.seed} {self.name} {step}")
+        scenes = [sample_scene(rng, styles=self.styles) for _ in range(self.batch_size)]
         pictured = collate_packed([packed(picture_turns(scene, rng)) for scene in scenes])
-        pictured["pixel_values"] = pixels([training_picture(scene, rng) for scene in scenes])
+        pictured["pixel_values"] = pixels([training_picture(scene, rng, self.wobble) for scene in scenes])
         pictured["patch_words"] = torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))
         texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(self.batch_size)]
         written = {

@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass
 
-# One column of the sprite sheet each. The last one is never trained on: it tests whether anything was understood.
-STYLES = ("noto", "noto-v1", "fluent-emoji-flat", "emojione", "twemoji")
-SEEN_STYLES = (0, 1, 2, 3)
-UNSEEN_STYLE = 4
+# One column of the sprite sheet each.
+STYLES = (
+    "noto",
+    "noto-v1",
+    "fluent-emoji-flat",
+    "emojione",
+    "twemoji",
+    "fluent-emoji-high-contrast",
+    "emojione-monotone",
+)
+UNSEEN_STYLE = 4  # never trained on: it tests whether anything was understood
+TRAINING_STYLES = (0, 1, 2, 3, 5, 6)  # the last two are in black and white: shape alone has to tell
+SEEN_STYLES = (0, 1, 2, 3)  # of the training's, those that samples are drawn in
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import SIZES
 from vladva_kit.emoji_world.scenes import Scene, Thing
+from vladva_kit.emoji_world.wobble import wobbled
 
 _GROUND_COLOURS = {
     "grass": (148, 206, 120),
@@ -69,8 +70,8 @@ def _place_thing(index: int, thing: Thing, along: float, in_row: bool, rng: rand
 
 def _place_stack(scene: Scene, rng: random.Random) -> list[Placement]:
     front, back = (SIZES[thing.size] for thing in scene.things)
-    reach = 0.5 * back + (0.12 if front < back else 0.06)  # enough of both is seen, and they plainly overlap
-    shift_x, shift_y = rng.choice((-1, 1)) * reach * rng.uniform(0.62, 0.75), reach * rng.uniform(0.4, 0.6)
+    apart = 0.36 * (front + back)  # of the centres: enough of both is seen, and round drawings overlap too
+    shift_x, shift_y = rng.choice((-1, 1)) * apart * rng.uniform(0.62, 0.75), apart * rng.uniform(0.35, 0.55)
     back_x, back_y = 0.5 - shift_x / 2 + rng.uniform(-0.1, 0.1), 0.5 - shift_y / 2 + rng.uniform(-0.1, 0.1)
     return [
         _placement(1, back_x, back_y, back, rng),
@@ -84,18 +85,21 @@ def _placement(index: int, x: float, y: float, side: float, rng: random.Random) 
     return Placement(index, x, y, side, rng.uniform(-8, 8), rng.random() < 0.5, rng.uniform(0.9, 1.1))
 
 
-def render(scene: Scene, size: int = 96) -> Image.Image:
+def render(scene: Scene, size: int = 96, wobble: random.Random | None = None) -> Image.Image:
     """Draws a scene as an RGB picture of `size` × `size` pixels.
 
         render(sample_scene(random.Random(0)), size=288)
 
-    The same scene gives the same pixels at the same size.
+    The same scene gives the same pixels at the same size. wobble: for training, a source of chance that bends and
+    repaints each drawing.
     """
     picture = _ground(scene.ground, scene.seed % _TEXTURES, size).copy()
     for placement in place(scene):
         thing = scene.things[placement.thing]
         side = max(6, round(placement.side * size))
         sprite = drawing(thing.noun, scene.style, thing.tint)
+        if wobble is not None:
+            sprite = wobbled(sprite, wobble)
         sprite = sprite.resize(
             (side, max(6, round(side * placement.aspect))), Image.Resampling.BILINEAR, reducing_gap=2
         )

@@ -4,12 +4,13 @@ import re
 
 from vladva_kit.emoji_world.captions import PLURALS
 from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, SIZES, TINTS
-from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing
+from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene
 
 Fact = tuple[str, ...]  # ("count", "duck", "two"), ("tint", "dog", "blue"), ("to the left of", "dog", "cat"), …
 
 _SINGULAR = {plural: word for word, plural in PLURALS.items()} | {word: word for word in WORDS}
 _RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
+_ORDERS = {"from left to right": "to the left of", "from top to bottom": "above"}
 _CONVERSE = {a: b for pair in LAYOUTS.values() for a, b in (pair, pair[::-1])}
 
 
@@ -18,13 +19,13 @@ def _either(words) -> str:
 
 
 _PIECE = re.compile(
-    rf"(?P<kinds>{_either(COUNTS)}) kinds? of things?\b"
+    rf"\b(?:(?P<kinds>{_either(COUNTS)}) kinds? of things?"
     rf"|(?P<det>an?|the|{_either(COUNTS)}) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<tint>{_either(TINTS)}) )?"
-    rf"(?P<noun>{_either(_SINGULAR)})\b"
-    rf"|(?P<relation>{_either(_RELATIONS)})\b"
-    rf"|(?P<order>from left to right|from top to bottom)\b"
-    rf"|(?:on|is) (?P<ground>{_either(GROUNDS)})\b"
-    rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *TINTS])})\b"
+    rf"(?P<noun>{_either(_SINGULAR)})"
+    rf"|(?P<relation>{_either(_RELATIONS)})"
+    rf"|(?P<order>{_either(_ORDERS)})"
+    rf"|(?:on|is) (?P<ground>{_either(GROUNDS)})"
+    rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *TINTS])}))\b"
 )
 # Words that state nothing by themselves. Anything else left over means that the sentence was not understood.
 _EMPTY = frozenset(
@@ -53,33 +54,44 @@ def facts(text: str) -> set[Fact]:
     """
     stated: set[Fact] = set()
     for sentence in re.split(r"[.!?]", text.lower()):
-        stated |= _sentence_facts(" ".join(re.findall(r"[a-z]+", sentence)))
+        stated |= _sentence_facts(" ".join(words_of(sentence)))
+    if "nothing else" in " ".join(words_of(text)):
+        stated.add(("kinds", COUNTS[min(len(nouns_of(text)), len(COUNTS) - 1)]))
     return stated
+
+
+def nouns_of(text: str) -> set[str]:
+    """The things that a text names: nouns_of("the dogs above a cat") == {"dog", "cat"}."""
+    named = (piece["noun"] for piece in _PIECE.finditer(" ".join(words_of(text))))
+    return {_SINGULAR[noun] for noun in named if noun}
 
 
 def _sentence_facts(sentence: str) -> set[Fact]:
     left_over = [word for word in _PIECE.sub(" ", sentence).split() if word not in _EMPTY]
     if left_over:
         raise NotUnderstood(f"'{sentence}' holds {left_over}: the emoji world gives no meaning to that")
-    stated, nouns, relation, order = set(), [], None, None
+    stated: set[Fact] = set()
+    nouns: list[str] = []  # as they are named
+    relation = order = None  # the relation that waits for its second noun; the one that a listing states throughout
     for piece in _PIECE.finditer(sentence):
         found = {key: value for key, value in piece.groupdict().items() if value}
+        if (relation and "noun" not in found) or (not nouns and ("relation" in found or "adjective" in found)):
+            raise NotUnderstood(f"'{sentence}' leaves open what '{relation or piece.group()}' is said of")
         if "noun" in found:
             noun = _SINGULAR[found["noun"]]
+            if noun in nouns and found["det"] != "the":
+                raise NotUnderstood(f"'{sentence}' names '{noun}' twice: a count says how many there are")
             stated |= _thing_facts(noun, found)
-            if relation and nouns:
-                stated.add(_directed(relation, nouns[-1], noun))
-            elif order and nouns:
-                stated.add((order, nouns[-1], noun))
-            nouns, relation = [*nouns, noun], None
-        elif "kinds" in found:
-            stated.add(("kinds", found["kinds"]))
-        elif "ground" in found:
-            stated.add(("ground", found["ground"]))
-        elif "adjective" in found and nouns:
+            if nouns and (relation or order):
+                stated.add(_directed(relation or order, nouns[-1], noun))
+            nouns.append(noun)
+        elif "adjective" in found:
             stated.add(("size" if found["adjective"] in SIZES else "tint", nouns[-1], found["adjective"]))
-        relation = found.get("relation", relation if "noun" not in found else None)
-        order = {"from left to right": "to the left of", "from top to bottom": "above"}.get(found.get("order"), order)
+        else:
+            stated |= {(key, found[key]) for key in ("kinds", "ground") if key in found}
+        relation, order = found.get("relation"), _ORDERS.get(found.get("order"), order)
+    if relation:
+        raise NotUnderstood(f"'{sentence}' leaves open what '{relation}' is said of")
     return stated
 
 
@@ -87,9 +99,8 @@ def _thing_facts(noun: str, found: dict[str, str]) -> set[Fact]:
     stated = {(key, noun, found[key]) for key in ("size", "tint") if key in found}
     if found["det"] == "the":
         return stated
-    plural = found["noun"] != noun
     count = found["det"] if found["det"] in COUNTS else "one"
-    if plural != (count not in ("one",)) and noun != PLURALS[noun]:
+    if found["noun"] != (noun if count == "one" else PLURALS[noun]):
         raise NotUnderstood(f"'{found['det']} {found['noun']}': number and noun do not agree")
     return stated | {("count", noun, count)}
 
@@ -111,7 +122,7 @@ def scene_facts(scene: Scene) -> set[Fact]:
 
 
 def is_true(text: str, scene: Scene) -> bool:
-    """Whether every fact of a caption holds in a scene, and it states at least one.
+    """Whether every fact of a caption holds in a scene, and it states at least one and names nothing that is absent.
 
     is_true("a cat to the right of a blue dog", scene)    # True
     """
@@ -119,24 +130,21 @@ def is_true(text: str, scene: Scene) -> bool:
         stated = facts(text)
     except NotUnderstood:
         return False
-    return bool(stated) and stated <= scene_facts(scene)
+    return bool(stated) and stated <= scene_facts(scene) and nouns_of(text) <= {thing.noun for thing in scene.things}
 
 
-def fact_score(text: str, reference: str, scene: Scene) -> tuple[int, int, int]:
-    """(true facts stated, facts stated, facts that the reference states): what an F1 over captions is summed from.
+def fact_score(text: str, reference: str, scene: Scene) -> tuple[int, int, int, int]:
+    """(true facts stated, facts stated, the reference's facts stated, the reference's facts): what an F1 is made of.
 
+    The first two give precision, the last two recall: a true fact that the reference leaves out is no mistake.
     Sentences that are not understood count as one false fact each.
     """
-    stated, unclear = set(), 0
+    clear, unclear = [], 0
     for sentence in re.split(r"[.!?]", text):
         try:
-            stated |= facts(sentence)
+            facts(sentence)
+            clear.append(sentence)
         except NotUnderstood:
             unclear += 1
-    true = stated & scene_facts(scene)
-    return len(true & facts(reference)), len(stated) + unclear, len(facts(reference))
-
-
-def thing_named(scene: Scene, noun: str) -> Thing | None:
-    """The scene's thing of that noun, or None."""
-    return next((thing for thing in scene.things if thing.noun == noun), None)
+    stated, wanted = facts(". ".join(clear)), facts(reference)
+    return len(stated & scene_facts(scene)), len(stated) + unclear, len(stated & wanted), len(wanted)

@@ -139,8 +139,9 @@ def _long_f1(embedder: Talks, images: Sequence, scenes: Sequence[Scene], batch_s
         fact_score(caption, long_caption(scene, random.Random(0)), scene)
         for caption, scene in zip(captions, scenes, strict=True)
     ])  # fmt: skip
-    true, stated, wanted = counted.sum(0)
-    return float(2 * true / (stated + wanted))
+    true, stated, found, wanted = counted.sum(0)
+    precision, recall = true / max(stated, 1), found / wanted
+    return float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
 def _score(correct: Sequence[bool] | np.ndarray, seed: int) -> Score:

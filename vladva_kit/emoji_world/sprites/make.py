@@ -1,7 +1,7 @@
-"""Remakes sprites.webp from five openly licensed emoji sets of the npm registry.
+"""Remakes sprites.webp from seven openly licensed emoji sets of the npm registry.
 
-    npm install @iconify-json/noto @iconify-json/noto-v1 @iconify-json/fluent-emoji-flat \
-        @iconify-json/emojione @iconify-json/twemoji
+    npm install @iconify-json/noto @iconify-json/noto-v1 @iconify-json/fluent-emoji-flat @iconify-json/emojione \
+        @iconify-json/twemoji @iconify-json/fluent-emoji-high-contrast @iconify-json/emojione-monotone
     pip install cairosvg
     python -m vladva_kit.emoji_world.sprites.make node_modules
 
