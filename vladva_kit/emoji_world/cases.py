@@ -239,9 +239,14 @@ def _write_sugarcrepe(folder: Path, seed: int) -> None:
         scenes = [sample_scene(rng, 2, styles) for _ in range(3 * SUGARCREPE_EACH)]
         for category in _FALSE:
             cases: dict[str, dict[str, str]] = {}
-            for number in rng.sample(range(len(scenes)), len(scenes)):
+            left = rng.sample(range(len(scenes)), len(scenes))  # few pictures serve many cases
+            while len(cases) < SUGARCREPE_EACH:
+                if not left:
+                    left.append(len(scenes))
+                    scenes.append(sample_scene(rng, 2, styles))
+                number = left.pop()
                 made = sugarcrepe_case(category, scenes[number], rng)
-                if made and len(cases) < SUGARCREPE_EACH:
+                if made:
                     name = f"{number:06d}.webp"
                     cases[str(len(cases))] = {"filename": name, "caption": made[0], "negative_caption": made[1]}
             (folder / within / f"{category}.json").write_text(json.dumps(cases, indent=1) + "\n")

@@ -86,6 +86,7 @@ def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool
         rows.append(packed([*conversations, [answered(turn.text, turn.answer) for turn in chat]]))
     batch = collate_packed(rows)
     labels = batch.pop("labels")
+    batch["attention_mask"] = batch["attention_mask"].float()
     pictures = pixels([render(scene, IMAGE_SIZE) for scene in scenes])
     states = pupil.llava.model(**batch, pixel_values=pictures, use_cache=False).last_hidden_state
     guessed = pupil.llava.lm_head(states)[:, :-1].argmax(-1)

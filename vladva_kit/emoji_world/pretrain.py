@@ -41,6 +41,7 @@ class Stage:
     styles: tuple[int, ...] = TRAINING_STYLES
     wobble: float = 0.75  # share of pictures with bent drawings
     learning_rate: float = 1e-3
+    tower_rate: float = 1.0  # of the learning rate, for the vision tower and the projector
     warmup: int = 200  # steps
     weight_decay: float = 0.05
     save_every: int = 250  # steps
@@ -51,7 +52,8 @@ class Stage:
 # drawings are few enough to be learnt by heart.
 CLIP_STAGE = Stage("clip", "clip", steps=6000, batch_size=64, styles=SEEN_STYLES, wobble=0.0)
 BENT_STAGE = Stage("bent", "clip", steps=3300, batch_size=64, learning_rate=6e-4)
-LLAVA_STAGE = Stage("llava", "llava", steps=3600, batch_size=32)
+# At the full rate the new LLM's first gradients would undo half of what the tower knows.
+LLAVA_STAGE = Stage("llava", "llava", steps=2000, batch_size=32, tower_rate=0.15)
 
 
 class Pupil(nn.Module):
@@ -203,9 +205,7 @@ def train_stage(
     if start_from is not None:
         load_state(start_from, pupil)
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(
-        pupil.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.98), fused=True
-    )
+    optimizer = _optimizer(stage, pupil)
     step, curve = load_state(path, pupil, optimizer) if path.exists() else (0, [])
     kind = {"clip": ClipLessons, "llava": LlavaLessons}[stage.learns]
     lessons = kind(seed, stage.name, stage.batch_size, stage.steps, stage.styles, stage.wobble)
@@ -216,15 +216,26 @@ def train_stage(
         step += 1
         last = step == stage.steps
         if step % 50 == 0 or last:
-            spent = seconds + time.time() - begun
-            say(f"{stage.name} {step}/{stage.steps} {spent:.0f} s " + _written(figures))
-            curve.append({"step": step, "seconds": spent, **figures})
-        if check and (step % stage.check_every == 0 or last):
-            curve[-1 if step % 50 == 0 or last else len(curve) :] = [{**curve[-1], **check(pupil)}]
-            say("  " + _written({key: value for key, value in curve[-1].items() if "/" in key}))
+            curve.append({"step": step, "seconds": seconds + time.time() - begun, **figures})
+            say(f"{stage.name} {step}/{stage.steps}  {_written(curve[-1])}")
         if step % stage.save_every == 0 or last:
             save_state(path, pupil, optimizer, step, curve)
+        if check and curve and (step % stage.check_every == 0 or last):
+            curve[-1] |= check(pupil)
+            say(_written({key: value for key, value in curve[-1].items() if "/" in key}))
+            save_state(path, pupil, optimizer, step, curve)
     return pupil
+
+
+def _optimizer(stage: Stage, pupil: Pupil) -> torch.optim.Optimizer:
+    """AdamW with two groups: the tower with the projector, and everything else."""
+    seeing, rest = [], []
+    for name, parameter in pupil.named_parameters():
+        (seeing if "vision_model" in name or "multi_modal_projector" in name else rest).append(parameter)
+    groups = [{"params": seeing, "share": stage.tower_rate}, {"params": rest, "share": 1.0}]
+    return torch.optim.AdamW(
+        groups, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.98), fused=True
+    )
 
 
 def train_step(
@@ -233,7 +244,7 @@ def train_step(
     """One update; returns the losses and shares as numbers."""
     pupil.train()
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(stage, step)
+        group["lr"] = group["share"] * learning_rate(stage, step)
     losses, summed = LOSSES[stage.learns]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         figures = losses(pupil, batch)
