@@ -54,6 +54,7 @@ def test_it_runs_from_top_to_bottom_in_time_without_a_network(path, monkeypatch)
     NotebookClient(
         notebook,
         timeout=SECONDS,
+        startup_timeout=SECONDS,
         kernel_name="python3",
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
