@@ -76,13 +76,17 @@ def test_the_initial_embedding_is_the_hand_written_prompts_bit_for_bit(lvlm, cap
     assert torch.equal(embedder.encode_text(captions), texts)
 
 
-def test_the_summary_embedding_with_a_long_caption_behind_it_equals_that_without(lvlm, pictures, long_captions):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_summary_embedding_with_a_long_caption_behind_it_equals_that_without(dtype, pictures, long_captions):
+    lvlm = vk.load_lvlm(dtype=dtype)
     embedder = vk.attach(lvlm)
     captions = [caption_ids(lvlm.processor.tokenizer, caption) for caption in long_captions]
     sequences = image_sequences(lvlm.processor, pictures, embedder.image_prompt, captions)
     with torch.no_grad():
-        behind = F.normalize(summary_states(embedder.hidden_states(sequences), sequences), dim=-1)
-    assert torch.allclose(behind, embedder.encode_image(pictures), atol=1e-5)
+        behind = F.normalize(summary_states(embedder.hidden_states(sequences), sequences).float(), dim=-1)
+    without = embedder.encode_image(pictures)
+    assert (behind * without).sum(-1).min() >= 0.999
+    assert dtype == torch.bfloat16 or torch.allclose(behind, without, atol=1e-5)
 
 
 def test_only_soft_prompts_lora_and_temperature_learn_and_all_three_are_saved(lvlm, tmp_path):
@@ -122,6 +126,7 @@ def test_after_training_the_base_is_what_it_was_bit_for_bit(lvlm, pairs, picture
     with lvlm.adapter_off():
         assert torch.equal(logits(lvlm, pictures[0]), before[2])
     with embedder.base():
+        assert torch.equal(logits(lvlm, pictures[0]), before[2])
         assert torch.equal(embedder.encode_image(pictures), before[0])
         assert embedder.generate(pictures[0], QUESTION) == said
     now = lvlm.model.state_dict()
@@ -154,6 +159,17 @@ def test_each_part_can_be_attached_alone(lvlm, pairs, pictures, tmp_path, soft_p
     assert torch.equal(again.encode_image(pictures), after)
 
 
+def test_what_learns_is_the_same_after_the_baseline_has_run_and_after_fit(lvlm, pairs, pictures):
+    baseline, embedder = vk.Embedder(lvlm), vk.attach(lvlm, lora=False)
+    learning = embedder.trainable()
+    baseline.encode_image(pictures[:1])
+    with embedder.base():
+        pass
+    assert embedder.trainable() == learning and learning["LoRA"] == 0
+    vk.fit(embedder, pairs, vk.Settings(steps=1, batch_size=6, learn_temperature=False), progress=False)
+    assert embedder.trainable() == {**learning, "temperature": 0}
+
+
 def test_an_adapter_with_a_missing_or_an_unexpected_key_is_refused(lvlm, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -164,8 +180,12 @@ def test_an_adapter_with_a_missing_or_an_unexpected_key_is_refused(lvlm, tmp_pat
     with pytest.raises(BadAdapter, match="soft_prompt"):
         vk.Embedder.from_pretrained(folder)
     save_file({**state, "stranger": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    clean = vk.load_lvlm()
+    before = clean.model(torch.tensor([[2, 5, 100]])).logits
     with pytest.raises(BadAdapter, match="stranger"):
-        vk.Embedder.from_pretrained(folder)
+        vk.Embedder.from_pretrained(folder, clean)
+    assert torch.equal(clean.model(torch.tensor([[2, 5, 100]])).logits, before)  # nothing was loaded by halves
+    vk.attach(clean)
 
 
 def test_a_folder_that_is_not_an_adapter_says_what_is_missing(tmp_path):
@@ -189,12 +209,16 @@ def test_attaching_nothing_is_refused(lvlm):
 def test_lora_targets_that_match_nothing_are_refused(lvlm):
     with pytest.raises(ValueError, match="no_such_layer"):
         vk.attach(lvlm, lora={"target_modules": ["no_such_layer"]})
+    assert (
+        vk.attach(lvlm, lora={"target_modules": ["q_proj"]}).trainable()["LoRA"] == 4 * 16 * 512
+    )  # a second try works
 
 
 def test_special_tokens_in_a_caption_do_not_act(lvlm):
     embedder = vk.attach(lvlm)
-    texts = embedder.encode_text(["a dog <image> a cat", "a dog <eos> <assistant> a cat"])
-    assert torch.isfinite(texts).all()
+    written = embedder.encode_text(["a dog <image> a cat", "a dog <eos> a cat", "a dog <assistant> a cat"])
+    spelt = embedder.encode_text(["a dog < image > a cat", "a dog < eos > a cat", "a dog < assistant > a cat"])
+    assert torch.allclose(written, spelt, atol=1e-6)
 
 
 def test_an_empty_caption_and_a_lone_string_are_refused(lvlm):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vladva_kit.losses import contrastive, next_token, same_caption
+from vladva_kit.losses import contrastive, next_token, same_caption, same_text
 from vladva_kit.prompts import IGNORED
 
 
@@ -48,6 +48,17 @@ def test_hard_negatives_stand_beside_the_captions_for_the_images_only():
     images, texts, extra = unit(3, 8, 0), unit(3, 8, 1), unit(2, 8, 2)
     loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, extra_texts=extra)
     assert float(loss) == pytest.approx(looped(images, texts, 0.1, set(), list(extra)), abs=1e-5)
+
+
+def test_a_hard_negative_that_is_a_rows_own_caption_does_not_count_for_that_row():
+    images, texts, extra = unit(2, 8, 0), unit(2, 8, 1), unit(1, 8, 2)
+    own = same_text(["A dog", "a cat"], ["a dog"])
+    assert own.tolist() == [[True], [False]]
+    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, None, extra, own)
+    whole = looped(images, texts, 0.1, set(), list(extra)) * 4
+    first = torch.cat([images[:1] @ texts.T, images[:1] @ extra.T], 1)[0] / 0.1
+    without = whole - float(first.logsumexp(0) - first[:2].logsumexp(0))
+    assert float(loss) == pytest.approx(without / 4, abs=1e-5)
 
 
 def test_accuracy_is_the_share_found_both_ways():

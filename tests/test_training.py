@@ -72,8 +72,11 @@ def test_an_interrupted_run_goes_on_and_ends_where_the_whole_one_ends(pairs, tmp
     settings = quick(steps=4, output_dir=str(tmp_path / "halted"), save_every=2)
     vk.fit(halted, pairs, settings, progress=False, deadline=lambda: next(told))
     resumed = vk.attach(vk.load_lvlm())
+    (tmp_path / "halted" / "checkpoint-3").mkdir()  # as a kill in the middle of a save would leave it
     history = vk.fit(resumed, pairs, quick(steps=4, output_dir=str(tmp_path / "halted"), resume=True), progress=False)
-    assert history[-1]["step"] == 4
+    assert [row["step"] for row in history] == [1, 2, 3, 4]
+    seconds = [row["seconds"] for row in history]
+    assert seconds == sorted(seconds) and seconds[1] > 0
     images = [pair.image for pair in pairs]
     assert torch.allclose(resumed.encode_image(images), whole.encode_image(images), atol=1e-5)
 
@@ -108,6 +111,22 @@ def test_a_caption_over_the_limit_is_named(lvlm, pairs):
     endless = vk.Pair(pairs[0].image, pairs[0].short, "a dog " * 300)
     with pytest.raises(vk.BadInput, match="600"):
         vk.fit(vk.attach(lvlm), [*pairs, endless], quick())
+
+
+def test_a_new_run_does_not_mix_with_an_older_ones_checkpoints(lvlm, pairs, tmp_path):
+    settings = quick(output_dir=str(tmp_path), save_every=2)
+    embedder = vk.attach(lvlm)
+    vk.fit(embedder, pairs, settings, progress=False)
+    with pytest.raises(ValueError, match="earlier run"):
+        vk.fit(embedder, pairs, settings, progress=False)
+
+
+def test_a_batch_that_holds_nothing_for_either_loss_changes_nothing(lvlm, pairs):
+    embedder = vk.attach(lvlm)
+    lone = [vk.Pair(pairs[0].image, pairs[0].short)]
+    loss = step_losses(embedder, Collator(embedder)(lone)["batch"])["loss"]
+    loss.backward()
+    assert float(loss.detach()) == 0
 
 
 def test_resuming_without_a_folder_is_refused(lvlm, pairs):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vladva_kit.lvlm import LVLM, load_lvlm
 from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, image_prompt, text_prompt, with_rows
-from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears
+from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears, take_down_soft_prompt
 
 RECORD = "vladva.json"
 
@@ -43,19 +44,19 @@ def attach_adapter(
         raise ValueError("soft_prompt=False and lora=False: nothing would be trained; use Embedder(lvlm) as a baseline")
     settings = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **(lora if isinstance(lora, Mapping) else {})}
     model, saved = lvlm.model, ["temperature"]
-    settings.setdefault("target_modules", llm_linears(model))
+    if "target_modules" not in settings:
+        settings["target_modules"] = llm_linears(model)
     if lora is False:  # peft wants a target: one small layer, kept at zero
         settings |= {"r": 1, "target_modules": llm_linears(model).replace(r"\d+", "0")}
+    _check_targets(lvlm, settings["target_modules"])
     if soft_prompt:
         saved.append("soft_prompt")
         hang_soft_prompt(model, hand_written_rows(lvlm, prompts))
-    model.temperature = Temperature(temperature)
+    model.temperature = Temperature(temperature).to(model.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # LoRA's random half; the same seed gives the same adapter
-        try:
-            lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
-        except ValueError as error:
-            raise ValueError(f"LoRA cannot be put on target_modules={settings['target_modules']}: {error}") from error
+        lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
+    lvlm.adapter.peft_config["default"].base_model_name_or_path = lvlm.name  # not a folder of this machine
     if lora is False:
         for name, parameter in lvlm.adapter.named_parameters():
             if "lora_" in name:
@@ -63,10 +64,29 @@ def attach_adapter(
     return {
         "base": lvlm.name,
         "soft_prompt": soft_prompt,
-        "lora": lora and settings,
+        "lora": lora and {**settings, "target_modules": _plain(settings["target_modules"])},
         "temperature": temperature,
         "prompts": list(prompts),
     }
+
+
+def _plain(targets: str | Sequence[str]) -> str | list[str]:
+    """Targets as JSON can hold them; a set becomes a list."""
+    return targets if isinstance(targets, str) else sorted(targets)
+
+
+def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
+    """Stops before anything is put into the model when LoRA's targets match no layer of it."""
+    names = [name for name, module in lvlm.model.named_modules() if isinstance(module, torch.nn.Linear)]
+    if isinstance(targets, str):
+        matched = any(re.fullmatch(targets, name) for name in names)
+    else:
+        matched = any(name == target or name.endswith(f".{target}") for name in names for target in targets)
+    if not matched and targets != "all-linear":
+        raise ValueError(
+            f"target_modules={targets} match no linear layer of {lvlm.name}: LoRA would train nothing; "
+            f"its layers have names like '{names[-1]}'"
+        )
 
 
 def hand_written_rows(lvlm: LVLM, prompts: tuple[str, str]) -> Tensor:
@@ -82,6 +102,16 @@ def soft_prompts(lvlm: LVLM, prompts: tuple[str, str]) -> tuple:
     image, text = image_prompt(lvlm.processor, prompts[0]), text_prompt(lvlm.processor, prompts[1])
     first = lvlm.model.get_input_embeddings().num_embeddings
     return with_rows(image, first), with_rows(text, first + len(image.ids))
+
+
+def detach_adapter(lvlm: LVLM) -> None:
+    """Takes the adapter out again; the LVLM is as it was loaded, and another adapter can be attached."""
+    embedding = lvlm.model.get_input_embeddings()
+    lvlm.adapter.unload()
+    lvlm.adapter = None
+    del lvlm.model.temperature
+    if hasattr(embedding, "soft_prompt"):
+        take_down_soft_prompt(lvlm.model)
 
 
 def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
@@ -131,6 +161,7 @@ def load_adapter(folder: str | os.PathLike, lvlm: LVLM | None = None, **load: An
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
+        detach_adapter(lvlm)
         raise BadAdapter(
             f"{folder} does not fit {lvlm.name}: {len(wrong)} tensors are missing, unexpected or of another shape, "
             f"first '{wrong[0]}' (saved {found.get(wrong[0])}, wanted {expected.get(wrong[0])})"

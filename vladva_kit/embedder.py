@@ -29,8 +29,6 @@ from vladva_kit.prompts import (
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vladva_kit.prompts import Prompt
-
 
 def summary_states(hidden: Tensor, sequences: Sequences) -> Tensor:
     """The summary tokens' states, (batch, hidden), out of (batch, length, hidden)."""
@@ -73,7 +71,8 @@ class Embedder:
         self.text_prompt = text_prompt(self.lvlm.processor, self.text_prompt.words)
         self._base = True
         try:
-            yield
+            with self.lvlm.adapter_off():
+                yield
         finally:
             self._base = False
             self.image_prompt, self.text_prompt = learnt
@@ -90,16 +89,20 @@ class Embedder:
         finally:
             self.lvlm.model.train(was_training)
 
-    def hidden_states(self, sequences: Sequences, **inputs: Any) -> Tensor:
-        """(batch, length, hidden) of the inner model, final norm included; no logits are computed."""
-        return self.lvlm.model.model(**sequences.inputs, **inputs, use_cache=False).last_hidden_state
+    def hidden_states(self, sequences: Sequences) -> Tensor:
+        """(batch, length, hidden) of the inner model, final norm included; no logits are computed.
+
+        A baseline's are those without the adapter, as everywhere.
+        """
+        with self.lvlm.adapter_off() if self.record is None else nullcontext():
+            return self.lvlm.model.model(**sequences.inputs, use_cache=False).last_hidden_state
 
     def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 64) -> Tensor:
         """Pictures to unit vectors: (n, dim) float32 on the CPU.
 
             embedder.encode_image([picture, "photo.jpg"])
 
-        Raises BadInput naming the picture that cannot be read.
+        Raises BadInput naming the picture that cannot be read, or FileNotFoundError for a path that leads nowhere.
         """
         with self._running():
             states = []
@@ -169,6 +172,8 @@ class Embedder:
         max_new_tokens: int = 128,
     ) -> list[str]:
         """As `generate`, for many at once; all with a picture, or all without."""
+        if not prompts:
+            return []
         processor, model = self.lvlm.processor, self.lvlm.model
         histories = histories or [()] * len(prompts)
         pictures = [None if image is None else [open_image(image)] for image in images]

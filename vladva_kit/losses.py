@@ -16,9 +16,13 @@ def same_caption(captions: Sequence[str]) -> Tensor:
 
     same_caption(["a dog", "a cat", "A dog "])    # True at (0, 2) and (2, 0)
     """
-    numbers: dict[str, int] = {}
-    index = torch.tensor([numbers.setdefault(" ".join(text.lower().split()), len(numbers)) for text in captions])
-    return (index[:, None] == index) & ~torch.eye(len(index), dtype=torch.bool)
+    return same_text(captions, captions) & ~torch.eye(len(captions), dtype=torch.bool)
+
+
+def same_text(one: Sequence[str], other: Sequence[str]) -> Tensor:
+    """(n, m) bool: where two texts are the same, whatever their case and spaces."""
+    plain = [[" ".join(text.lower().split()) for text in texts] for texts in (one, other)]
+    return torch.tensor([[first == second for second in plain[1]] for first in plain[0]], dtype=torch.bool)
 
 
 def contrastive(
@@ -27,13 +31,15 @@ def contrastive(
     scale: Callable[[Tensor], Tensor],
     not_negative: Tensor | None = None,
     extra_texts: Tensor | None = None,
+    not_extra: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Symmetric cross-entropy over a batch's cosines; returns the loss and the in-batch accuracy, 0–1.
 
         contrastive(images, texts, lambda cosines: cosines / 0.07)      # images, texts (n, dim), unit length
 
     scale: cosines to logits (a temperature). not_negative: (n, n) bool, pairs that count neither way, such as identical
-    captions. extra_texts: (m, dim) hard negatives, seen from the image's side only.
+    captions. extra_texts: (m, dim) hard negatives, for the images only; not_extra: (n, m) bool, where one of
+    them is a row's own caption.
     Raises ValueError when there are fewer than two pairs: with nothing to tell apart the loss is 0.
     """
     if len(images) < 2:
@@ -41,7 +47,12 @@ def contrastive(
     logits = scale(images @ texts.T)
     if not_negative is not None:
         logits = logits.masked_fill(not_negative.to(logits.device), float("-inf"))
-    by_image = logits if extra_texts is None else torch.cat([logits, scale(images @ extra_texts.T)], dim=1)
+    by_image = logits
+    if extra_texts is not None:
+        extra = scale(images @ extra_texts.T)
+        if not_extra is not None:
+            extra = extra.masked_fill(not_extra.to(extra.device), float("-inf"))
+        by_image = torch.cat([logits, extra], dim=1)
     targets = torch.arange(len(images), device=logits.device)
     loss = (F.cross_entropy(by_image, targets) + F.cross_entropy(logits.T, targets)) / 2
     right = (by_image.argmax(1) == targets).float().mean() + (logits.argmax(0) == targets).float().mean()

@@ -45,9 +45,14 @@ class LVLM:
         """
         if self.adapter is None:
             yield
-        else:
+            return
+        learning = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        try:
             with self.adapter.disable_adapter():
                 yield
+        finally:
+            for parameter, learns in learning:  # on its way out peft would let all of the adapter learn
+                parameter.requires_grad_(learns)
 
 
 def resolve(name: str, known: tuple[str, ...] = KNOWN) -> str:
@@ -85,7 +90,7 @@ def load_lvlm(
         lvlm = load_lvlm("emoji-llava")                              # shipped, offline, 5 million weights
         lvlm = load_lvlm("llava-hf/llava-1.5-7b-hf", device="cuda")  # from the hub
 
-    dtype: float32 on a CPU; on a GPU bfloat16 from compute capability 8.0, else float16. Weights are read from
+    dtype: on a CUDA GPU bfloat16 from compute capability 8.0, else float16; elsewhere float32. Weights are read from
     safetensors only. Further keywords go to `from_pretrained`.
     Raises UnknownModel for a name that leads nowhere.
     """
@@ -95,8 +100,9 @@ def load_lvlm(
     source = resolve(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
-        capable = device != "cpu" and torch.cuda.get_device_capability()[0] >= 8
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16 if capable else torch.float16
+        on_gpu = torch.device(device).type == "cuda"
+        capable = on_gpu and torch.cuda.get_device_capability(device)[0] >= 8
+        dtype = torch.bfloat16 if capable else torch.float16 if on_gpu else torch.float32
     shared = {"trust_remote_code": trust_remote_code}
     model = AutoModelForImageTextToText.from_pretrained(
         source, dtype=dtype, use_safetensors=True, **shared, **from_pretrained

@@ -69,9 +69,19 @@ def hang_soft_prompt(model: PreTrainedModel, rows: Tensor) -> int:
     if hasattr(embedding, "soft_prompt"):
         raise ValueError("the model carries a soft prompt already: load it again before attaching another")
     embedding.soft_prompt = SoftPrompt(rows.to(embedding.weight.device), embedding.num_embeddings)
-    embedding.register_forward_pre_hook(_take_out)
-    embedding.register_forward_hook(_put_in)
+    embedding.prompt_hooks = (
+        embedding.register_forward_pre_hook(_take_out),
+        embedding.register_forward_hook(_put_in),
+    )
     return embedding.num_embeddings
+
+
+def take_down_soft_prompt(model: PreTrainedModel) -> None:
+    """Removes what `hang_soft_prompt` put in place."""
+    embedding = model.get_input_embeddings()
+    for hook in embedding.prompt_hooks:
+        hook.remove()
+    del embedding.soft_prompt, embedding.prompt_hooks
 
 
 def llm_linears(model: PreTrainedModel) -> str:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from vladva_kit.data import Pair, check_lengths, load_pairs
 from vladva_kit.embedder import Embedder, summary_states
-from vladva_kit.losses import contrastive, next_token, same_caption
+from vladva_kit.losses import contrastive, next_token, same_caption, same_text
 from vladva_kit.progress import Progress
 from vladva_kit.prompts import Sequences, caption_ids, image_sequences, text_sequences
 
@@ -52,6 +51,7 @@ class Batch:
     paired: Tensor  # (n_texts,) rows of `images` that the texts belong to
     not_negative: Tensor | None  # (n_texts, n_texts)
     negatives: Sequences | None
+    not_extra: Tensor | None  # (n_texts, n_negatives): where a hard negative is a row's own caption
 
 
 class Collator:
@@ -80,6 +80,7 @@ class Collator:
             torch.tensor(paired, dtype=torch.long),
             same_caption(shorts) if shorts else None,
             text_sequences(tokenizer, negatives, self.text_prompt) if negatives else None,
+            same_text(shorts, negatives) if shorts and negatives else None,
         )
         return {"batch": batch}  # a dictionary, since the Trainer moves and counts dictionaries
 
@@ -93,14 +94,14 @@ def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0
     images = batch.images.to(embedder.device)
     hidden = embedder.hidden_states(images)
     summaries = F.normalize(summary_states(hidden, images).float(), dim=-1)
-    zero = hidden.new_zeros((), dtype=torch.float32)
+    zero = hidden.sum().float() * 0.0  # keeps a graph when a batch holds nothing for one of the losses
     figures = {"contrastive": zero, "next_token": zero, "accuracy": zero}
     if batch.texts is not None and len(batch.paired) > 1:
         texts = _text_embeddings(embedder, batch.texts)
         extra = None if batch.negatives is None else _text_embeddings(embedder, batch.negatives)
         paired = summaries[batch.paired.to(summaries.device)]
         figures["contrastive"], figures["accuracy"] = contrastive(
-            paired, texts, model.temperature, batch.not_negative, extra
+            paired, texts, model.temperature, batch.not_negative, extra, batch.not_extra
         )
     if images.labels is not None and next_token_weight:
         figures["next_token"], _ = next_token(hidden, images.labels, model.lm_head)
@@ -121,6 +122,7 @@ class VladvaTrainer(Trainer):
     def __init__(self, embedder: Embedder, next_token_weight: float = 1.0, **trainer: Any) -> None:
         self.embedder, self.next_token_weight = embedder, next_token_weight
         self.figures: dict[str, float] = {}  # of the last step
+        self.clock: Callable[[], dict[str, float]] = dict  # the seconds so far, for the log
         collator = Collator(embedder, next_token=next_token_weight > 0)
         super().__init__(model=embedder.lvlm.adapter, data_collator=collator, **trainer)
 
@@ -128,7 +130,8 @@ class VladvaTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """The step's loss; its parts are kept in `figures` for the progress bar and the log."""
-        figures = step_losses(self.embedder, inputs["batch"], self.next_token_weight)
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            figures = step_losses(self.embedder, inputs["batch"], self.next_token_weight)
         self.figures = {name: float(value.detach()) for name, value in figures.items()}
         scale = float(self.embedder.lvlm.model.temperature(torch.ones(1, device=self.embedder.device)).detach())
         self.figures["temperature"] = 1 / scale
@@ -136,7 +139,7 @@ class VladvaTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
         """Adds the step's parts to what is logged."""
-        super().log({**logs, **self.figures} if "loss" in logs else logs, *arguments, **keywords)
+        super().log({**logs, **self.figures, **self.clock()} if "loss" in logs else logs, *arguments, **keywords)
 
 
 def fit(
@@ -163,7 +166,8 @@ def fit(
         raise ValueError("this embedder is a baseline, nothing in it can learn: call attach(lvlm) first")
     pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
     set_seed(settings.seed)
-    embedder.lvlm.model.temperature.requires_grad_(settings.learn_temperature)
+    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    temperature.requires_grad_(settings.learn_temperature)
     progress_bar = Progress(settings.steps, settings.batch_size, shown=progress, deadline=deadline)
     with tempfile.TemporaryDirectory() as nowhere:
         trainer = VladvaTrainer(
@@ -173,20 +177,34 @@ def fit(
             train_dataset=pairs,
             callbacks=[progress_bar, *callbacks],
         )
+        trainer.clock = progress_bar.clock
         trainer.remove_callback(PrinterCallback)  # the bar says more
         progress_bar.figures = lambda: trainer.figures
-        trainer.train(resume_from_checkpoint=_checkpoint(settings))
-    embedder.lvlm.model.eval()
+        try:
+            trainer.train(resume_from_checkpoint=_checkpoint(settings))
+        finally:  # also when it is interrupted: what was learnt so far can be used
+            embedder.lvlm.model.eval()
+            progress_bar.close()
     return progress_bar.history
 
 
 def _checkpoint(settings: Settings) -> str | None:
-    """The last checkpoint of an interrupted run, or None where there is none yet."""
-    if not settings.resume:
-        return None
+    """The last whole checkpoint of an interrupted run, or None where there is none yet.
+
+    Raises ValueError when a new run would mix its checkpoints with an older one's, or when there is nowhere to look.
+    """
     if settings.output_dir is None:
-        raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote its checkpoints to")
-    return get_last_checkpoint(settings.output_dir) if Path(settings.output_dir).is_dir() else None
+        if settings.resume:
+            raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote to")
+        return None
+    # trainer_state.json is written last: a folder without it is half of a checkpoint
+    whole = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
+    if whole and not settings.resume:
+        raise ValueError(
+            f"{settings.output_dir} holds checkpoints of an earlier run: go on with resume=True, "
+            "remove the folder, or name another output_dir"
+        )
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
@@ -206,7 +224,7 @@ def _arguments(embedder: Embedder, settings: Settings, nowhere: str) -> Training
     """The Trainer's arguments; what is not settled here is at the Trainer's defaults."""
     on_cpu = embedder.device.type == "cpu"
     bf16 = settings.bf16 if settings.bf16 is not None else embedder.lvlm.model.dtype == torch.bfloat16 and not on_cpu
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=settings.output_dir or nowhere,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
@@ -216,6 +234,7 @@ def _arguments(embedder: Embedder, settings: Settings, nowhere: str) -> Training
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=bf16,
+        fp16=embedder.lvlm.model.dtype == torch.float16,  # losses are scaled: small gradients would vanish
         use_cpu=on_cpu,
         seed=settings.seed,
         dataloader_drop_last=True,  # a last batch of few pairs has few negatives
@@ -228,3 +247,7 @@ def _arguments(embedder: Embedder, settings: Settings, nowhere: str) -> Training
         disable_tqdm=True,  # the kit's own bar says more
         label_names=[],
     )
+    if arguments.world_size > 1:
+        raise ValueError(f"{arguments.world_size} ranks: this version trains on one; start it without torchrun")
+    arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the step uses the model's own
+    return arguments

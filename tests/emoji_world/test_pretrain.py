@@ -28,6 +28,7 @@ from vladva_kit.emoji_world.pretrain import (
 from vladva_kit.emoji_world.questions import KINDS, questions
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.words import ASSISTANT, EOS, encode, ids
+from vladva_kit.lvlm import resolve
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_the_exported_models_load_with_plain_transformers_and_give_the_pupils_st
         optimizer = torch.optim.AdamW(pupil.parameters())
         curve = [{"step": 1, "seconds": 2.0, "seen/noun": 0.5, "unseen/noun": 0.25}]
         pretrain.save_state(tmp_path / f"{stage.name}.safetensors", pupil, optimizer, 1, curve)
-    clip_folder, llava_folder = export(tmp_path, tmp_path / "out")
+    clip_folder, llava_folder = export(tmp_path, tmp_path / "out", remark="Made in a test.")
     picture = render(exam_scenes("seen", 1)[0], 96)
     llava = LlavaForConditionalGeneration.from_pretrained(llava_folder).eval()
     inputs = AutoProcessor.from_pretrained(llava_folder)(images=picture, text="<bos><user><image>", return_tensors="pt")
@@ -130,7 +131,8 @@ def test_the_exported_models_load_with_plain_transformers_and_give_the_pupils_st
         clip = CLIPModel.from_pretrained(clip_folder).eval()
         ours, theirs = (m.get_image_features(pixels([picture])).pooler_output for m in (pupil.clip, clip))
     assert torch.allclose(ours, theirs, atol=1e-4)
-    assert "| noun | 50.0% | 25.0% |" in (llava_folder / "README.md").read_text()
+    card = (llava_folder / "README.md").read_text()
+    assert "| noun | 50.0% | 25.0% |" in card and "Made in a test." in card and "--seed 0" in card
 
 
 def test_export_writes_only_what_is_there(tmp_path):
@@ -142,6 +144,8 @@ def test_exam_scenes_of_the_unseen_style_are_all_in_it():
 
 
 def test_the_quick_examination_agrees_with_greedy_decoding(pupil):
+    shipped = LlavaForConditionalGeneration.from_pretrained(resolve("emoji-llava"))
+    pupil.llava.load_state_dict(shipped.state_dict())
     figures = examine_llava(pupil, n=4, batch_size=2)
     scenes = exam_scenes("seen", 4)
     import random
@@ -159,6 +163,7 @@ def test_the_quick_examination_agrees_with_greedy_decoding(pupil):
             )[0, prompt.shape[1] :].tolist()  # fmt: skip
             right.append(said == wanted)
     assert figures["seen/all questions"] == pytest.approx(sum(right) / len(right))
+    assert sum(right) > 0
     assert set(figures) == {f"{s}/{k}" for s in ("seen", "unseen") for k in (*KINDS, "second turn", "all questions")}
 
 

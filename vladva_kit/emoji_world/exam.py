@@ -28,7 +28,12 @@ STYLES = {"seen": SEEN_STYLES, "unseen": (UNSEEN_STYLE,)}
 
 
 def exam_scenes(name: str, n: int, seed: int = 12345) -> list[Scene]:
-    """Fresh scenes in the seen styles or the unseen one; never those of a lesson."""
+    """Fresh scenes in the "seen" styles or the "unseen" one; never those of a lesson.
+
+    Raises ValueError for any other name.
+    """
+    if name not in STYLES:
+        raise ValueError(f"no styles are called '{name}': {' or '.join(STYLES)}")
     rng = random.Random(f"exam {name} {seed}")
     return [sample_scene(rng, styles=STYLES[name]) for _ in range(n)]
 

@@ -20,9 +20,8 @@ library_name: transformers
 and its first edition), Microsoft (Fluent Emoji, flat and high contrast) and Emoji One (in colour and monotone).
 Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
 
-**Command.** `vladva pretrain` (seed 0), {stages}; AdamW, cosine; {seconds:.0f} s on 2 CPU cores, bfloat16 products.
-The shipped weights were made in these stages, but the first followed the schedule of 8,000 steps until step 2,550.
-
+**Command.** `vladva pretrain --seed {seed}`: {stages}; AdamW, cosine, bfloat16 products; {seconds:.0f} s on {machine}.
+{remark}
 **Last examination** (fresh scenes; share right):
 
 | | seen styles | unseen style |
@@ -45,10 +44,12 @@ _LLAVA = (
 )
 
 
-def export(states: Path, into: Path = Path(__file__).parent) -> list[Path]:
+def export(states: Path, into: Path, seed: int = 0, remark: str = "") -> list[Path]:
     """Writes emoji-clip and emoji-llava from the stages' states, as far as they are there; returns their folders.
 
-    export(Path("runs/pretrain"))    # into the package, where load_lvlm("emoji-llava") looks
+    export(Path("runs/pretrain"), Path("runs/pretrain"))    # load_lvlm("runs/pretrain/emoji-llava")
+
+    remark: a sentence for the cards, on how these weights were made otherwise.
     """
     written = []
     for stages, save, name, texts in (
@@ -59,11 +60,18 @@ def export(states: Path, into: Path = Path(__file__).parent) -> list[Path]:
         if all(path.exists() for path in paths):
             pupil = Pupil()
             curves = [load_state(path, pupil)[1] for path in paths]  # the last one's weights stay
-            written.append(save(pupil, into / name, card(name, stages, curves, texts)))
+            written.append(save(pupil, into / name, _card(name, stages, curves, texts, seed, remark)))
     return written
 
 
-def card(name: str, stages: tuple[Stage, ...], curves: list[list[dict[str, Any]]], texts: tuple[str, str, str]) -> str:
+def _card(
+    name: str,
+    stages: tuple[Stage, ...],
+    curves: list[list[dict[str, Any]]],
+    texts: tuple[str, str, str],
+    seed: int,
+    remark: str,
+) -> str:
     """The model card: what it is, what it learnt from, the command, the seconds, the last figures, the limits."""
     last = next((row for row in reversed(curves[-1]) if any("/" in key for key in row)), {})
     names = [key.split("/")[1] for key in last if key.startswith("seen/")]
@@ -79,6 +87,9 @@ def card(name: str, stages: tuple[Stage, ...], curves: list[list[dict[str, Any]]
         ),
         seconds=sum(curve[-1]["seconds"] for curve in curves if curve),
         figures="\n".join(figures),
+        seed=seed,
+        machine=f"{os.cpu_count()} CPU cores",
+        remark=f"{remark}\n" if remark else "",
     )
 
 
