@@ -30,9 +30,10 @@ def main(path: Path, columns: int = 5, rows: int = 2, seed: int = 5) -> None:
         right = (is_true(caption, scene), words_of(answer) == words_of(question.answer))
         marks = ["✓" if one else "✗" for one in right]
         axes.imshow(picture)
-        axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
         lines = textwrap.wrap(f"{caption} {marks[0]}", 34) + textwrap.wrap(f"{question.text} {answer} {marks[1]}", 34)
-        axes.set_title("\n".join(lines), fontsize=9, y=-0.02, va="top")
+        axes.set_xlabel("\n".join(lines), fontsize=9)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=100)
 

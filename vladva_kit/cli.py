@@ -154,15 +154,15 @@ def world(
 @app.command()
 def pretrain(
     out: Out = Path("runs/pretrain"),
-    stage: Annotated[str, typer.Option(help="clip, bent, llava or all, in this order.")] = "all",
+    stage: Annotated[str, typer.Option(help="clip, bent, llava, bind or all, in this order.")] = "all",
     seed: Seed = 0,
 ) -> None:
     """Trains emoji-clip and emoji-llava anew into OUT; goes on where it holds a state. About an hour on two cores."""
     from vladva_kit.emoji_world.exam import examine_clip, examine_llava
     from vladva_kit.emoji_world.export import export
-    from vladva_kit.emoji_world.pretrain import BENT_STAGE, CLIP_STAGE, LLAVA_STAGE, train_stage
+    from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE, train_stage
 
-    stages = {"clip": CLIP_STAGE, "bent": BENT_STAGE, "llava": LLAVA_STAGE}
+    stages = {one.name: one for one in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE)}
     if stage not in (*stages, "all"):
         raise typer.BadParameter(f"no stage is called '{stage}': {', '.join(stages)} or all")
     before = None

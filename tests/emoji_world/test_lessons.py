@@ -22,7 +22,7 @@ from vladva_kit.emoji_world.lessons import (
     training_picture,
 )
 from vladva_kit.emoji_world.nouns import COUNTS, TRAINING_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.pretrain import BENT_STAGE, CLIP_STAGE, LLAVA_STAGE
+from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE
 from vladva_kit.emoji_world.render import _ground, place, render
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 from vladva_kit.emoji_world.truth import is_true
@@ -220,7 +220,7 @@ def test_what_is_learnt_from_a_text_follows_from_it(many):
 def test_a_step_is_always_the_same_and_each_step_another(lessons):
     def flat(batch):
         parts = batch.values() if lessons is ClipLessons else [*batch["pictured"].values(), *batch["written"].values()]
-        return [part.numpy().tobytes() for part in parts]
+        return [part.float().numpy().tobytes() for part in parts]
 
     def drawn(seed, name, steps):
         return lessons(seed, name, 2, steps, TRAINING_STYLES, 0.75)
@@ -257,7 +257,7 @@ def test_no_lesson_is_drawn_in_the_unseen_style(monkeypatch):
 
     monkeypatch.setattr(lessons, "render", lambda scene, size, hand: drawn.append(scene.style) or render(scene, size))
     for step in range(3):
-        for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE):
+        for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE):
             kind = ClipLessons if stage.learns == "clip" else LlavaLessons
             kind(0, stage.name, 4, 9, stage.styles, stage.wobble)[step]
-    assert len(drawn) == 36 and UNSEEN_STYLE not in drawn
+    assert len(drawn) == 48 and UNSEEN_STYLE not in drawn

@@ -15,6 +15,7 @@ from vladva_kit.emoji_world.lessons import IGNORED, PICTURE_IDS, ClipLessons, pa
 from vladva_kit.emoji_world.nouns import UNSEEN_STYLE
 from vladva_kit.emoji_world.pretrain import (
     BENT_STAGE,
+    BIND_STAGE,
     CLIP_STAGE,
     GROUP_WORDS,
     LLAVA_STAGE,
@@ -79,7 +80,7 @@ def test_the_rate_warms_up_and_falls_to_a_hundredth():
     assert rates[0] < rates[CLIP_STAGE.warmup] and rates[-1] == pytest.approx(CLIP_STAGE.learning_rate / 100)
 
 
-@pytest.mark.parametrize("stage", [BENT_STAGE, LLAVA_STAGE])
+@pytest.mark.parametrize("stage", [BENT_STAGE, BIND_STAGE])
 def test_a_killed_stage_goes_on_and_ends_where_an_unbroken_one_ends(stage, tmp_path, monkeypatch):
     quiet = {"say": lambda text: None}
     whole = train_stage(tiny(stage), tmp_path / "whole", **quiet)
@@ -116,7 +117,7 @@ def test_a_stage_starts_from_the_one_before_it_and_a_check_joins_the_curve(tmp_p
 
 
 def test_the_exported_models_load_with_plain_transformers_and_give_the_pupils_states(pupil, tmp_path):
-    for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE):
+    for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE):
         optimizer = torch.optim.AdamW(pupil.parameters())
         curve = [{"step": 1, "seconds": 2.0, "seen/noun": 0.5, "unseen/noun": 0.25}]
         pretrain.save_state(tmp_path / f"{stage.name}.safetensors", pupil, optimizer, 1, curve)

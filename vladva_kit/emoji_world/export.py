@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.emoji_world.pretrain import BENT_STAGE, CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
+from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
 from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
 
 _CARD = """---
@@ -54,7 +54,7 @@ def export(states: Path, into: Path, seed: int = 0, remark: str = "") -> list[Pa
     written = []
     for stages, save, name, texts in (
         ((CLIP_STAGE, BENT_STAGE), save_clip, "emoji-clip", _CLIP),
-        ((LLAVA_STAGE,), save_llava, "emoji-llava", _LLAVA),
+        ((LLAVA_STAGE, BIND_STAGE), save_llava, "emoji-llava", _LLAVA),
     ):
         paths = [states / f"{stage.name}.safetensors" for stage in stages]
         if all(path.exists() for path in paths):

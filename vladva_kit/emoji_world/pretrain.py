@@ -41,7 +41,9 @@ class Stage:
     styles: tuple[int, ...] = TRAINING_STYLES
     wobble: float = 0.75  # share of pictures with bent drawings
     learning_rate: float = 1e-3
-    tower_rate: float = 1.0  # of the learning rate, for the vision tower and the projector
+    slow: tuple[str, ...] = ()  # the parts that learn at a lower rate,
+    slow_rate: float = 1.0  # and what share of the learning rate theirs is
+    naming: float = 1.0  # weight of the naming loss
     warmup: int = 200  # steps
     weight_decay: float = 0.05
     save_every: int = 250  # steps
@@ -53,7 +55,13 @@ class Stage:
 CLIP_STAGE = Stage("clip", "clip", steps=6000, batch_size=64, styles=SEEN_STYLES, wobble=0.0)
 BENT_STAGE = Stage("bent", "clip", steps=3300, batch_size=64, learning_rate=6e-4)
 # At the full rate the new LLM's first gradients would undo half of what the tower knows.
-LLAVA_STAGE = Stage("llava", "llava", steps=2000, batch_size=32, tower_rate=0.15)
+LLAVA_STAGE = Stage(
+    "llava", "llava", steps=2000, batch_size=32, slow=("vision_model", "multi_modal_projector"), slow_rate=0.15
+)
+# The projector, kept to naming, passes on what a patch shows better than where it is: now it is free to learn that.
+BIND_STAGE = Stage(
+    "bind", "llava", steps=950, batch_size=32, learning_rate=7e-4, slow=("vision_model",), slow_rate=0.15, naming=0.3
+)
 
 
 class Pupil(nn.Module):
@@ -144,7 +152,7 @@ def llava_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str,
     return {"pictured": pictured_loss, "written": written, "naming": named, **_shares(right)}
 
 
-LOSSES = {"clip": (clip_losses, ("contrastive", "naming")), "llava": (llava_losses, ("pictured", "written", "naming"))}
+LOSSES = {"clip": (clip_losses, ("contrastive",)), "llava": (llava_losses, ("pictured", "written"))}
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -228,11 +236,11 @@ def train_stage(
 
 
 def _optimizer(stage: Stage, pupil: Pupil) -> torch.optim.Optimizer:
-    """AdamW with two groups: the tower with the projector, and everything else."""
-    seeing, rest = [], []
+    """AdamW with two groups: the stage's slow parts, and everything else."""
+    slow, rest = [], []
     for name, parameter in pupil.named_parameters():
-        (seeing if "vision_model" in name or "multi_modal_projector" in name else rest).append(parameter)
-    groups = [{"params": seeing, "share": stage.tower_rate}, {"params": rest, "share": 1.0}]
+        (slow if any(part in name for part in stage.slow) else rest).append(parameter)
+    groups = [{"params": slow, "share": stage.slow_rate}, {"params": rest, "share": 1.0}]
     return torch.optim.AdamW(
         groups, lr=stage.learning_rate, weight_decay=stage.weight_decay, betas=(0.9, 0.98), fused=True
     )
@@ -248,7 +256,7 @@ def train_step(
     losses, summed = LOSSES[stage.learns]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         figures = losses(pupil, batch)
-        loss = sum(figures[name] for name in summed)
+        loss = sum(figures[name] for name in summed) + stage.naming * figures["naming"]
     loss.backward()
     nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
     optimizer.step()
