@@ -106,6 +106,10 @@ class ClipLessons(torch.utils.data.Dataset):
 
 
 def answered(question: str, answer: str) -> Turn:
+    """A turn: the question up to where the answer begins, and the answer with its end.
+
+    answered("how big is it?", "small")    # ([…, ASSISTANT], [id of "small", EOS])
+    """
     return [*encode(question), ASSISTANT], [*encode(answer), EOS]
 
 
