@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vladva_kit.files import write_json, write_whole
+from vladva_kit.files import whole_folder, write_json, write_whole
 
 
 def test_files_are_written_all_and_their_folders_made(tmp_path):
@@ -78,3 +78,16 @@ def test_what_json_lacks_is_refused_by_its_place_and_no_file_is_left(tmp_path):
     with pytest.raises(TypeError, match=r"value\['models'\]\[1\] is of type object"):
         write_json(tmp_path / "value.json", {"models": [1, object()]})
     assert not os.listdir(tmp_path)
+
+
+def test_a_folder_appears_with_all_its_files_or_with_none(tmp_path):
+    folder = tmp_path / "model"
+    with whole_folder(folder) as beside:
+        (beside / "a").write_text("1")
+        assert not folder.exists()
+    assert [file.name for file in folder.iterdir()] == ["a"]
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as beside:
+        (beside / "a").write_text("2")
+        raise KeyboardInterrupt
+    assert (folder / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [folder]

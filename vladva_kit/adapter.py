@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vladva_kit.files import whole_folder
 from vladva_kit.lvlm import LVLM, load_lvlm
 from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, image_prompt, text_prompt, with_rows
 from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears, take_down_soft_prompt
@@ -47,7 +47,7 @@ def attach_adapter(
     if "target_modules" not in settings:
         settings["target_modules"] = llm_linears(model)
     if lora is False:  # peft wants a target: one small layer, kept at zero
-        settings |= {"r": 1, "target_modules": llm_linears(model).replace(r"\d+", "0")}
+        settings |= {"r": 1, "target_modules": settings["target_modules"].replace(r"\d+", "0")}
     _check_targets(lvlm, settings["target_modules"])
     if soft_prompt:
         saved.append("soft_prompt")
@@ -124,15 +124,10 @@ def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
 def save_adapter(lvlm: LVLM, record: dict[str, Any], folder: str | os.PathLike) -> Path:
     """Writes adapter_model.safetensors, adapter_config.json and vladva.json: the whole folder or nothing."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+    with whole_folder(folder) as beside:
         lvlm.adapter.save_pretrained(beside, save_embedding_layers=False)
-        (Path(beside) / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(beside).iterdir()):
-            if file.name != "README.md":  # peft's empty model card
-                file.chmod(0o644)  # temporary files are their owner's alone
-                os.replace(file, folder / file.name)
+        (beside / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     return folder
 
 

@@ -20,6 +20,7 @@ from vladva_kit.prompts import (
     TEXT_PROMPT,
     Prompt,
     Sequences,
+    begins_with_bos,
     image_prompt,
     image_sequences,
     text_prompt,
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 def summary_states(hidden: Tensor, sequences: Sequences) -> Tensor:
     """The summary tokens' states, (batch, hidden), out of (batch, length, hidden)."""
     return hidden[torch.arange(len(hidden), device=hidden.device), sequences.summary]
+
+
+def summary_embeddings(hidden: Tensor, sequences: Sequences) -> Tensor:
+    """The summary tokens' states as unit vectors, (batch, hidden) float32."""
+    return F.normalize(summary_states(hidden, sequences).float(), dim=-1)
 
 
 class Embedder:
@@ -79,8 +85,8 @@ class Embedder:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Inference with this embedder's own weights: a baseline's and `base()`'s are those without the adapter."""
-        off = self.record is None or self._base
+        """Inference with this embedder's own weights; a baseline's are those without the adapter."""
+        off = self.record is None
         was_training = self.lvlm.model.training
         self.lvlm.model.eval()
         try:
@@ -139,7 +145,7 @@ class Embedder:
 
     def _embed(self, sequences: Sequences) -> Tensor:
         sequences = sequences.to(self.device)
-        return F.normalize(summary_states(self.hidden_states(sequences), sequences).float(), dim=-1).cpu()
+        return summary_embeddings(self.hidden_states(sequences), sequences).cpu()
 
     def similarity(self, images: Tensor, texts: Tensor) -> Tensor:
         """Cosines (n_images, n_texts) of unit vectors, in float32.
@@ -183,14 +189,13 @@ class Embedder:
             processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
             for picture, history, prompt in zip(pictures, histories, prompts, strict=True)
         ]
-        bos = processor.tokenizer.bos_token
         inputs = processor(
             **({"images": pictures} if pictures[0] is not None else {}),
             text=texts,
             return_tensors="pt",
             padding=True,
             padding_side="left",
-            add_special_tokens=not (bos and texts[0].startswith(bos)),
+            add_special_tokens=not begins_with_bos(processor.tokenizer, texts[0]),
         ).to(self.device)
         with self._running():
             ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,18 @@ def _plain(value: Any, place: str) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch, scalars too
         return _plain(value.tolist(), place)
     raise TypeError(f"{place} is of type {type(value).__name__}, which JSON lacks; give numbers, texts, lists or dicts")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to fill; its files take their places at the end of the block, none if it fails.
+
+    with whole_folder(Path("my-adapter")) as beside: (beside / "config.json").write_text("{}")
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        yield Path(beside)
+        folder.mkdir(exist_ok=True)
+        for file in sorted(Path(beside).iterdir()):
+            file.chmod(0o644)  # temporary files are their owner's alone
+            os.replace(file, folder / file.name)

@@ -88,9 +88,9 @@ def caption_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
     return tokenizer(caption, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
-def _before_ids(tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
-    has_bos = bool(tokenizer.bos_token) and before.startswith(tokenizer.bos_token)  # then the tokenizer adds no second
-    return tokenizer(before, add_special_tokens=not has_bos).input_ids
+def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Whether a chat template has written the first token itself, so that the tokenizer must not add a second."""
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
 
 
 def text_sequences(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], prompt: Prompt) -> Sequences:
@@ -98,7 +98,7 @@ def text_sequences(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], 
 
     text_sequences(tokenizer, ["a dog", "two cats"], prompt).summary    # tensor([12, 12])
     """
-    before = _before_ids(tokenizer, prompt.before)
+    before = tokenizer(prompt.before, add_special_tokens=not begins_with_bos(tokenizer, prompt.before)).input_ids
     rows = [[*before, *caption_ids(tokenizer, caption), *prompt.ids] for caption in captions]
     lengths = torch.tensor([len(row) for row in rows])
     padded = torch.full((len(rows), int(lengths.max())), _pad_id(tokenizer))
@@ -122,14 +122,13 @@ def image_sequences(
     Whatever else the family's processor returns beside ids is passed on, prolonged where it runs along the sequence.
     """
     tokenizer = processor.tokenizer
-    has_bos = bool(tokenizer.bos_token) and prompt.before.startswith(tokenizer.bos_token)
     batch = processor(
         images=[[image] for image in images],
         text=[prompt.before] * len(images),
         return_tensors="pt",
         padding=True,
         padding_side="right",
-        add_special_tokens=not has_bos,
+        add_special_tokens=not begins_with_bos(tokenizer, prompt.before),
     )
     shape = batch["input_ids"].shape
     lengths = batch["attention_mask"].sum(1)

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from vladva_kit.data import Pair, check_lengths, load_pairs
-from vladva_kit.embedder import Embedder, summary_states
+from vladva_kit.embedder import Embedder, summary_embeddings
 from vladva_kit.losses import contrastive, next_token, same_caption, same_text
 from vladva_kit.progress import Progress
 from vladva_kit.prompts import Sequences, caption_ids, image_sequences, text_sequences
@@ -93,7 +92,7 @@ def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0
     model = embedder.lvlm.model
     images = batch.images.to(embedder.device)
     hidden = embedder.hidden_states(images)
-    summaries = F.normalize(summary_states(hidden, images).float(), dim=-1)
+    summaries = summary_embeddings(hidden, images)
     zero = hidden.sum().float() * 0.0  # keeps a graph when a batch holds nothing for one of the losses
     figures = {"contrastive": zero, "next_token": zero, "accuracy": zero}
     if batch.texts is not None and len(batch.paired) > 1:
@@ -110,7 +109,7 @@ def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0
 
 def _text_embeddings(embedder: Embedder, sequences: Sequences) -> Tensor:
     sequences = sequences.to(embedder.device)
-    return F.normalize(summary_states(embedder.hidden_states(sequences), sequences).float(), dim=-1)
+    return summary_embeddings(embedder.hidden_states(sequences), sequences)
 
 
 class VladvaTrainer(Trainer):

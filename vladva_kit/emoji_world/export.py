@@ -1,12 +1,12 @@
 """Writes the trained models as folders that plain transformers loads, each with its card."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
 from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
+from vladva_kit.files import whole_folder
 
 _CARD = """---
 license: apache-2.0
@@ -106,13 +106,8 @@ def save_llava(pupil: Pupil, folder: Path, text: str) -> Path:
 
 def _write(folder: Path, text: str, *parts: Any) -> Path:
     """Saves the parts beside the folder first, so that an interrupted export leaves no half of a model."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+    with whole_folder(folder) as beside:
         for part in parts:
             part.save_pretrained(beside)
-        (Path(beside) / "README.md").write_text(text)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(beside).iterdir()):
-            file.chmod(0o644)  # temporary files are their owner's alone
-            os.replace(file, folder / file.name)
+        (beside / "README.md").write_text(text)
     return folder

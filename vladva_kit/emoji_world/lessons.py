@@ -163,7 +163,7 @@ PICTURE_IDS = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
 
 def packed(conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
     """One picture's conversations in one sequence; `segments` says who may see whom (0: the picture, −1: padding)."""
-    ids, labels, segments, positions = list(PICTURE_IDS), [IGNORED] * len(PICTURE_IDS), [0] * len(PICTURE_IDS), []
+    ids, labels, segments = list(PICTURE_IDS), [IGNORED] * len(PICTURE_IDS), [0] * len(PICTURE_IDS)
     positions = list(range(len(PICTURE_IDS)))
     for number, turns in enumerate(conversations, 1):
         more, learnt = joined(turns)
@@ -180,9 +180,8 @@ def collate_packed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     seen = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
-    batch["attention_mask"] = torch.where(seen, 0.0, -1e9).bfloat16()[
-        :, None
-    ]  # (n, 1, length, length), added to scores
+    added = torch.where(seen, 0.0, -1e9).bfloat16()  # to the attention scores
+    batch["attention_mask"] = added[:, None]  # (n, 1, length, length)
     return batch
 
 

@@ -186,13 +186,6 @@ def load_state(path: Path, pupil: Pupil, optimizer: torch.optim.Optimizer | None
         return int(saved.metadata()["step"]), json.loads(saved.metadata()["curve"])
 
 
-class _Remaining(torch.utils.data.Subset):
-    """The batches from a step on."""
-
-    def __init__(self, lessons: torch.utils.data.Dataset, start: int) -> None:
-        super().__init__(lessons, range(start, len(lessons)))
-
-
 def train_stage(
     stage: Stage,
     folder: Path,
@@ -217,7 +210,8 @@ def train_stage(
     step, curve = load_state(path, pupil, optimizer) if path.exists() else (0, [])
     kind = {"clip": ClipLessons, "llava": LlavaLessons}[stage.learns]
     lessons = kind(seed, stage.name, stage.batch_size, stage.steps, stage.styles, stage.wobble)
-    batches = torch.utils.data.DataLoader(_Remaining(lessons, step), batch_size=None, num_workers=1, prefetch_factor=4)
+    left = torch.utils.data.Subset(lessons, range(step, stage.steps))
+    batches = torch.utils.data.DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=4)
     begun, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
     for batch in batches:
         figures = train_step(stage, pupil, optimizer, batch, step)
