@@ -23,6 +23,7 @@ _PLACES = {
     "evaluate_winoground": "evaluation",
     "evaluate_sugarcrepe": "evaluation",
     "evaluate_generation": "evaluation.generation",
+    "analysis": None,
     "plots": None,
     "emoji_world": None,
 }
