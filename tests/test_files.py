@@ -91,3 +91,9 @@ def test_a_folder_appears_with_all_its_files_or_with_none(tmp_path):
         raise KeyboardInterrupt
     assert (folder / "a").read_text() == "1"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_json_on_one_line_holds_the_same(tmp_path):
+    value = {"curve": [0.5, 0.25], "name": "LoRA"}
+    lines = write_json(tmp_path / "one.json", value, indent=None).read_text().splitlines()
+    assert len(lines) == 1 and json.loads(lines[0]) == value

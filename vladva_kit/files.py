@@ -31,14 +31,14 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: Any) -> Path:
+def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     """Write JSON that any reader takes, whole or not at all: `write_json("runs/demo/results.json", results)`.
 
     Arrays and tensors become lists, paths texts, dataclasses objects; NaN and infinity, which JSON lacks, become null.
-    Returns the path. Raises TypeError for what has no such form, naming its place.
+    With `indent=None` it is one line. Returns the path. Raises TypeError for what has no such form, naming its place.
     """
     path = Path(path)
-    text = json.dumps(_plain(value, "value"), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
     write_whole({path: f"{text}\n".encode()})
     return path
 

@@ -89,3 +89,13 @@ def test_photographs_cannot_be_judged(tmp_path):
     (tmp_path / "test" / "metadata.jsonl").write_text('{"file_name": "a.jpg", "short": "a cat"}\n')
     with pytest.raises(ValueError, match="scene"):
         load_scenes(tmp_path, "test")
+
+
+def test_the_cases_by_themselves_add_up_to_the_percentages(scenes):
+    result = evaluate_generation(
+        Says(lambda scene, prompt, history: "yes" if "?" in prompt else "a dog"), scenes, scenes
+    )
+    for name, score in (("questions", result.questions), ("second_turn", result.second_turn)):
+        assert len(result.right[name]) == 20 and 5 * sum(result.right[name]) == pytest.approx(score.percent)
+    false = {row for row, _ in result.false_captions}
+    assert [row not in false for row in range(20)] == list(result.right["caption_truth"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,6 +47,7 @@ class GenerationResult:
     long_caption_f1: float
     n: int
     false_captions: tuple[tuple[int, str], ...]  # (picture, caption) that say something untrue
+    right: dict[str, tuple[bool, ...]] = field(default_factory=dict, repr=False)  # by case, for paired tests
 
     def as_dict(self) -> dict:
         """Plain values, for results.json."""
@@ -111,6 +112,11 @@ def evaluate_generation(
         long_caption_f1=_long_f1(embedder, images, scenes, batch_size) if long_captions else float("nan"),
         n=len(scenes),
         false_captions=tuple((row, caption) for row, caption in enumerate(captions) if not true[row]),
+        right={
+            "questions": tuple(right.tolist()),
+            "second_turn": tuple(second_right),
+            "caption_truth": tuple(true),
+        },
     )
 
 

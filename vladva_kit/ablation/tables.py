@@ -1,0 +1,133 @@
+"""Results as tables in Markdown: rows of an experiment over columns, and which neighbours differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vladva_kit.ablation.statistics import Difference, Estimate, difference, estimate
+from vladva_kit.evaluation.sugarcrepe import CATEGORIES
+
+MISSING = "—"
+STYLES = ("seen", "unseen style")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, and the measures that it is the mean of."""
+
+    name: str
+    measures: tuple[str, ...]
+
+
+def _benchmarks(style: str) -> list[Column]:
+    kinds = {
+        kind: tuple(f"sugarcrepe/{style}/{name}" for name in CATEGORIES if name.startswith(kind))
+        for kind in ("replace", "swap", "add")
+    }
+    return [
+        Column(f"image → text R@1, {style}", (f"retrieval/{style}/image_to_text",)),
+        Column(f"text → image R@1, {style}", (f"retrieval/{style}/text_to_image",)),
+        *(Column(f"SugarCrepe {kind}, {style}", measures) for kind, measures in kinds.items()),
+        *(
+            Column(f"Winoground {part}, {style}", (f"winoground/{style}/{part}",))
+            for part in ("text", "image", "group")
+        ),
+    ]
+
+
+def _talk(style: str) -> list[Column]:
+    names = {"questions": "question accuracy", "caption_truth": "caption truth", "second_turn": "second turn"}
+    return [
+        Column(
+            f"{said}, adapter {state}, {style}",
+            (f"generation{', adapter off' if state == 'off' else ''}/{style}/{name}",),
+        )
+        for name, said in names.items()
+        for state in ("on", "off")
+    ]
+
+
+COLUMNS = {column.name: column for style in STYLES for column in (*_benchmarks(style), *_talk(style))}
+
+
+def cells_of(results: Mapping[str, Any], experiment: str, row: str) -> list[Mapping[str, Any]]:
+    """The records of a row's cells, one a seed: `cells_of(results, "components", "base")[0]["measures"]`.
+
+    Raises KeyError for an experiment or a row that the results lack.
+    """
+    rows = {one["name"]: one["cells"] for one in results["experiments"][experiment]["rows"]}
+    return [results["cells"][name] for name in rows[row]]
+
+
+def figure_of(results: Mapping[str, Any], experiment: str, row: str, column: str) -> Estimate | None:
+    """One figure of a table: `figure_of(results, "components", "base", "Winoground group, seen").mean`.
+
+    With the adapter off a model that was not asked again has the base's figure, where its probe was bit-equal to it.
+    None where it was not measured.
+    """
+    cells, measures = cells_of(results, experiment, row), COLUMNS[column].measures
+    found = estimate(cells, measures)
+    if found is not None or ", adapter off" not in column:
+        return found
+    on = tuple(name.replace(", adapter off", "") for name in measures)
+    if all(cell.get("adapter_off_equal") for cell in cells):
+        return estimate(_untouched(results), on)
+    if all(cell["cell"]["seed"] is None and cell["cell"]["model"] == "emoji-llava" for cell in cells):
+        return estimate(cells, on)  # there is no adapter to take off
+    return None
+
+
+def _untouched(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The base's record, if it is among the results."""
+    return [
+        cell
+        for cell in results["cells"].values()
+        if cell["cell"]["model"] == "emoji-llava" and cell["cell"]["seed"] is None
+    ][:1]
+
+
+def compared(results: Mapping[str, Any], experiment: str, first: str, second: str, column: str) -> Difference | None:
+    """What row `second` has over row `first` in a column, paired by case; None where one was not measured."""
+    rows = (cells_of(results, experiment, row) for row in (first, second))
+    return difference(*rows, COLUMNS[column].measures)
+
+
+def measured_columns(results: Mapping[str, Any], experiment: str) -> list[str]:
+    """The columns that any row of the experiment has a figure in."""
+    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    return [name for name in COLUMNS if any(figure_of(results, experiment, row, name) for row in rows)]
+
+
+def markdown_table(results: Mapping[str, Any], experiment: str) -> str:
+    """An experiment as a Markdown table, a line a column of COLUMNS, a column a row of the experiment.
+
+        print(markdown_table(results, "components"))
+
+    A figure is the mean over the seeds ± their standard deviation, with a 95 % bootstrap interval over the cases.
+    Raises KeyError for an experiment that the results lack.
+    """
+    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    lines = [["", *rows, "guessing", "n"], ["---", *["---:"] * (len(rows) + 2)]]
+    for column in measured_columns(results, experiment):
+        found = [figure_of(results, experiment, row, column) for row in rows]
+        there = next(one for one in found if one is not None)
+        cells = [MISSING if one is None else str(one) for one in found]
+        lines.append([column, *cells, f"{there.chance:.1f}", f"{there.n:,}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def comparison_lines(results: Mapping[str, Any], experiment: str) -> str:
+    """Which rows differ, as a Markdown table: the gain in points with its paired interval, McNemar's p of each seed.
+
+    "above" and "below" are said where the interval leaves out 0. Raises KeyError as `markdown_table` does.
+    """
+    lines = [["rows", "column", "gain [95 %]", "", "McNemar's p, by seed"], ["---", "---", "---:", "---", "---"]]
+    for first, second in results["experiments"][experiment]["compared"]:
+        for column in measured_columns(results, experiment):
+            found = compared(results, experiment, first, second, column)
+            if found is not None:
+                p_values = ", ".join(f"{value:.2g}" for value in found.p_values)
+                lines.append([f"{first} → {second}", column, str(found), found.outcome, p_values])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
