@@ -31,7 +31,7 @@ def test_help_loads_no_torch():
 def test_help_names_every_command():
     shown = run(app, ["--help"]).output
     words = set(shown.split())
-    assert {"demo", "train", "eval", "world", "pretrain"} <= words
+    assert {"demo", "train", "eval", "ablate", "reproduction", "prompts", "world", "pretrain"} <= words
 
 
 def test_eval_gives_what_the_function_gives(tmp_path):

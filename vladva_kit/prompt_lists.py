@@ -34,7 +34,7 @@ what is the {}?
 what is it?
 what is there?
 what is there in the {}?
-what does it show?
+what is it of?
 what things are in the {}?
 what kind of {} is it?
 what kind of thing is in the {}?

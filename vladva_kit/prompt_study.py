@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -99,8 +99,8 @@ def as_dict(results: Sequence[PromptResult], n: int) -> dict[str, Any]:
     methods = ("spearman", "pearson")
     return {
         "n": n,
-        "prompts": list(results),
-        "correlations": {name: correlation(entropy, recall, name) if varied else None for name in methods},
+        "prompts": [asdict(one) for one in results],
+        "correlations": {name: asdict(correlation(entropy, recall, name)) if varied else None for name in methods},
     }
 
 

@@ -1,0 +1,264 @@
+"""One figure a claim, from the results of `vladva ablate`; a figure whose cells were not run is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vladva_kit.ablation.plan import BASE, BOTH, FULL, LONG
+from vladva_kit.ablation.tables import cells_of, figure_of
+from vladva_kit.plot_parts import BLUE, GREY, INK, LOOKS, ORANGE, STYLE, VERMILION, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RETRIEVAL = tuple(
+    f"{way} R@1, {style}" for style in ("seen", "unseen style") for way in ("text → image", "image → text")
+)
+COMPOSITION = tuple(
+    f"{name}, {style}"
+    for style in ("seen", "unseen style")
+    for name in ("SugarCrepe replace", "SugarCrepe swap", "SugarCrepe add", "Winoground group")
+)
+TALK = tuple(
+    f"{name}, adapter {state}, seen"
+    for name in ("question accuracy", "caption truth", "second turn")
+    for state in ("on", "off")
+)
+
+
+@matplotlib.rc_context(STYLE)
+def rows_over_columns(results: Mapping[str, Any], experiment: str, columns: Sequence[str], title: str) -> Figure:
+    """An experiment's rows, a panel a column: mean over the seeds, each seed small, 95 % interval, guessing dotted.
+
+    rows_over_columns(results, "components", RETRIEVAL, "What each part adds to retrieval")
+    """
+    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    across = min(4, len(columns))
+    down = -(-len(columns) // across)
+    figure = Figure(figsize=(2.3 * across + 1.6, down * (0.32 * len(rows) + 1.0) + 0.5), layout="constrained")
+    figure.suptitle(title)
+    panels = np.ravel(figure.subplots(down, across, sharey=True, sharex=True, squeeze=False))
+    for axes, column in zip(panels, columns, strict=False):
+        _panel(axes, results, experiment, rows, column)
+    for axes in panels[len(columns) :]:
+        axes.set_visible(False)
+    figure.supxlabel("right answers (%), mean over seeds with 95 % interval; dotted: guessing", fontsize=9)
+    return figure
+
+
+def _panel(axes: Axes, results: Mapping[str, Any], experiment: str, rows: Sequence[str], column: str) -> None:
+    chance = None
+    for place, row in enumerate(rows):
+        found = figure_of(results, experiment, row, column)
+        colour, marker = LOOKS[place % len(LOOKS)]
+        if found is None:
+            axes.text(2, place, "not measured", color=GREY, fontsize=7, va="center")
+            continue
+        chance = found.chance
+        axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2, alpha=0.6)
+        axes.plot(found.mean, place, marker, color=colour, markersize=6, markeredgecolor="white")
+        axes.annotate(
+            f"{found.mean:.0f}", (found.mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=7
+        )
+    if chance:
+        axes.axvline(chance, linestyle=":", color=INK, linewidth=1.2)
+    axes.set_title(wrapped(column, 24), fontsize=8, fontweight="normal")
+    axes.set(xlim=(-2, 104), ylim=(len(rows) - 0.4, -0.7))
+    axes.set_yticks(range(len(rows)), [wrapped(row, 24) for row in rows], fontsize=8)
+    axes.grid(axis="x", alpha=0.3)
+
+
+@matplotlib.rc_context(STYLE)
+def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
+    """Contrastive loss over the steps, a colour a row, a line a seed: `loss_curves({"+ both": histories}, …)`.
+
+    `curves[row]` are the histories of its seeds, each {"step": […], "contrastive": […]}.
+    """
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    for place, (row, histories) in enumerate(curves.items()):
+        for history in histories:
+            label = row if history is histories[0] else None
+            style = ("-", "--", "-.", ":")[place % 4]  # told apart without colour too
+            axes.plot(history["step"], history["contrastive"], style, color=(BLUE, VERMILION)[place % 2], label=label)
+    axes.set(xlabel="training step", ylabel="contrastive loss (nats)")
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def prompt_scatter(study: Mapping[str, Any], title: str = "Do less certain prompts retrieve better?") -> Figure:
+    """Entropy against zero-shot R@1, a dot a prompt, with the correlation: `prompt_scatter(results["prompts"])`."""
+    prompts, correlations = study["prompts"], study["correlations"]
+    entropy = [(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts]
+    recall = [(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts]
+    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    for place in (int(np.argmax(recall)), int(np.argmin(recall))):
+        axes.annotate(
+            wrapped(prompts[place]["image_prompt"], 26), (entropy[place], recall[place]), (5, -3),
+            textcoords="offset points", fontsize=7, color=GREY,
+        )  # fmt: skip
+    said = [
+        f"{name.capitalize()} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+        for name, found in correlations.items()
+        if found
+    ]
+    axes.set_title("; ".join(said).replace("-", "−"), fontweight="normal", fontsize=9)
+    axes.set(xlabel="entropy of the summary token's next word (nats)", ylabel="zero-shot R@1, both ways (%)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def density_before_after(before: Any, after: Any, title: str = "How densely the summary token looks") -> Figure:
+    """Attention density (layers, heads) before and after training, in one colour scale, as percent of the picture."""
+    grids = [100 * np.asarray(grid, dtype=float) for grid in (before, after)]
+    figure = Figure(figsize=(7.0, 0.42 * len(grids[0]) + 1.9), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, grid, label in zip(panels, grids, ("before training", "after training"), strict=True):
+        drawn = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for layer, row in enumerate(grid):
+            for head, value in enumerate(row):
+                axes.text(head, layer, f"{value:.0f}", ha="center", va="center", fontsize=7, color=_ink(value, 100))
+        axes.set_title(f"{label}: {grid.mean():.0f} % on average", fontweight="normal")
+        axes.set(xlabel="head", yticks=range(len(grid)))
+    panels[0].set_ylabel("layer")
+    figure.colorbar(drawn, ax=panels, label="of the picture's tokens (%)", shrink=0.9)
+    return figure
+
+
+def _ink(value: float, most: float) -> str:
+    return "white" if value > 0.6 * most else INK
+
+
+@matplotlib.rc_context(STYLE)
+def maps_before_after(before: Any, after: Any, title: str = "Where the summary token looks") -> Figure:
+    """Mean attention maps (layers, side, side), a column a layer, before training above and after it below."""
+    maps = [np.asarray(one, dtype=float) for one in (before, after)]
+    layers = len(maps[0])
+    figure = Figure(figsize=(1.5 * layers + 1.2, 3.9), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(2, layers, squeeze=False)
+    for row, (label, one) in enumerate(zip(("before", "after"), maps, strict=True)):
+        for layer in range(layers):
+            axes = panels[row][layer]
+            axes.imshow(one[layer], cmap="Blues", vmin=0, vmax=max(m[layer].max() for m in maps))
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(f"{100 * one[layer].sum():.0f} % of it", fontsize=8)
+            if row == 0:
+                axes.set_title(f"layer {layer}", fontweight="normal")
+        panels[row][0].set_ylabel(label)
+    figure.supxlabel(
+        "mean over heads and pictures; below each: the part of the attention that goes to the patches", fontsize=8
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def entropy_before_after(
+    before: Mapping[str, Any], after: Mapping[str, Any], title: str = "How open the next word is"
+) -> Figure:
+    """Entropies (n,) of the summary token's next word for pictures and captions, before training and after it."""
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    places, labels = [], []
+    for side_place, (side, said) in enumerate((("image", "pictures"), ("text", "captions"))):
+        for state, (values, colour) in enumerate(((before[side], ORANGE), (after[side], BLUE))):
+            place = 2.5 * side_place + state
+            values = np.asarray(values, dtype=float)
+            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+            axes.plot([low, high], [place, place], color=colour, linewidth=3, alpha=0.6)
+            axes.plot(middle, place, "so"[state], color=colour, markersize=8, markeredgecolor="white")
+            axes.annotate(f"{middle:.2f}", (middle, place), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+            places.append(place)
+            labels.append(f"{said}, {('before', 'after')[state]}")
+    axes.set_yticks(places, labels)
+    axes.set_ylim(max(places) + 0.6, -0.8)
+    axes.set_xlabel("entropy of the summary token's next word (nats): median, 5 to 95 %")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def variance_before_after(
+    before: Mapping[str, Any], after: Mapping[str, Any], title: str = "Over how many directions the embeddings spread"
+) -> Figure:
+    """Cumulative variance of both towers' embeddings, before and after: {"image": (components,), "text": …}."""
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    figure.suptitle(title)
+    for axes, (side, said) in zip(
+        figure.subplots(1, 2, sharey=True), (("image", "pictures"), ("text", "captions")), strict=True
+    ):
+        for values, label, colour, line in ((before, "before", ORANGE, "--"), (after, "after", BLUE, "-")):
+            shares = 100 * np.asarray(values[side], dtype=float)
+            axes.plot(np.arange(1, len(shares) + 1), shares, line, color=colour, label=f"{label} training")
+        axes.set_title(said, fontweight="normal")
+        axes.set(xlabel="principal components", ylim=(0, 101))
+        axes.grid(alpha=0.3)
+        if side == "image":
+            axes.set_ylabel("variance held (%)")
+            axes.legend(loc="lower right")
+    return figure
+
+
+def _loss(results: Mapping[str, Any]) -> Figure:
+    curves = {row: [cell["history"] for cell in cells_of(results, "components", row)] for row in (BOTH, LONG)}
+    return loss_curves(curves, "Contrastive loss on short captions and on long ones")
+
+
+def _inside(draw: Callable[..., Figure], key: str) -> Callable[[Mapping[str, Any]], Figure]:
+    def drawn(results: Mapping[str, Any]) -> Figure:
+        before, after = (cells_of(results, "components", row)[0]["inside"][key] for row in (BASE, FULL))
+        return draw(before, after)
+
+    return drawn
+
+
+def _rows(experiment: str, columns: Sequence[str], title: str) -> Callable[[Mapping[str, Any]], Figure]:
+    return lambda results: rows_over_columns(results, experiment, columns, title)
+
+
+_LINES = {
+    "batch-size": "As many pairs, in larger batches",
+    "data-size": "As many steps, on more pairs",
+    "rank": "LoRA's rank",
+    "temperature": "Temperature, fixed and learnt",
+    "next-token-weight": "The weight of the next-token loss",
+    "negatives": "Swapped captions as hard negatives",
+}
+# name of the file -> the experiment that it needs, and how it is drawn
+FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure]]] = {
+    "retrieval": ("components", _rows("components", RETRIEVAL, "What each part adds to retrieval")),
+    "composition": ("components", _rows("components", COMPOSITION, "What each part adds to composition")),
+    "collapse": ("components", _loss),
+    "attention-density": ("components", _inside(density_before_after, "density")),
+    "attention-maps": ("components", _inside(maps_before_after, "maps")),
+    "entropy": ("components", _inside(entropy_before_after, "entropy")),
+    "variance": ("components", _inside(variance_before_after, "cumulative")),
+    "generation": ("generation", _rows("generation", TALK, "Does it still talk?")),
+    **{
+        name: (name, _rows(name, (*RETRIEVAL, "SugarCrepe swap, seen", "Winoground group, seen"), title))
+        for name, title in _LINES.items()
+    },
+}  # fmt: skip
+
+
+def claim_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """All figures that the results have the cells for, by file name: `claim_figures(results)["retrieval"]`."""
+    figures = {name: draw(results) for name, (needs, draw) in FIGURES.items() if needs in results["experiments"]}
+    if results.get("prompts"):
+        figures["prompts"] = prompt_scatter(results["prompts"])
+    return figures
