@@ -194,12 +194,12 @@ def prompts(
 ) -> None:
     """Fifty hand-written prompts: next-token entropy against zero-shot R@1; plain English for other models."""
     import vladva_kit as vk
-    from vladva_kit.reproduction.figures import prompt_scatter
     from vladva_kit.data import SAMPLES, load_pairs
     from vladva_kit.files import write_json
     from vladva_kit.plot_parts import save
     from vladva_kit.prompt_lists import EMOJI_PROMPTS, PLAIN_PROMPTS
     from vladva_kit.prompt_study import as_dict, study_prompts
+    from vladva_kit.reproduction.figures import prompt_scatter
 
     pairs = load_pairs(vk.sample(data) if data in SAMPLES else data, split)[:n]
     words = EMOJI_PROMPTS if model == "emoji-llava" else PLAIN_PROMPTS

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+import vladva_kit as vk
 from vladva_kit.analysis import read_images, read_texts
-from vladva_kit.data import Pair, load_pairs, sample
+from vladva_kit.data import Pair, load_pairs
 from vladva_kit.embedder import Embedder
 from vladva_kit.evaluation.encoding import all_dots
 from vladva_kit.lvlm import LVLM, load_lvlm
@@ -88,7 +89,7 @@ def study_prompts(
 
 def study_emoji_prompts(n: int = 300) -> dict[str, Any]:
     """The study of EMOJI_PROMPTS on emoji-llava and `n` test pictures, for JSON: {"n", "prompts", "correlations"}."""
-    pairs = load_pairs(sample("emoji_pairs"), "test")[:n]
+    pairs = load_pairs(vk.sample("emoji_pairs"), "test")[:n]
     return as_dict(study_prompts(load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS), len(pairs))
 
 

@@ -13,9 +13,9 @@ def small_samples(tmp_path_factory):
     """The three drawn samples, a few cases each."""
     folder = tmp_path_factory.mktemp("samples")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cases, "SPLITS", {"train": 16, "validation": 2, "test": 8, "unseen_style": 8})
+        patched.setattr(cases, "SPLITS", {"train": 12, "validation": 1, "test": 5, "unseen_style": 4})
         patched.setattr(cases, "WINOGROUND_KINDS", {"object": 1, "tint": 1, "size": 1, "relation": 1})
-        patched.setattr(cases, "SUGARCREPE_EACH", 2)
+        patched.setattr(cases, "SUGARCREPE_EACH", 1)
         return {name: cases.write_sample(name, folder / name) for name in cases.DRAWN}
 
 
@@ -30,7 +30,7 @@ def small_world(small_samples, monkeypatch):
 @pytest.fixture
 def small_plan():
     """Two steps of four pairs from one seed."""
-    return Plan(steps=2, batch_size=4, seeds=(0,), talks_about=2, reads=6, prompt_pictures=6)
+    return Plan(steps=2, batch_size=4, seeds=(0,), talks_about=1, reads=4, prompt_pictures=4)
 
 
 @pytest.fixture

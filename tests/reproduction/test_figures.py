@@ -34,8 +34,9 @@ def test_there_is_a_figure_for_each_name_and_it_has_a_title_and_labels(results):
 
 
 def test_figures_become_png_and_svg(results, tmp_path):
+    figures = claim_figures(results)
     for name in ("retrieval", "attention-maps", "prompts"):
-        png, svg = plots.save(claim_figures(results)[name], tmp_path / name)
+        png, svg = plots.save(figures[name], tmp_path / name)
         assert png.read_bytes()[:4] == b"\x89PNG" and b"<svg" in svg.read_bytes()
 
 

@@ -67,16 +67,28 @@ def figure_of(results: Mapping[str, Any], experiment: str, row: str, column: str
     With the adapter off a model that was not asked again has the base's figure, where its probe was bit-equal to it.
     None where it was not measured.
     """
+    found = _measured(results, experiment, row, column)
+    return estimate(*found) if found else None
+
+
+def _measured(
+    results: Mapping[str, Any], experiment: str, row: str, column: str
+) -> tuple[list[Mapping[str, Any]], tuple[str, ...]] | None:
+    """The records and the measures that a figure is made of, or None."""
     cells, measures = cells_of(results, experiment, row), COLUMNS[column].measures
-    found = estimate(cells, measures)
-    if found is not None or ", adapter off" not in column:
-        return found
-    on = tuple(name.replace(", adapter off", "") for name in measures)
-    if all(cell.get("adapter_off_equal") for cell in cells):
-        return estimate(_untouched(results), on)
-    if all(cell["cell"]["seed"] is None and cell["cell"]["model"] == "emoji-llava" for cell in cells):
-        return estimate(cells, on)  # there is no adapter to take off
-    return None
+    if not _have(cells, measures) and ", adapter off" in column:
+        measures = tuple(name.replace(", adapter off", "") for name in measures)
+        if not _have(cells, measures):
+            return None  # it was not asked at all
+        if all(cell.get("adapter_off_equal") for cell in cells):
+            cells = _untouched(results)
+        elif any(cell["cell"]["seed"] is not None for cell in cells):
+            return None  # an untrained one has no adapter to take off
+    return (cells, measures) if _have(cells, measures) else None
+
+
+def _have(cells: list[Mapping[str, Any]], measures: tuple[str, ...]) -> bool:
+    return bool(cells) and all(name in cell["measures"] for cell in cells for name in measures)
 
 
 def _untouched(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -97,7 +109,7 @@ def compared(results: Mapping[str, Any], experiment: str, first: str, second: st
 def measured_columns(results: Mapping[str, Any], experiment: str) -> list[str]:
     """The columns that any row of the experiment has a figure in."""
     rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
-    return [name for name in COLUMNS if any(figure_of(results, experiment, row, name) for row in rows)]
+    return [name for name in COLUMNS if any(_measured(results, experiment, row, name) for row in rows)]
 
 
 def markdown_table(results: Mapping[str, Any], experiment: str) -> str:

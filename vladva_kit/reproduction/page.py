@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vladva_kit.ablation.tables import comparison_lines, markdown_table
-from vladva_kit.reproduction.figures import claim_figures
-from vladva_kit.reproduction.claims import CLAIMS, Claim
 from vladva_kit.files import write_json, write_whole
 from vladva_kit.plot_parts import save
+from vladva_kit.reproduction.claims import CLAIMS, Claim
+from vladva_kit.reproduction.figures import claim_figures
 
 PAGE, FIGURES, RESULTS = "reproduction.md", "figures", "ablation.json"
 
