@@ -15,7 +15,7 @@ def made_record(cell):
     """A record of a cell: the more of it learns, the more is right; the seed and the cell fix the bits."""
     generator = np.random.default_rng(zlib.crc32(repr(cell).encode()))
     share = 0.25 + 0.25 * cell.soft_prompt + 0.2 * bool(cell.lora_rank) + 0.1 * (cell.next_token_weight > 0)
-    share -= 0.4 * (cell.captions == "long")
+    share -= 0.6 * (cell.captions == "long")
     measures = {}
     for column in COLUMNS.values():
         for name in column.measures:
@@ -74,5 +74,9 @@ def results():
             for one in experiments
         },
         "cells": {name: made_record(cell) for cell, name in names.items()},
-        "prompts": {"n": 10, "prompts": prompts, "correlations": {"spearman": coefficient, "pearson": coefficient}},
+        "prompts": {
+            "n": 10,
+            "prompts": prompts,
+            "correlations": {"spearman": coefficient, "pearson": dict(coefficient)},
+        },
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vladva_kit.ablation.plan import BASE, FULL, LONG
+from vladva_kit.ablation.plan import BASE, BOTH, FULL, LONG
 from vladva_kit.reproduction import CLAIMS
 from vladva_kit.reproduction.claims import FAILS, HOLDS, MISSING, PART, every, gain, verdict_of
 
@@ -30,7 +30,7 @@ def test_all_some_none():
 def test_a_gain_holds_where_it_is_there_and_not_where_it_is_turned_round(results):
     assert gain("components", BASE, FULL, R1)(results).verdict == HOLDS
     assert gain("components", FULL, BASE, R1)(results).verdict == FAILS
-    assert gain("components", BASE, LONG, R1, ("below",))(results).verdict == HOLDS
+    assert gain("components", BOTH, LONG, R1, ("below",))(results).verdict == HOLDS
     same = gain("components", BASE, BASE, R1)
     assert (
         same(results).verdict == FAILS

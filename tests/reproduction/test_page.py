@@ -38,7 +38,7 @@ def test_the_command_writes_page_figures_and_results(results, tmp_path):
     done = CliRunner().invoke(app, ["reproduction", str(tmp_path / "results.json"), "--out", str(out)])
     assert done.exit_code == 0, done.output
     page = (out / "reproduction.md").read_text()
-    assert json.loads((out / "ablation.json").read_text()) == results
+    assert json.loads((out / "ablation.json").read_text()) == json.loads((tmp_path / "results.json").read_text())
     linked = set(re.findall(r"\((figures/[\w-]+\.png)\)", page))
     assert {Path(name).stem for name in linked} == {"rank", "generation", "prompts"} and all(
         (out / name).is_file() for name in linked

@@ -83,9 +83,9 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
     figure.suptitle(title)
     axes = figure.subplots()
     for place, (row, histories) in enumerate(curves.items()):
-        for history in histories:
-            label = row if history is histories[0] else None
-            style = ("-", "--", "-.", ":")[place % 4]  # told apart without colour too
+        style = ("-", "--", "-.", ":")[place % 4]  # told apart without colour too
+        for seed, history in enumerate(histories):
+            label = None if seed else row
             axes.plot(history["step"], history["contrastive"], style, color=(BLUE, VERMILION)[place % 2], label=label)
     axes.set(xlabel="training step", ylabel="contrastive loss (nats)")
     axes.set_ylim(bottom=0)
