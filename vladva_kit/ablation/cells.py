@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +117,7 @@ def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 def _pairs(cell: Cell) -> list[vk.Pair]:
     """The training pairs as the cell wants them."""
     folder = vk.sample("emoji_pairs")
-    pairs = load_pairs(folder, "train")[: cell.pairs]
+    pairs = list(_checked(folder, "train")[: cell.pairs])
     if cell.captions == "long":  # the counter-example: what belongs to the next-token loss goes to the contrastive one
         return [vk.Pair(pair.image, short=pair.long, where=pair.where) for pair in pairs]
     if cell.negatives:
@@ -129,7 +131,13 @@ def _pairs(cell: Cell) -> list[vk.Pair]:
 
 
 def _test_pairs(n: int) -> list[vk.Pair]:
-    return load_pairs(vk.sample("emoji_pairs"), "test")[:n]
+    return list(_checked(vk.sample("emoji_pairs"), "test")[:n])
+
+
+@lru_cache(maxsize=4)
+def _checked(folder: Path, split: str) -> tuple[vk.Pair, ...]:
+    """A split's pairs: its pictures are decoded and checked once, not for every cell."""
+    return tuple(load_pairs(folder, split))
 
 
 def _probe(embedder: vk.Embedder, pairs: Sequence[vk.Pair]) -> tuple[list[torch.Tensor], list[str]]:
