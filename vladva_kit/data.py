@@ -65,7 +65,10 @@ class Pair:
 
 
 def load_pairs(
-    source: str | Path | datasets.Dataset | list[Pair], split: str = "train", on_error: OnError = "raise"
+    source: str | Path | datasets.Dataset | list[Pair],
+    split: str = "train",
+    on_error: OnError = "raise",
+    left_out: list[str] | None = None,
 ) -> list[Pair]:
     """Read and check pairs: `load_pairs("data_samples/emoji_pairs", split="test")` -> a list of Pair.
 
@@ -78,13 +81,14 @@ def load_pairs(
 
     Every image is decoded once here, so that none fails in the middle of a training; pairs keep the path, not pixels.
     Raises BadInput at the first bad entry, naming file and line; with `on_error="skip"` the bad ones are listed in one
-    warning at the end and the rest is returned. Raises BadInput in any case if nothing can be used.
+    warning at the end, and added to the list `left_out` if there is one; the rest is returned. Raises BadInput in any
+    case if nothing can be used.
     """
     if isinstance(source, str | Path):
-        return _collect(_from_folder(Path(source), split), on_error, f"{source} ({split})")
+        return _collect(_from_folder(Path(source), split), on_error, f"{source} ({split})", left_out)
     if isinstance(source, list | tuple):
-        return _collect(_from_list(source), on_error, "the list of pairs")
-    return _collect(_from_dataset(pick_split(source, split)), on_error, "the dataset")
+        return _collect(_from_list(source), on_error, "the list of pairs", left_out)
+    return _collect(_from_dataset(pick_split(source, split)), on_error, "the dataset", left_out)
 
 
 def check_lengths(
@@ -222,7 +226,9 @@ def _sorted_by_length(
     return pair
 
 
-def _collect(builders: Iterable[Callable[[], Pair]], on_error: str, what: str) -> list[Pair]:
+def _collect(
+    builders: Iterable[Callable[[], Pair]], on_error: str, what: str, left_out: list[str] | None = None
+) -> list[Pair]:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
     good, bad = [], []
@@ -236,6 +242,8 @@ def _collect(builders: Iterable[Callable[[], Pair]], on_error: str, what: str) -
     listing = "".join(f"\n  {line}" for line in bad)
     if not good:
         raise BadInput(f"{what}: no pair can be used{listing or '; it is empty'}")
+    if left_out is not None:
+        left_out += bad
     if bad:
         warnings.warn(f"{what}: {len(bad)} of {len(good) + len(bad)} left out:{listing}", stacklevel=3)
     return good
