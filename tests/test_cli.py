@@ -31,14 +31,16 @@ def test_help_loads_no_torch():
 def test_help_names_every_command():
     shown = run(app, ["--help"]).output
     words = set(shown.split())
-    assert {"demo", "train", "eval", "world", "pretrain"} <= words
+    assert {"demo", "train", "eval", "compare", "world", "pretrain"} <= words
 
 
 def test_eval_gives_what_the_function_gives(tmp_path):
-    out = tmp_path / "r.json"
+    out = tmp_path / "run"
     assert run(app, ["eval", "emoji-clip", "--benchmark", "winoground", "--out", str(out)]).exit_code == 0
     result = vk.evaluate_winoground(vk.ClipEmbedder("emoji-clip"), vk.sample("winoground_mini"))
-    assert json.loads(out.read_text())["result"]["group"]["percent"] == pytest.approx(result.group.percent)
+    told = json.loads((out / "results.json").read_text())
+    assert told["models"]["emoji-clip"]["winoground"]["group"]["percent"] == pytest.approx(result.group.percent)
+    assert told["data"] == {"winoground": result.data}
 
 
 def test_train_writes_an_adapter_that_loads(tmp_path, pairs):

@@ -26,6 +26,7 @@ _PLACES = {
     "evaluate_word_order": "evaluation",
     "evaluate_classification": "evaluation",
     "evaluate_generation": "evaluation.generation",
+    "evaluate_vqa": "evaluation.vqa",
     "plots": None,
     "emoji_world": None,
 }

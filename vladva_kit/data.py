@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     import datasets
 
 OnError = Literal["raise", "skip"]
-SAMPLES = ("emoji_pairs", "winoground_mini", "sugarcrepe_mini", "photos")
+SAMPLES = (
+    "emoji_pairs",
+    "winoground_mini",
+    "sugarcrepe_mini",
+    "sugarcrepe_pp_mini",
+    "word_order_mini",
+    "captions_mini",
+    "classification_mini",
+    "vqa_mini",
+    "photos",
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,9 @@ def check_lengths(
 
 
 def sample(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The folder of a sample: `sample("emoji_pairs")`; one of emoji_pairs, winoground_mini, sugarcrepe_mini, photos.
+    """The folder of a sample: `sample("emoji_pairs")`; one of SAMPLES.
 
+    The pictures of sugarcrepe_pp_mini, word_order_mini, captions_mini and vqa_mini are those of sugarcrepe_mini.
     It is `data_samples/<name>` beside the package; where the kit is installed without it, the emoji samples are drawn
     once into `<cache_dir>/<version>/<name>` (`~/.cache/vladva_kit` unless told), whole or not at all.
     Raises BadInput for an unknown name, and FileNotFoundError for the photographs, which cannot be drawn.

@@ -109,7 +109,7 @@ def test_the_result_goes_to_json_and_back(tmp_path, guessing):
     write_folder(tmp_path)
     plain = evaluate_classification(guessing, tmp_path).as_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["templates"] == ["a photo of a {}."] and plain["top"]["top-1"]["n"] == 19
+    assert plain["templates"] == ["a photo of a {}."] and plain["accuracy"]["top-1"]["n"] == 19
 
 
 def test_bad_pictures_are_named_and_left_out_only_if_asked(tmp_path, guessing):

@@ -66,7 +66,7 @@ class ClassificationResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON; the pictures themselves are left out."""
         return {
-            "top": {f"top-{k}": asdict(one) for k, one in self.top.items()},
+            "accuracy": {f"top-{k}": asdict(one) for k, one in self.top.items()},
             "mean_per_class": asdict(self.mean_per_class),
             "per_class": {name: asdict(one) for name, one in self.per_class.items()},
             "classes": list(self.classes),
