@@ -144,12 +144,13 @@ def _source(benchmark: str, data: str | None, images: Path | None) -> tuple[Any,
     import vladva_kit as vk
     from vladva_kit.data import SAMPLES
 
-    name, file = (data, "") if data else DATA[benchmark]
+    usual, file = DATA[benchmark]
+    name = data or usual
     if name not in SAMPLES:
         return name, images
     if images is None and name in SHARED_PICTURES:
         images = vk.sample("sugarcrepe_mini") / "images"
-    return vk.sample(name) / (file or DATA[benchmark][1] if name == DATA[benchmark][0] else file), images
+    return vk.sample(name) / (file if name == usual else ""), images
 
 
 def _judged(
