@@ -27,6 +27,7 @@ _PLACES = {
     "evaluate_classification": "evaluation",
     "evaluate_generation": "evaluation.generation",
     "evaluate_vqa": "evaluation.vqa",
+    "evaluate_captions": "evaluation.caption_quality",
     "plots": None,
     "emoji_world": None,
 }

@@ -24,6 +24,7 @@ DATA = {  # what each benchmark is run on where nothing is said: a sample, and a
     "nocaps": ("captions_mini", "nocaps_val_4500_captions.json"),
     "classification": ("classification_mini", ""),
     "vqa": ("vqa_mini", ""),
+    "captions": ("captions_mini", "dataset_coco.json"),
     "questions": ("seen", ""),
 }
 SHARED_PICTURES = ("sugarcrepe_pp_mini", "word_order_mini", "captions_mini", "vqa_mini")  # those of sugarcrepe_mini
@@ -39,7 +40,7 @@ def main() -> None:
     """Runs a command; what the user can mend is said in one line, without a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:  # BadInput, BadAdapter, UnknownModel; files; the hub out of reach
+    except (ValueError, OSError, ImportError) as error:  # BadInput, BadAdapter, UnknownModel; files; a missing extra
         typer.secho(str(error), fg="red", err=True)
         raise SystemExit(2) from None
 
@@ -173,6 +174,8 @@ def _judged(
         return vk.evaluate_generation(embedder, [render(scene, 192) for scene in scenes], scenes, every_kind=True)
     if benchmark == "vqa":
         return vk.evaluate_vqa(embedder, source, images, **given)
+    if benchmark == "captions":
+        return vk.evaluate_captions(embedder, source, images, split, **given)
     given = given | {"cache": cache}
     if benchmark == "winoground":
         return vk.evaluate_winoground(embedder, source, split, **given)

@@ -28,11 +28,24 @@ BENCHMARKS = {
     "word_order": "Word order",
     "classification": "Zero-shot classification",
     "vqa": "VQA",
+    "captions": "Captions",
 }
 WORDS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 UNSAID = ("breakdown", "collapsed_tag", "categories", "groups")
 HEADLINES = ("text → image R@1", "image → text R@1", "group", "macro", "question accuracy", "caption truth")
-TABLED = ("text", "image", "replace", "swap", "add", "micro", "word order same words", "mean per class", "fully right")
+TABLED = (
+    "text",
+    "image",
+    "replace",
+    "swap",
+    "add",
+    "micro",
+    "word order same words",
+    "mean per class",
+    "fully right",
+    "CIDEr",
+    "ROUGE-L",
+)
 
 
 @dataclass(frozen=True)
