@@ -31,14 +31,84 @@ def test_help_loads_no_torch():
 def test_help_names_every_command():
     shown = run(app, ["--help"]).output
     words = set(shown.split())
-    assert {"demo", "train", "eval", "ablate", "reproduction", "prompts", "world", "pretrain"} <= words
+    assert {"demo", "train", "eval", "ablate", "reproduction", "prompts", "world", "pretrain", "compare"} <= words
 
 
 def test_eval_gives_what_the_function_gives(tmp_path):
-    out = tmp_path / "r.json"
+    out = tmp_path / "run"
     assert run(app, ["eval", "emoji-clip", "--benchmark", "winoground", "--out", str(out)]).exit_code == 0
     result = vk.evaluate_winoground(vk.ClipEmbedder("emoji-clip"), vk.sample("winoground_mini"))
-    assert json.loads(out.read_text())["result"]["group"]["percent"] == pytest.approx(result.group.percent)
+    told = json.loads((out / "results.json").read_text())
+    assert told["models"]["emoji-clip"]["winoground"]["group"]["percent"] == pytest.approx(result.group.percent)
+    assert told["data"] == {"winoground": result.data}
+
+
+@pytest.fixture
+def miniatures(tmp_path, monkeypatch):
+    """A few cases of each miniature, drawn for the test, in place of the samples."""
+    from vladva_kit import data
+    from vladva_kit.emoji_world import cases, miniatures
+
+    monkeypatch.setattr(cases, "SUGARCREPE_EACH", 4)
+    monkeypatch.setattr(miniatures, "EACH", 4)
+    monkeypatch.setattr(miniatures, "CLASS_PICTURES", 1)
+    monkeypatch.setattr(miniatures, "CLASSES", miniatures.CLASSES[:3])
+    monkeypatch.setattr(data, "sample", lambda name: drawn / name)
+    drawn = tmp_path / "drawn"
+    for name in cases.DRAWN[2:]:
+        cases.write_sample(name, drawn / name)
+    return drawn
+
+
+def test_each_miniature_s_figures_are_the_same_through_the_command_and_the_function(tmp_path, miniatures, monkeypatch):
+    clip = vk.ClipEmbedder("emoji-clip")
+    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: clip)
+    images = miniatures / "sugarcrepe_mini" / "images"
+    files = miniatures / "captions_mini"
+    for benchmark, result in {
+        "sugarcrepe_pp": vk.evaluate_sugarcrepe_pp(clip, miniatures / "sugarcrepe_pp_mini", images),
+        "word_order": vk.evaluate_word_order(clip, miniatures / "word_order_mini", images),
+        "coco": vk.evaluate_retrieval(clip, files / "dataset_coco.json", captions_per_image=5, image_folder=images),
+        "nocaps": vk.evaluate_retrieval(clip, files / "nocaps_val_4500_captions.json", image_folder=images),
+        "classification": vk.evaluate_classification(clip, miniatures / "classification_mini", ("a {}", "one {}")),
+    }.items():
+        out = tmp_path / benchmark
+        arguments = ["eval", "emoji-clip", "--benchmark", benchmark, "--out", str(out), "--cache", str(tmp_path / "c")]
+        templates = ["--template", "a {}", "--template", "one {}"] if benchmark == "classification" else []
+        shown = run(app, [*arguments, *templates])
+        assert shown.exit_code == 0, shown.output
+        told = json.loads((out / "results.json").read_text())
+        assert told["data"] == {benchmark: result.data}
+        assert told["models"]["emoji-clip"][benchmark] == json.loads(json.dumps(result.as_dict()))
+        assert len(told["identity"]["emoji-clip"]["weights"]) == 64
+
+
+def test_questions_about_pictures_are_put_to_the_model_by_the_command(tmp_path, miniatures, monkeypatch):
+    class Says:
+        fingerprint = "yes"
+
+        def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
+            return ["yes"] * len(prompts)
+
+    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: Says())
+    assert run(app, ["eval", "x", "--benchmark", "vqa", "--out", str(tmp_path / "r")]).exit_code == 0
+    told = json.loads((tmp_path / "r" / "results.json").read_text())["models"]["x"]["vqa"]
+    (questions,) = (miniatures / "vqa_mini").glob("*annotations.json")
+    people = [one["answers"][0]["answer"] for one in json.loads(questions.read_text())["annotations"]]
+    assert told["accuracy"]["percent"] == pytest.approx(100 * people.count("yes") / len(people))
+
+
+def test_bad_cases_stop_the_command_unless_it_is_told_to_leave_them_out(tmp_path, miniatures):
+    path = miniatures / "sugarcrepe_mini" / "swap_obj.json"
+    cases = json.loads(path.read_text())
+    cases["1"]["caption"] = ""
+    path.write_text(json.dumps(cases))
+    arguments = ["eval", "emoji-clip", "--benchmark", "sugarcrepe", "--data", str(path.parent)]
+    failed = run(app, arguments)
+    assert failed.exit_code and "swap_obj.json, entry 1: 'caption' is an empty caption" in str(failed.exception)
+    shown = run(app, [*arguments, "--skip-bad"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0 and "27, 1 left out" in shown.output
+    assert "left out: swap_obj.json, entry 1" in shown.stderr
 
 
 def test_train_writes_an_adapter_that_loads(tmp_path, pairs):

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from vladva_kit.metrics import macro, micro, ranks, recall_at_k, sugarcrepe, winoground
+from vladva_kit.metrics import (
+    choice,
+    macro,
+    micro,
+    ranks,
+    recall_at_k,
+    sugarcrepe,
+    sugarcrepe_pp_itt,
+    sugarcrepe_pp_tot,
+    winoground,
+)
 
 
 def coarse(*shape, seed=0, levels=4):
@@ -64,6 +74,45 @@ def test_sugarcrepe_equals_a_plain_loop_with_ties():
     assert found.ties == sum(p == n for p, n in zip(positive, negative, strict=True)) > 0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_sugarcrepe_pp_equals_the_official_rule_in_a_plain_loop_with_ties(seed):
+    p1, p2, n, p12, p1n, p2n = coarse(6, 200, seed=seed)
+    itt = tot = itt_ties = tot_ties = 0
+    for case in range(200):
+        itt += p1[case] > n[case] and p2[case] > n[case]
+        itt_ties += min(p1[case], p2[case]) == n[case]
+        tot += p12[case] > p1n[case] and p12[case] > p2n[case]
+        tot_ties += p12[case] == max(p1n[case], p2n[case])
+    found = sugarcrepe_pp_itt(p1, p2, n)
+    assert (found.score, found.ties) == (pytest.approx(itt / 2), itt_ties) and itt_ties > 0
+    found = sugarcrepe_pp_tot(p12, p1n, p2n)
+    assert (found.score, found.ties) == (pytest.approx(tot / 2), tot_ties) and tot_ties > 0
+
+
+@pytest.mark.parametrize("wrong", [1, 4])
+def test_a_choice_equals_a_plain_loop_in_which_no_tie_is_given_away(wrong):
+    true, false = coarse(300, levels=9), coarse(300, wrong, seed=1, levels=9)
+    right = ties = 0
+    for one, others in zip(true, false, strict=True):
+        right += all(one > other for other in others)
+        ties += any(one == other for other in others) and all(one >= other for other in others)
+    found = choice(true, false)
+    assert (found.score, found.ties) == (pytest.approx(right / 3), ties) and ties > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_scores_are_at_chance(seed):
+    rng = np.random.default_rng(seed)
+    n = 4000
+    for found, chance in (
+        (sugarcrepe(*rng.random((2, n))), 1 / 2),
+        (sugarcrepe_pp_itt(*rng.random((3, n))), 1 / 3),
+        (sugarcrepe_pp_tot(*rng.random((3, n))), 1 / 3),
+        (choice(rng.random(n), rng.random((n, 4))), 1 / 5),
+    ):
+        assert abs(found.score / 100 - chance) < 3.5 * (chance * (1 - chance) / n) ** 0.5
+
+
 def test_macro_counts_categories_and_micro_counts_cases():
     correct = {"swap_obj": [True, False], "add_obj": np.array([True, True, True])}
     assert macro(correct) == 75
@@ -76,6 +125,8 @@ def test_equal_scores_are_wrong_everywhere():
     assert recall_at_k(np.ones((5, 20)), np.eye(5, 20, dtype=bool)) == {1: 0, 5: 0, 10: 0}
     assert winoground(np.ones((5, 2, 2))).text_score == winoground(np.ones((5, 2, 2))).image_score == 0
     assert sugarcrepe(np.ones(5), np.ones(5)).score == 0
+    assert sugarcrepe_pp_itt(*np.ones((3, 5))).score == sugarcrepe_pp_tot(*np.ones((3, 5))).score == 0
+    assert choice(np.ones(5), np.ones((5, 4))).score == 0
     assert ranks(np.ones((5, 20)), np.eye(5, 20, dtype=bool)).ties == 5
     assert winoground(np.ones((5, 2, 2))).ties == sugarcrepe(np.ones(5), np.ones(5)).ties == 5
 
@@ -106,7 +157,10 @@ def test_floats_that_differ_in_the_last_bit_are_no_tie():
         (lambda: recall_at_k([[0.1, 0.2]], [[0]], ks=(0,)), "each k must be at least 1"),
         (lambda: winoground(np.ones((4, 2, 3))), r"shape \(4, 2, 3\)"),
         (lambda: winoground(np.ones((0, 2, 2))), "none of them empty"),
-        (lambda: sugarcrepe([0.1], [0.1, 0.2]), "each case needs one of both"),
+        (lambda: sugarcrepe([0.1], [0.1, 0.2]), "positive .1,., negative .2,.; each case needs one of each"),
+        (lambda: sugarcrepe_pp_itt([0.1], [0.1], [0.1, 0.2]), "each case needs one of each"),
+        (lambda: choice([0.1], [[0.1], [0.2]]), "each case needs one row of both"),
+        (lambda: choice([0.1], [0.1]), "needed are 2 dimensions"),
         (lambda: micro({}), "no cases in any category"),
     ],
 )

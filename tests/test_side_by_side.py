@@ -76,8 +76,8 @@ def test_what_the_evaluations_write_has_the_names_that_figure_and_tables_look_fo
     rows = score_rows({"models": {"base": {"retrieval/seen": found.as_dict(), "sugarcrepe/seen": told.as_dict()}}})
     levels = {row.name: row.level for row in rows}
     assert [name for name, level in levels.items() if level == 0] == ["image → text R@1", "text → image R@1", "macro"]
-    assert [name for name, level in levels.items() if level == 1] == ["swap", "add"]
-    assert {"image → text R@5", "replace obj", "micro"} <= set(levels)
+    assert [name for name, level in levels.items() if level == 1] == ["swap", "add", "micro"]
+    assert {"image → text R@5", "replace obj"} <= set(levels)
 
 
 def test_a_score_that_is_not_a_number_counts_as_missing(results):
@@ -94,6 +94,42 @@ def test_only_headlines_reach_the_figure(results):
         "Winoground, seen\ngroup",
         "Generation\nquestion accuracy",
     ]
+
+
+def test_cases_left_out_are_told_beside_the_number_of_cases(results):
+    results["models"]["base"]["winoground/seen"]["left_out"] = ["line 3: gone", "line 7: gone"]
+    row = by_name(results)["Winoground, seen", "group"]
+    assert row.left_out == 2 and row.n_text == "100, 2 left out"
+    assert by_name(results)["Retrieval, seen", "text → image R@1"].n_text == "500"
+    assert "| 100, 2 left out |" in markdown_table(results)
+    assert "100, 2 left out" in printed(comparison_table(results), width=120)
+
+
+def test_further_benchmarks_have_plain_names_and_their_main_scores_in_the_tables():
+    one = score(50.0)
+    sections = {
+        "sugarcrepe_pp": {"itt": {"swap_obj": one, "macro": one}, "tot": {"macro": one}},
+        "word_order": {
+            "accuracy": {"relation": one},
+            "macro": {"relation": one},
+            "breakdown": {"relation": {"on": one}},
+        },
+        "classification": {"accuracy": {"top-1": one}, "mean_per_class": one, "per_class": {"dog": one}},
+        "coco": {"text_to_image": {"R@1": one}},
+    }
+    levels = {(row.section, row.name): row.level for row in score_rows({"models": {"base": sections}})}
+    assert levels == {
+        ("SugarCrepe++", "itt swap obj"): 2,
+        ("SugarCrepe++", "itt macro"): 1,
+        ("SugarCrepe++", "tot macro"): 1,
+        ("Word order", "accuracy relation"): 1,
+        ("Word order", "macro relation"): 1,
+        ("Word order", "relation on"): 2,
+        ("Zero-shot classification", "accuracy top-1"): 1,
+        ("Zero-shot classification", "mean per class"): 1,
+        ("Zero-shot classification", "per class dog"): 2,
+        ("COCO", "text → image R@1"): 0,
+    }
 
 
 def test_two_scores_differ_only_where_their_intervals_lie_apart():

@@ -22,8 +22,13 @@ _PLACES = {
     "evaluate_retrieval": "evaluation",
     "evaluate_winoground": "evaluation",
     "evaluate_sugarcrepe": "evaluation",
+    "evaluate_sugarcrepe_pp": "evaluation",
+    "evaluate_word_order": "evaluation",
+    "evaluate_classification": "evaluation",
     "evaluate_generation": "evaluation.generation",
     "analysis": None,
+    "evaluate_vqa": "evaluation.vqa",
+    "evaluate_captions": "evaluation.caption_quality",
     "plots": None,
     "emoji_world": None,
 }

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     import datasets
 
 OnError = Literal["raise", "skip"]
-SAMPLES = ("emoji_pairs", "winoground_mini", "sugarcrepe_mini", "photos")
+SAMPLES = (
+    "emoji_pairs",
+    "winoground_mini",
+    "sugarcrepe_mini",
+    "sugarcrepe_pp_mini",
+    "word_order_mini",
+    "captions_mini",
+    "classification_mini",
+    "vqa_mini",
+    "photos",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,10 @@ class Pair:
 
 
 def load_pairs(
-    source: str | Path | datasets.Dataset | list[Pair], split: str = "train", on_error: OnError = "raise"
+    source: str | Path | datasets.Dataset | list[Pair],
+    split: str = "train",
+    on_error: OnError = "raise",
+    left_out: list[str] | None = None,
 ) -> list[Pair]:
     """Read and check pairs: `load_pairs("data_samples/emoji_pairs", split="test")` -> a list of Pair.
 
@@ -78,13 +91,14 @@ def load_pairs(
 
     Every image is decoded once here, so that none fails in the middle of a training; pairs keep the path, not pixels.
     Raises BadInput at the first bad entry, naming file and line; with `on_error="skip"` the bad ones are listed in one
-    warning at the end and the rest is returned. Raises BadInput in any case if nothing can be used.
+    warning at the end, and added to the list `left_out` if there is one; the rest is returned. Raises BadInput in any
+    case if nothing can be used.
     """
     if isinstance(source, str | Path):
-        return _collect(_from_folder(Path(source), split), on_error, f"{source} ({split})")
+        return _collect(_from_folder(Path(source), split), on_error, f"{source} ({split})", left_out)
     if isinstance(source, list | tuple):
-        return _collect(_from_list(source), on_error, "the list of pairs")
-    return _collect(_from_dataset(pick_split(source, split)), on_error, "the dataset")
+        return _collect(_from_list(source), on_error, "the list of pairs", left_out)
+    return _collect(_from_dataset(pick_split(source, split)), on_error, "the dataset", left_out)
 
 
 def check_lengths(
@@ -107,8 +121,9 @@ def check_lengths(
 
 
 def sample(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The folder of a sample: `sample("emoji_pairs")`; one of emoji_pairs, winoground_mini, sugarcrepe_mini, photos.
+    """The folder of a sample: `sample("emoji_pairs")`; one of SAMPLES.
 
+    The pictures of sugarcrepe_pp_mini, word_order_mini, captions_mini and vqa_mini are those of sugarcrepe_mini.
     It is `data_samples/<name>` beside the package; where the kit is installed without it, the emoji samples are drawn
     once into `<cache_dir>/<version>/<name>` (`~/.cache/vladva_kit` unless told), whole or not at all.
     Raises BadInput for an unknown name, and FileNotFoundError for the photographs, which cannot be drawn.
@@ -222,7 +237,9 @@ def _sorted_by_length(
     return pair
 
 
-def _collect(builders: Iterable[Callable[[], Pair]], on_error: str, what: str) -> list[Pair]:
+def _collect(
+    builders: Iterable[Callable[[], Pair]], on_error: str, what: str, left_out: list[str] | None = None
+) -> list[Pair]:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
     good, bad = [], []
@@ -236,6 +253,8 @@ def _collect(builders: Iterable[Callable[[], Pair]], on_error: str, what: str) -
     listing = "".join(f"\n  {line}" for line in bad)
     if not good:
         raise BadInput(f"{what}: no pair can be used{listing or '; it is empty'}")
+    if left_out is not None:
+        left_out += bad
     if bad:
         warnings.warn(f"{what}: {len(bad)} of {len(good) + len(bad)} left out:{listing}", stacklevel=3)
     return good

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,17 +12,11 @@ from vladva_kit import plots
 from vladva_kit.data import load_pairs
 from vladva_kit.evaluation import WinogroundResult
 from vladva_kit.evaluation.generation import load_scenes
+from vladva_kit.evaluation.identity import versions
 from vladva_kit.report import worst_failures, write_json, write_report
 
 SHOWN = 10  # pairs in the similarity matrices
 TALKS_ABOUT = 100  # pictures that are asked about, before and after
-
-
-def versions() -> dict[str, str]:
-    """What must be the same for the figures to be: kit, torch, transformers, peft, Python, the machine's kind."""
-    names = ("vladva-kit", "torch", "transformers", "peft")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {**found, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def judge(model: Any, talk: bool, say: Callable[[str], None] = print) -> dict[str, Any]:

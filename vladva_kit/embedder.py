@@ -63,6 +63,11 @@ class Embedder:
         """Where the LVLM is."""
         return self.lvlm.model.device
 
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter takes part now: not for a baseline, nor inside `with embedder.base():`."""
+        return self.record is not None and not self._base
+
     @contextmanager
     def base(self) -> Iterator[None]:
         """The untouched LVLM with the hand-written prompts, bit for bit, inside the `with` block.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +23,53 @@ class BadInput(ValueError):
     """Input that cannot be used; the message names the file, the line, what was found there and the way out."""
 
 
-def open_image(image: Image.Image | Path | str | bytes) -> Image.Image:
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image: `Crop(Path("street.jpg"), (10, 20, 110, 220))`; left, top, right and bottom in pixels."""
+
+    image: Path | bytes
+    box: tuple[int, int, int, int]
+
+
+def refusals(on_error: str) -> list[str] | None:
+    """Where `leaving_out` notes refusals: a list with "skip", None with "raise"; ValueError for anything else."""
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
+    return [] if on_error == "skip" else None
+
+
+@contextmanager
+def leaving_out(left_out: list[str] | None) -> Iterator[None]:
+    """An entry that is refused inside the block is noted in `left_out`; where that is None, the refusal goes on.
+
+    with leaving_out(refusals): cases.append(read_case(line))
+    """
+    try:
+        yield
+    except BadInput as error:
+        if left_out is None:
+            raise
+        left_out.append(str(error))
+
+
+def open_image(image: Image.Image | Path | str | bytes | Crop) -> Image.Image:
     """Decode a path, the bytes of a file or a PIL image to RGB: `open_image("cat.png").mode == "RGB"`.
 
     The camera's EXIF rotation is applied, as `datasets` does. Alpha is dropped, not blended, by `convert("RGB")`, as
     in Winoground's official script. Raises PIL's own errors for what is no image, FileNotFoundError for a missing file.
     """
+    if isinstance(image, Crop):
+        return open_image(image.image).crop(image.box)
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image).convert("RGB")
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
         return ImageOps.exif_transpose(opened).convert("RGB")
 
 
-def check_image(image: Image.Image | Path | bytes, where: str) -> None:
+def check_image(image: Image.Image | Path | bytes | Crop, where: str) -> None:
     """Decode an image to its last row and forget it; raises BadInput if it is missing, truncated or no image."""
+    if isinstance(image, Crop):
+        image = image.image
     name = f"image {image}" if isinstance(image, Path) else "the image"
     if not isinstance(image, Image.Image | Path | bytes):
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
@@ -75,6 +110,35 @@ def json_line(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise BadInput(f'{where}: a JSON {type(record).__name__} instead of an object like {{"file_name": "0001.png"}}')
     return record
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; raises BadInput if it is missing, truncated, no JSON, or has a key twice in an object."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist; correct the name or put the file there")
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_no_repeats)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON ({error}); the file may be cut short: fetch it again") from error
+
+
+def _no_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in items]
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise BadInput(f"{', '.join(twice)} occurs twice; an index must stand for one entry")
+    return dict(items)
+
+
+def entry_with(entry: Any, needed: Iterable[str], where: str) -> dict[str, Any]:
+    """`entry` if it is an object with the keys needed; raises BadInput that names what was found instead."""
+    needed = tuple(needed)
+    if not isinstance(entry, dict) or not set(needed) <= set(entry):
+        found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+        raise BadInput(f"{where}: found {found or 'nothing'}; needed are {', '.join(needed)}: rename them so")
+    return entry
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:

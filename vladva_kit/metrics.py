@@ -77,10 +77,10 @@ class WinogroundScores:
 
 
 @dataclass(frozen=True)
-class SugarCrepeScores:
-    """SugarCrepe's accuracy in percent, and per case what it is made of."""
+class ChoiceScores:
+    """Accuracy in percent of choices between what is right and what is wrong, and per case what it is made of."""
 
-    margin: np.ndarray  # (n,) score of the true caption minus that of the false one
+    margin: np.ndarray  # (n,) the score that must be higher minus the one that must be lower; the closest such pair
 
     @property
     def correct(self) -> np.ndarray:
@@ -152,16 +152,46 @@ def winoground(scores: Any) -> WinogroundScores:
     )
 
 
-def sugarcrepe(positive: Any, negative: Any) -> SugarCrepeScores:
+def sugarcrepe(positive: Any, negative: Any) -> ChoiceScores:
     """SugarCrepe's accuracy: `sugarcrepe(positive, negative).score`, both (n,) similarities with the same images.
 
     Right where the true caption scores strictly higher; chance 50 %. Raises ValueError for shapes that differ or NaN.
     Rule: `main_eval.py` of RAIVNLab/sugar-crepe (Hsieh et al. 2023).
     """
-    positive, negative = _numbers(positive, "positive", ndim=1), _numbers(negative, "negative", ndim=1)
-    if positive.shape != negative.shape:
-        raise ValueError(f"positive has shape {positive.shape}, negative {negative.shape}; each case needs one of both")
-    return SugarCrepeScores(margin=positive - negative)
+    positive, negative = _columns(positive=positive, negative=negative)
+    return ChoiceScores(margin=positive - negative)
+
+
+def sugarcrepe_pp_itt(first: Any, second: Any, negative: Any) -> ChoiceScores:
+    """SugarCrepe++, image to text: `sugarcrepe_pp_itt(first, second, negative).score`, (n,) similarities with images.
+
+    Right where both true captions score strictly higher than the false one; chance 33.3 %. Raises ValueError for
+    shapes that differ or NaN. Rule: Dumpala et al. 2024 (arXiv 2406.11171), section 4, ITT.
+    """
+    first, second, negative = _columns(first=first, second=second, negative=negative)
+    return ChoiceScores(margin=np.minimum(first, second) - negative)
+
+
+def sugarcrepe_pp_tot(positives: Any, first_negative: Any, second_negative: Any) -> ChoiceScores:
+    """SugarCrepe++ by text alone: `sugarcrepe_pp_tot(p1_p2, p1_n, p2_n).score`, (n,) similarities of two captions.
+
+    Right where the two true captions are strictly closer to each other than either is to the false one; chance 33.3 %.
+    Raises ValueError for shapes that differ or NaN. Rule: Dumpala et al. 2024 (arXiv 2406.11171), section 4, TOT.
+    """
+    both, first, second = _columns(positives=positives, first_negative=first_negative, second_negative=second_negative)
+    return ChoiceScores(margin=both - np.maximum(first, second))
+
+
+def choice(true: Any, false: Any) -> ChoiceScores:
+    """One true caption among wrong ones: `choice(true, false).score`, true (n,), false (n, m) similarities.
+
+    Right where the true caption scores strictly higher than every wrong one; chance 100 / (1 + m) %. Raises ValueError
+    for shapes that do not fit or NaN. Rule: ARO (Yuksekgonul et al. 2023, arXiv 2210.01936), ties not given away.
+    """
+    true, false = _numbers(true, "true", ndim=1), _numbers(false, "false", ndim=2)
+    if len(true) != len(false):
+        raise ValueError(f"true has shape {true.shape}, false {false.shape}; each case needs one row of both")
+    return ChoiceScores(margin=true - false.max(axis=1))
 
 
 def macro(correct: Mapping[str, Any]) -> float:
@@ -204,6 +234,14 @@ def _numbers(values: Any, name: str, ndim: int) -> np.ndarray:
     if odd:
         raise ValueError(f"{name} hold {odd} values that are NaN or infinite; check the encoder")
     return array
+
+
+def _columns(**named: Any) -> list[np.ndarray]:
+    arrays = {name: _numbers(values, name, ndim=1) for name, values in named.items()}
+    if len({array.shape for array in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"the shapes differ: {shapes}; each case needs one of each")
+    return list(arrays.values())
 
 
 def _bool_matrix(positives: Any, shape: tuple[int, ...]) -> np.ndarray:

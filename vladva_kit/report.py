@@ -125,6 +125,7 @@ def _cells(row: Any) -> dict[str, Any]:
         interval = interval_text(score) if score else ""
         cells.append({"percent": percent, "interval": interval, "note": note, "wins": model == row.clear_winner})
     under = [f"guessing {chance:.1f}" for chance in row.of_any("chance")] + [f"n {n:,}" for n in row.of_any("n")]
+    under += [f"{row.left_out} left out"] if row.left_out else []
     return {"section": row.section, "name": row.name, "under": " · ".join(dict.fromkeys(under)), "cells": cells}
 
 

@@ -17,11 +17,35 @@ if TYPE_CHECKING:
     import rich.table
 
 MISSING = "—"
-BENCHMARKS = {"retrieval": "Retrieval", "winoground": "Winoground", "sugarcrepe": "SugarCrepe"}
+BENCHMARKS = {
+    "retrieval": "Retrieval",
+    "flickr30k": "Flickr30k",
+    "coco": "COCO",
+    "nocaps": "nocaps",
+    "winoground": "Winoground",
+    "sugarcrepe": "SugarCrepe",
+    "sugarcrepe_pp": "SugarCrepe++",
+    "word_order": "Word order",
+    "classification": "Zero-shot classification",
+    "vqa": "VQA",
+    "captions": "Captions",
+}
 WORDS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 UNSAID = ("breakdown", "collapsed_tag", "categories", "groups")
 HEADLINES = ("text → image R@1", "image → text R@1", "group", "macro", "question accuracy", "caption truth")
-TABLED = ("text", "image", "replace", "swap", "add")
+TABLED = (
+    "text",
+    "image",
+    "replace",
+    "swap",
+    "add",
+    "micro",
+    "word order same words",
+    "mean per class",
+    "fully right",
+    "CIDEr",
+    "ROUGE-L",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,17 @@ class Row:
     name: str
     level: int
     scores: dict[str, Mapping[str, Any] | None]
+    left_out: int = 0  # cases of the section that could not be used, where leaving them out was asked for
+
+    @property
+    def chance_text(self) -> str:
+        """What guessing gives: "25.0"."""
+        return _joined(self.of_any("chance"), ".1f")
+
+    @property
+    def n_text(self) -> str:
+        """Number of cases, and how many were left out: "397, 3 left out"."""
+        return _joined(self.of_any("n"), "d") + (f", {self.left_out} left out" if self.left_out else "")
 
     def of_any(self, key: str) -> list[Any]:
         """The different values of `key` over the models: `row.of_any("n") == [500]`."""
@@ -62,7 +97,13 @@ def score_rows(results: Mapping[str, Any]) -> list[Row]:
             found.setdefault(path, {})[model] = score
     order = list(dict.fromkeys(path[0] for path in found))
     return [
-        Row(_section(path[0]), _name(path[1:]), _level(path), {model: found[path].get(model) for model in models})
+        Row(
+            _section(path[0]),
+            _name(path[1:]),
+            _level(path),
+            {model: found[path].get(model) for model in models},
+            max(len((sections.get(path[0]) or {}).get("left_out") or ()) for sections in models.values()),
+        )
         for path in sorted(found, key=lambda path: order.index(path[0]))
     ]
 
@@ -97,6 +138,8 @@ def _level(path: tuple[str, ...]) -> int:
         return 1 if "collapsed_tag" in rest and rest[-1] == "group" else 2
     if (name := _name(tuple(rest))) in HEADLINES:
         return 0
+    if name.startswith(("itt macro", "tot macro", "accuracy", "macro ")):
+        return 1
     own = section.partition("/")[0] not in BENCHMARKS and len(rest) <= 1  # a score of its own, no part of another
     return 1 if own or name in TABLED else 2
 
@@ -154,8 +197,7 @@ def comparison_table(results: Mapping[str, Any]) -> rich.table.Table:
             Text(_short(score), style="bold green" if model == row.clear_winner else "")
             for model, score in row.scores.items()
         ]
-        guessing, n = _joined(row.of_any("chance"), ".1f"), _joined(row.of_any("n"), "d")
-        table.add_row(Text(row.name), *cells, guessing, n)
+        table.add_row(Text(row.name), *cells, row.chance_text, row.n_text)
     return table
 
 
@@ -185,7 +227,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         for model, score in row.scores.items():
             text = MISSING if score is None else f"{score['percent']:.1f} {interval_text(score)}".strip()
             line.append(f"**{text}**" if model == row.clear_winner else text)
-        lines.append([*line, _joined(row.of_any("chance"), ".1f"), _joined(row.of_any("n"), "d")])
+        lines.append([*line, row.chance_text, row.n_text])
     return "".join(f"| {' | '.join(_plain_cell(cell) for cell in line)} |\n" for line in lines)
 
 

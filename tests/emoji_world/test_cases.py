@@ -6,11 +6,12 @@ import random
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.emoji_world import cases
+from vladva_kit.emoji_world import cases, miniatures
 from vladva_kit.emoji_world.cases import DRAWN, SwapCase, sugarcrepe_case, swap_cases, write_sample
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 from vladva_kit.emoji_world.truth import is_true, words_of
+from vladva_kit.evaluation.vqa import load_vqa
 
 
 @pytest.fixture
@@ -71,6 +72,33 @@ def test_benchmarks_run_through_the_same_loaders_as_the_real_ones(small, tmp_pat
         result = vk.evaluate_winoground(clip, winoground / within)
         assert result.n == 8 and set(result.breakdown["tag"]) == set(cases.WINOGROUND_KINDS)
         assert vk.evaluate_sugarcrepe(clip, sugarcrepe / within).n == 7 * 3
+
+
+def test_miniatures_run_through_the_same_loaders_as_the_real_ones(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(miniatures, "EACH", 4)
+    monkeypatch.setattr(miniatures, "CLASS_PICTURES", 1)
+    monkeypatch.setattr(miniatures, "CLASSES", miniatures.CLASSES[:3])
+    clip = vk.ClipEmbedder("emoji-clip")
+    images = write_sample("sugarcrepe_mini", tmp_path / "s") / "images"
+    drawn = {name: write_sample(name, tmp_path / name) for name in DRAWN[3:]}
+    found = vk.evaluate_sugarcrepe_pp(clip, drawn["sugarcrepe_pp_mini"], images)
+    assert 5 <= found.n <= 20 and set(found.itt) >= {"swap_obj", "macro"}
+    assert all(len(set(case.texts)) == 3 for case in found.cases)
+    found = vk.evaluate_word_order(clip, drawn["word_order_mini"], images)
+    assert list(found.accuracy) == ["relation", "attribution", "coco_order", "flickr30k_order"]
+    for case in found.cases:
+        assert all(sorted(wrong.split()) == sorted(case.caption.split()) for wrong in case.wrong)
+    coco = vk.evaluate_retrieval(
+        clip, drawn["captions_mini"] / "dataset_coco.json", image_folder=images, captions_per_image=5
+    )
+    assert (coco.n_images, coco.n_captions) == (4, 20)
+    nocaps = drawn["captions_mini"] / "nocaps_val_4500_captions.json"
+    assert vk.evaluate_retrieval(clip, nocaps, image_folder=images).n_captions == 40
+    found = vk.evaluate_classification(clip, drawn["classification_mini"], templates=("a {}",))
+    assert (found.n, found.classes) == (3, miniatures.CLASSES)
+    asked = load_vqa(drawn["vqa_mini"], images)
+    assert len(asked) == 8 and all(len(case.answers) == 10 for case in asked)
+    assert sum(path.stat().st_size for folder in drawn.values() for path in folder.rglob("*.*")) < 200_000
 
 
 def test_the_same_seed_draws_the_same_sample(small, tmp_path):

@@ -96,6 +96,42 @@ def test_queries_are_scored_in_blocks_with_the_same_outcome(guessing, monkeypatc
     assert evaluate_retrieval(guessing, pairs) == whole
 
 
+def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
+    largest = 0
+    rank = retrieval.ranks
+
+    def watched(scores, right):
+        nonlocal largest
+        largest = max(largest, scores.size)
+        return rank(scores, right)
+
+    monkeypatch.setattr(retrieval, "ranks", watched)
+    vectors = np.eye(700, dtype=np.float32)
+    found = retrieval._ranks(vectors, np.repeat(vectors, 5, axis=0), [set(range(5 * i, 5 * i + 5)) for i in range(700)])
+    assert found.rank.tolist() == [0] * 700
+    assert largest == retrieval.BLOCK * 3500
+
+
+def test_margins_are_kept_for_each_query_and_k(guessing):
+    result = evaluate_retrieval(guessing, gallery(5, captions=2), ks=(1, 3))
+    cases = list(result.margins())
+    assert len(cases) == 2 * (5 + 10)
+    for way, ranks, scores in (
+        ("image_to_text", result.image_ranks, result.image_to_text),
+        ("text_to_image", result.caption_ranks, result.text_to_image),
+    ):
+        for k in (1, 3):
+            kept = [case for case in cases if case.score == f"{way} R@{k}"]
+            assert [case.correct for case in kept] == [rank < k for rank in ranks]
+            assert 100 * np.mean([case.correct for case in kept]) == pytest.approx(scores[k].percent)
+
+
+def test_pairs_without_a_short_caption_are_left_out_only_if_asked_and_counted(guessing):
+    pairs = [*gallery(3), Pair(Image.new("RGB", (2, 2)), long="A long caption.")]
+    result = evaluate_retrieval(guessing, pairs, on_error="skip")
+    assert result.n_images == 3 and result.left_out == ("pair 3: no short caption; retrieval needs one for each image",)
+
+
 def test_a_folder_is_read_by_its_split(tmp_path, guessing):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_sugarcrepe
-from vladva_kit.evaluation.sugarcrepe import CATEGORIES
+from vladva_kit.evaluation.sugarcrepe import CATEGORIES, words_of
 from vladva_kit.inputs import BadInput
 
 SIZES = {name: 6 + 4 * place for place, name in enumerate(CATEGORIES)}
@@ -78,6 +78,57 @@ def test_macro_micro_and_groups_are_the_means_they_say(tmp_path, knowing):
     assert result.groups["swap"].percent == pytest.approx((percent["swap_obj"] + percent["swap_att"]) / 2)
     assert result.groups["replace"].n == SIZES["replace_obj"] + SIZES["replace_att"] + SIZES["replace_rel"]
     assert result.macro.low <= result.macro.percent <= result.macro.high
+
+
+def test_cases_of_the_same_words_in_another_order_have_a_score_of_their_own(tmp_path, blind):
+    write_files(tmp_path)
+    entries = entries_of(tmp_path, "swap_att")
+    entries["0"] |= {"caption": "A red dog, a blue cat.", "negative_caption": "a blue dog; a red cat"}
+    entries["1"] |= {"caption": "the man's hat", "negative_caption": "the hat's man"}  # other words
+    write_entries(tmp_path, "swap_att", entries)
+    result = evaluate_sugarcrepe(blind, tmp_path)
+    assert result.word_order["same words"].n == result.word_order["same words"].ties == 1
+    assert result.word_order["other words"].n == sum(SIZES.values()) - 1
+    assert words_of("A cat's toy: a toy!") == ["a", "a", "cat's", "toy", "toy"]
+
+
+def test_margins_are_kept_for_each_case(tmp_path, guessing):
+    write_files(tmp_path)
+    result = evaluate_sugarcrepe(guessing, tmp_path)
+    cases = list(result.margins())
+    assert len({case.key for case in cases}) == len(cases) == result.n
+    assert 100 * np.mean([case.correct for case in cases]) == pytest.approx(result.micro.percent)
+    assert [case.margin for case in cases] == [case.margin for case in result.cases]
+
+
+def test_bad_cases_are_left_out_only_if_asked_and_counted(tmp_path, guessing):
+    write_files(tmp_path)
+    whole = evaluate_sugarcrepe(guessing, tmp_path)
+    entries = entries_of(tmp_path, "swap_att")
+    entries["3"]["filename"], entries["4"]["caption"] = "gone.png", ""
+    write_entries(tmp_path, "swap_att", entries)
+    with pytest.raises(BadInput, match="entry 3"):
+        evaluate_sugarcrepe(guessing, tmp_path)
+    result = evaluate_sugarcrepe(guessing, tmp_path, on_error="skip")
+    assert result.n == whole.n - 2 and result.data != whole.data
+    assert [reason[:22] for reason in result.left_out] == ["swap_att.json, entry 3", "swap_att.json, entry 4"]
+    write_entries(tmp_path, "swap_att", {"0": {"filename": "gone.png", "caption": "a", "negative_caption": "b"}})
+    with pytest.raises(BadInput, match="no case of swap_att can be used: .*gone.png does not exist"):
+        evaluate_sugarcrepe(guessing, tmp_path, on_error="skip")
+    with pytest.raises(ValueError, match="on_error is 'ignore'"):
+        evaluate_sugarcrepe(guessing, tmp_path, on_error="ignore")
+
+
+def test_the_fingerprint_of_the_data_changes_with_a_caption_or_a_picture(tmp_path, guessing):
+    write_files(tmp_path)
+    before = evaluate_sugarcrepe(guessing, tmp_path).data
+    assert evaluate_sugarcrepe(guessing, tmp_path).data == before
+    Image.new("RGB", (3, 3), "red").save(tmp_path / "images" / f"{0:012}.png")
+    other_picture = evaluate_sugarcrepe(guessing, tmp_path).data
+    entries = entries_of(tmp_path, "add_att")
+    entries["0"]["caption"] += " indeed"
+    write_entries(tmp_path, "add_att", entries)
+    assert len({before, other_picture, evaluate_sugarcrepe(guessing, tmp_path).data}) == 3
 
 
 def test_each_image_and_caption_is_encoded_once(tmp_path, guessing):

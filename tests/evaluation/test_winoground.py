@@ -142,6 +142,30 @@ def test_a_bad_case_is_an_error_before_anything_is_encoded(tmp_path, guessing, c
     assert guessing.images == guessing.texts == []
 
 
+def test_bad_cases_are_left_out_only_if_asked_and_counted(tmp_path, guessing):
+    rows = write_cases(tmp_path, 5)
+    whole = evaluate_winoground(guessing, tmp_path)
+    write_rows(tmp_path, [rows[0], rows[1] | {"image_0": "gone"}, rows[2], rows[3] | {"id": 0}, rows[4]])
+    with (tmp_path / "examples.jsonl").open("a") as lines:
+        lines.write('{"id": 5, "image_0"')
+    result = evaluate_winoground(guessing, tmp_path, on_error="skip")
+    assert [case.id for case in result.cases] == ["0", "2", "4"]
+    assert [f"line {line}:" in reason for line, reason in zip((2, 4, 6), result.left_out, strict=True)] == [True] * 3
+    assert result.data != whole.data and result.as_dict()["left_out"] == list(result.left_out)
+    assert result.cases[1].similarities == whole.cases[2].similarities
+
+
+def test_margins_are_kept_for_each_case_and_score(tmp_path, guessing):
+    write_cases(tmp_path, 9)
+    result = evaluate_winoground(guessing, tmp_path)
+    cases = list(result.margins())
+    assert len({case.key for case in cases}) == len(cases) == 27
+    for name in ("text", "image", "group"):
+        kept = [case.correct for case in cases if case.score == name]
+        assert 100 * np.mean(kept) == pytest.approx(getattr(result, name).percent)
+    assert {case.category for case in cases} == {"Object", "Relation"}
+
+
 def test_other_columns_and_broken_files_are_refused_in_one_sentence(tmp_path, guessing):
     rows = write_cases(tmp_path, 2)
     with pytest.raises(

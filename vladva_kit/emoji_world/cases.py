@@ -17,7 +17,16 @@ from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, sample_scene, swapped
 from vladva_kit.emoji_world.truth import is_true
 
-DRAWN = ("emoji_pairs", "winoground_mini", "sugarcrepe_mini")
+DRAWN = (
+    "emoji_pairs",
+    "winoground_mini",
+    "sugarcrepe_mini",
+    "sugarcrepe_pp_mini",
+    "word_order_mini",
+    "captions_mini",
+    "classification_mini",
+    "vqa_mini",
+)
 PICTURE_SIZE = 160  # pixels; the towers shrink it to their own size
 SPLITS = {"train": 2400, "validation": 200, "test": 500, "unseen_style": 500}
 CAPTIONS_PER_PICTURE = 3  # in validation, test and unseen_style
@@ -34,10 +43,17 @@ def write_sample(name: str, folder: Path, seed: int = 0) -> Path:
 
     Raises KeyError for a name that is not drawn, FileExistsError when the folder exists.
     """
+    from vladva_kit.emoji_world import miniatures
+
     writer: Callable[[Path, int], None] = {
         "emoji_pairs": _write_pairs,
         "winoground_mini": _write_winoground,
         "sugarcrepe_mini": _write_sugarcrepe,
+        "sugarcrepe_pp_mini": miniatures.write_sugarcrepe_pp,
+        "word_order_mini": miniatures.write_word_order,
+        "captions_mini": miniatures.write_captions,
+        "classification_mini": miniatures.write_classification,
+        "vqa_mini": miniatures.write_vqa,
     }[name]
     folder = Path(folder)
     if folder.exists():
@@ -231,26 +247,33 @@ _FALSE = {
 }
 
 
+def sugarcrepe_sample(seed: int, within: str = "") -> tuple[dict[str, dict[str, dict]], dict[str, Scene]]:
+    """The cases of sugarcrepe_mini by category and index, and the scenes of its pictures by their file names."""
+    styles = _STYLES[within]
+    rng = random.Random(f"{seed} sugarcrepe {within}")
+    scenes = [sample_scene(rng, 2, styles) for _ in range(3 * SUGARCREPE_EACH)]
+    cases: dict[str, dict[str, dict]] = {category: {} for category in _FALSE}
+    for category, entries in cases.items():
+        left = rng.sample(range(len(scenes)), len(scenes))  # few pictures serve many cases
+        while len(entries) < SUGARCREPE_EACH:
+            if not left:
+                left.append(len(scenes))
+                scenes.append(sample_scene(rng, 2, styles))
+            number = left.pop()
+            made = sugarcrepe_case(category, scenes[number], rng)
+            if made:
+                name = f"{number:06d}.webp"
+                entries[str(len(entries))] = {"filename": name, "caption": made[0], "negative_caption": made[1]}
+    shown = sorted({entry["filename"] for entries in cases.values() for entry in entries.values()})
+    return cases, {name: scenes[int(Path(name).stem)] for name in shown}
+
+
 def _write_sugarcrepe(folder: Path, seed: int) -> None:
     """SugarCrepe's own files: seven JSON files, keyed by string index, and images/."""
-    for within, styles in _STYLES.items():
-        rng = random.Random(f"{seed} sugarcrepe {within}")
+    for within in _STYLES:
         (folder / within / "images").mkdir(parents=True)
-        scenes = [sample_scene(rng, 2, styles) for _ in range(3 * SUGARCREPE_EACH)]
-        for category in _FALSE:
-            cases: dict[str, dict[str, str]] = {}
-            left = rng.sample(range(len(scenes)), len(scenes))  # few pictures serve many cases
-            while len(cases) < SUGARCREPE_EACH:
-                if not left:
-                    left.append(len(scenes))
-                    scenes.append(sample_scene(rng, 2, styles))
-                number = left.pop()
-                made = sugarcrepe_case(category, scenes[number], rng)
-                if made:
-                    name = f"{number:06d}.webp"
-                    cases[str(len(cases))] = {"filename": name, "caption": made[0], "negative_caption": made[1]}
-            (folder / within / f"{category}.json").write_text(json.dumps(cases, indent=1) + "\n")
-            for case in cases.values():
-                path = folder / within / "images" / case["filename"]
-                if not path.exists():
-                    _save(scenes[int(path.stem)], path)
+        cases, scenes = sugarcrepe_sample(seed, within)
+        for category, entries in cases.items():
+            (folder / within / f"{category}.json").write_text(json.dumps(entries, indent=1) + "\n")
+        for name, scene in scenes.items():
+            _save(scene, folder / within / "images" / name)

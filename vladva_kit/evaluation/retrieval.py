@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import comb, isfinite
 from pathlib import Path
@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladva_kit.data import Pair, load_pairs
-from vladva_kit.evaluation.encoding import EncodesPairs, all_dots, embed_images, embed_texts, image_key, number_unique
+from vladva_kit.evaluation.caption_files import Captioned, gallery_of_dataset, has_caption_file, load_caption_file
+from vladva_kit.evaluation.encoding import (
+    EncodesPairs,
+    all_dots,
+    data_fingerprint,
+    encode_once,
+    image_key,
+    number_unique,
+)
+from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
+from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import BadInput
+from vladva_kit.inputs import BadInput, refusals
 from vladva_kit.metrics import Ranks, ranks
 
 if TYPE_CHECKING:
     import datasets
 
-BLOCK = 1024  # queries scored at a time: a 5,000 x 25,000 matrix never stands in memory whole
+BLOCK = 256  # queries scored at a time: a 5,000 x 25,000 matrix never stands in memory whole
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,25 @@ class RetrievalResult:
     caption_ranks: tuple[int, ...] = field(repr=False)
     image_margins: tuple[float, ...] = field(repr=False)
     caption_margins: tuple[float, ...] = field(repr=False)
+    captions: tuple[str, ...] = field(default=(), repr=False)
+    owners: tuple[int, ...] = field(default=(), repr=False)  # which image each caption was written for
+    data: str = ""  # fingerprint of the images and captions
+    left_out: tuple[str, ...] = ()  # why a pair was left out, where that was asked for
+
+    def margins(self) -> Iterator[CaseMargin]:
+        """Each image and each caption as a query, once for each k."""
+        first: dict[int, str] = {}
+        for owner, caption in zip(self.owners, self.captions, strict=True):
+            first.setdefault(owner, caption)
+        images = (range(len(self.image_ranks)), self.image_ranks, self.image_margins, list(first.values()))
+        texts = (self.owners, self.caption_ranks, self.caption_margins, self.captions)
+        for way, ks, queries in (
+            ("image_to_text", self.image_to_text, images),
+            ("text_to_image", self.text_to_image, texts),
+        ):
+            for k in ks:
+                for case, (owner, rank, margin, caption) in enumerate(zip(*queries, strict=True)):
+                    yield CaseMargin(f"{way} R@{k}", str(case), way, str(owner), caption, "", margin, rank < k)
 
     @property
     def ties(self) -> int:
@@ -55,6 +84,8 @@ class RetrievalResult:
             "n_images": self.n_images,
             "n_captions": self.n_captions,
             "ties": self.ties,
+            "data": self.data,
+            "left_out": list(self.left_out),
             **plain,
         }
 
@@ -67,33 +98,33 @@ def evaluate_retrieval(
     captions_per_image: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    image_folder: str | Path | None = None,
+    on_error: str = "raise",
+    cache: str | Path | None = None,
 ) -> RetrievalResult:
     """Retrieval both ways: `evaluate_retrieval(embedder, vk.sample("emoji_pairs")).text_to_image[1].percent`.
 
-    `source` is anything `load_pairs` takes. The captions of an image are `Pair.captions`, the short ones, of which
-    `captions_per_image` keeps the first few (5 is COCO's rule); pairs that name the same image are one image. A caption
-    that stands with several images is right for all of them. Each image and caption is encoded once. A wrong candidate
-    that ties is ranked before the right one, and counted. Chance is that of a random order; intervals draw the captions
-    of one image together. Raises BadInput as `load_pairs` does, and for a pair without a short caption.
+    `source` is anything `load_pairs` takes; a JSON file of captions or its folder, as `load_caption_file` reads them
+    (Karpathy's splits, COCO's and nocaps' annotations), with the images in `image_folder`; or a hub id whose columns
+    are image and captions. `captions_per_image` keeps the first few captions of an image (5 is COCO's rule); pairs that
+    name the same image are one image. A caption that stands with several images is right for all of them. Each image
+    and caption is encoded once; `cache` is a folder that keeps embeddings, see `encode_once`. A wrong candidate that
+    ties is ranked before the right one, and counted. Chance is that of a random order; intervals draw the captions of
+    one image together. Scores are taken `BLOCK` queries at a time.
+    Raises BadInput as the readers do, and for a pair without a short caption, unless `on_error="skip"` leaves such
+    pairs out and counts them in `left_out`.
     """
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
-    images, captions, owner = _gallery(load_pairs(source, split), captions_per_image)
-    first_text, text = number_unique(captions)
-    belongs = np.zeros((len(images), len(first_text)), dtype=bool)
-    belongs[owner, text] = True
-    image_vectors = embed_images(embedder, images, batch_size)
-    text_vectors = embed_texts(embedder, [captions[place] for place in first_text], batch_size)
-
-    # candidates are the captions as listed, repeats included; they were only encoded once
-    by_image = [
-        ranks(all_dots(image_vectors[at], text_vectors)[:, text], belongs[at][:, text]) for at in _blocks(len(images))
-    ]
-    by_text = [
-        ranks(all_dots(text_vectors[text[at]], image_vectors), belongs[:, text[at]].T) for at in _blocks(len(text))
-    ]
-    image_found, caption_found = _joined(by_image), _joined(by_text)
-    rights_image, rights_text = belongs[:, text].sum(axis=1), belongs.sum(axis=0)[text]
+    left_out = refusals(on_error)
+    gallery = load_gallery(source, split, image_folder, left_out)
+    images, captions, owner = _different_images(gallery, captions_per_image)
+    encoded = encode_once(embedder, images, captions, batch_size, cache)
+    right_captions, right_images = _right_ones(captions, owner)
+    image_found = _ranks(encoded.images, encoded.texts, right_captions)
+    caption_found = _ranks(encoded.texts, encoded.images, right_images)
+    rights_image = np.array([len(right) for right in right_captions])
+    rights_text = np.array([len(right) for right in right_images])
     return RetrievalResult(
         image_to_text=_scores(image_found, rights_image, len(captions), ks, range(len(images)), seed),
         text_to_image=_scores(caption_found, rights_text, len(images), ks, owner.tolist(), seed),
@@ -103,21 +134,64 @@ def evaluate_retrieval(
         caption_ranks=tuple(caption_found.rank.tolist()),
         image_margins=tuple(image_found.margin.tolist()),
         caption_margins=tuple(caption_found.margin.tolist()),
+        captions=tuple(captions),
+        owners=tuple(owner.tolist()),
+        data=data_fingerprint(["retrieval", encoded.data, *map(str, owner.tolist())]),
+        left_out=tuple(left_out or ()),
     )
 
 
-def _gallery(pairs: list[Pair], captions_per_image: int | None) -> tuple[list[Any], list[str], np.ndarray]:
+def load_gallery(
+    source: str | Path | datasets.Dataset | list[Pair],
+    split: str = "test",
+    image_folder: str | Path | None = None,
+    left_out: list[str] | None = None,
+) -> list[Captioned]:
+    """The images of a retrieval benchmark with their captions, read and checked, as `evaluate_retrieval` takes them.
+
+    With a list `left_out`, refused pairs are noted there and the others returned.
+    """
+    if is_hub_id(source):
+        return gallery_of_dataset(hub_dataset(str(source), split), left_out)
+    if isinstance(source, str | Path) and has_caption_file(Path(source)):
+        return load_caption_file(source, image_folder, split, left_out)
+    pairs = load_pairs(source, split, "raise" if left_out is None else "skip", left_out)
+    bare = [pair.where or f"pair {index}" for index, pair in enumerate(pairs) if not pair.captions]
+    if bare and left_out is None:
+        raise BadInput(f"{bare[0]}: no short caption; retrieval needs one for each image")
+    if left_out is not None:
+        left_out += [f"{where}: no short caption; retrieval needs one for each image" for where in bare]
+    return [Captioned(pair.image, pair.captions) for pair in pairs if pair.captions]
+
+
+def _different_images(
+    gallery: list[Captioned], captions_per_image: int | None
+) -> tuple[list[Any], list[str], np.ndarray]:
     """Different images, all their captions image by image, and for each caption the number of its image."""
-    for index, pair in enumerate(pairs):
-        if not pair.captions:
-            raise BadInput(f"{pair.where or f'pair {index}'}: no short caption; retrieval needs one for each image")
-    first, index = number_unique([image_key(pair.image) for pair in pairs])
-    per_image: list[dict[str, None]] = [{} for _ in first]  # a dict keeps the order and drops repeats
-    for image, pair in zip(index.tolist(), pairs, strict=True):
-        per_image[image].update(dict.fromkeys(pair.captions))
-    kept = [list(captions)[:captions_per_image] for captions in per_image]
+    first, index = number_unique([image_key(one.image) for one in gallery])
+    per_image: list[list[str]] = [[] for _ in first]
+    for image, one in zip(index.tolist(), gallery, strict=True):
+        per_image[image] += one.captions
+    kept = [captions[:captions_per_image] for captions in per_image]
     owner = np.repeat(np.arange(len(kept)), [len(captions) for captions in kept])
-    return [pairs[place].image for place in first], [text for captions in kept for text in captions], owner
+    return [gallery[place].image for place in first], [text for captions in kept for text in captions], owner
+
+
+def _right_ones(captions: list[str], owner: np.ndarray) -> tuple[list[set[int]], list[set[int]]]:
+    """For each image the numbers of its captions, and for each caption those of its images; equal texts are one."""
+    images_of: dict[str, set[int]] = {}
+    places_of: dict[str, list[int]] = {}
+    texts_of: list[list[str]] = [[] for _ in range(int(owner.max()) + 1)]
+    for place, (text, image) in enumerate(zip(captions, owner.tolist(), strict=True)):
+        images_of.setdefault(text, set()).add(image)
+        places_of.setdefault(text, []).append(place)
+        texts_of[image].append(text)
+    right_captions = [{place for text in texts for place in places_of[text]} for texts in texts_of]
+    return right_captions, [images_of[text] for text in captions]
+
+
+def _ranks(queries: np.ndarray, candidates: np.ndarray, right: list[set[int]]) -> Ranks:
+    return _joined([ranks(all_dots(queries[at], candidates), right[at]) for at in _blocks(len(queries))])
 
 
 def _blocks(n: int) -> list[slice]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from vladva_kit.metrics import ChoiceScores
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class McNemar:
     p_value: float
 
 
+@dataclass(frozen=True)
+class Paired:
+    """By how many percentage points the second of two encoders is better on the same cases, with a 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    mcnemar: McNemar
+    n: int
+
+
 def score(
     correct: Any,
     chance: float,
@@ -45,6 +58,43 @@ def score(
     low, high = bootstrap_interval(correct, seed=seed, resamples=resamples, groups=groups)
     n = len(correct)
     return Score(100.0 * float(np.mean(correct)), low, high, float(chance), n, int(np.sum(np.broadcast_to(tied, n))))
+
+
+def category_scores(
+    found: ChoiceScores,
+    categories: Sequence[str],
+    groups: Sequence[Hashable],
+    chance: Mapping[str, float],
+    means: Mapping[str, Sequence[str]],
+    seed: int = 0,
+) -> dict[str, Score]:
+    """A Score for each category, and for each mean of categories: `scores["swap_obj"]`, `scores["macro"]`.
+
+    `categories` and `groups` name each case's category and image; `chance` has what guessing gives in each category, in
+    their order; `means` has the categories that each mean counts the same. Raises ValueError for a category without a
+    case.
+    """
+    of_category = np.array(categories)
+    parts = {name: np.flatnonzero(of_category == name) for name in chance}
+    empty = [name for name, places in parts.items() if not places.size]
+    if empty:
+        raise ValueError(f"no cases in {', '.join(empty)}; an average over nothing is no number")
+    numbers: dict[Hashable, int] = {}
+    group = np.array([numbers.setdefault(one, len(numbers)) for one in groups])
+    # category by category, each with a stream of its own, so that their resamples are independent in a mean
+    resampled = {
+        name: bootstrap_means(found.correct[places], seed=seed + place, groups=group[places].tolist())
+        for place, (name, places) in enumerate(parts.items())
+    }
+
+    def mean_of(names: Sequence[str]) -> Score:
+        low, high = interval_of(np.mean([resampled[name] for name in names], axis=0))
+        percent = 100.0 * float(np.mean([found.correct[parts[name]].mean() for name in names]))
+        places = np.concatenate([parts[name] for name in names])
+        guessing = float(np.mean([chance[name] for name in names]))
+        return Score(percent, low, high, guessing, len(places), int(found.tied[places].sum()))
+
+    return {name: mean_of(names) for name, names in ({name: [name] for name in parts} | dict(means)).items()}
 
 
 def bootstrap_interval(
@@ -111,3 +161,15 @@ def mcnemar(first: Any, second: Any) -> McNemar:
         tail += ways
         ways = ways * (n - k) // (k + 1)
     return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**n))
+
+
+def paired(first: Any, second: Any, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Paired:
+    """Two encoders on the same cases: `paired(before, after).low > 0` where the second is clearly better.
+
+    Both (n,) bool in one order. The interval draws cases anew, both answers of a case together; `groups` as in
+    `bootstrap_interval`. Raises ValueError for shapes that differ.
+    """
+    counted = mcnemar(first, second)
+    change = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
+    low, high = bootstrap_interval(change, seed=seed, groups=groups)
+    return Paired(100.0 * float(change.mean()), low, high, counted, len(change))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vladva_kit.evaluation.encoding import EncodesPairs, dots, embed_images, embed_texts, image_key, number_unique
-from vladva_kit.evaluation.significance import Score, bootstrap_means, interval_of, score
-from vladva_kit.inputs import BadInput, check_image, clean_caption, path_inside
-from vladva_kit.metrics import macro, sugarcrepe
+from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots, encode_once
+from vladva_kit.evaluation.margins import CaseMargin
+from vladva_kit.evaluation.significance import Score, category_scores, score
+from vladva_kit.inputs import (
+    BadInput,
+    check_image,
+    clean_caption,
+    entry_with,
+    leaving_out,
+    path_inside,
+    read_json,
+    refusals,
+)
+from vladva_kit.metrics import ChoiceScores, sugarcrepe
 
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 NEEDED = ("filename", "caption", "negative_caption")
@@ -36,12 +46,24 @@ class SugarCrepeCase:
     def margin(self) -> float:
         return self.positive - self.negative
 
+    @property
+    def same_words(self) -> bool:
+        """Whether both captions hold the same words, in another order; an order-blind encoder ties there."""
+        return words_of(self.caption) == words_of(self.negative_caption)
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption in alphabetical order, in small letters, without punctuation: what order leaves alone."""
+    return sorted(re.findall(r"[\w']+", caption.lower()))
+
 
 @dataclass(frozen=True)
 class SugarCrepeResult:
     """Accuracy of the seven categories, of replace, swap and add (mean of their categories), and of all together.
 
     `macro` counts each category the same (the VladVA paper), `micro` each case (the SugarCrepe paper, MIEB).
+    `word_order` has the accuracy on the cases whose captions hold the same words (572 of the official ones) and on the
+    others.
     """
 
     categories: dict[str, Score]
@@ -51,6 +73,16 @@ class SugarCrepeResult:
     n: int
     ties: int
     cases: tuple[SugarCrepeCase, ...] = field(repr=False)
+    word_order: dict[str, Score] = field(default_factory=dict)  # "same words", "other words"
+    data: str = ""  # fingerprint of the cases scored
+    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+
+    def margins(self) -> Iterator[CaseMargin]:
+        """Each case once, by its category."""
+        for case in self.cases:
+            texts = case.caption, case.negative_caption
+            key = f"{case.category}/{case.key}"
+            yield CaseMargin("accuracy", key, case.category, case.image.name, *texts, case.margin, case.margin > 0)
 
     def worst(self, k: int = 5) -> list[SugarCrepeCase]:
         """The `k` cases with the lowest margin, worst first."""
@@ -63,8 +95,11 @@ class SugarCrepeResult:
             "groups": {name: asdict(one) for name, one in self.groups.items()},
             "macro": asdict(self.macro),
             "micro": asdict(self.micro),
+            "word_order": {name: asdict(one) for name, one in self.word_order.items()},
             "n": self.n,
             "ties": self.ties,
+            "data": self.data,
+            "left_out": list(self.left_out),
             "cases": [asdict(case) | {"image": case.image.name, "margin": case.margin} for case in self.cases],
         }
 
@@ -75,103 +110,115 @@ def evaluate_sugarcrepe(
     image_folder: str | Path | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    on_error: str = "raise",
+    cache: str | Path | None = None,
 ) -> SugarCrepeResult:
     """SugarCrepe by its official rule: `evaluate_sugarcrepe(embedder, vk.sample("sugarcrepe_mini")).macro.percent`.
 
     `source` is a folder with the seven official JSON files (`data/` of RAIVNLab/sugar-crepe); the images lie in
     `<source>/images`, or in `image_folder`, for which COCO's val2017 is given. Each image and caption is encoded once,
-    `batch_size` at a time. Right where the true caption scores strictly higher; a tie is wrong, and counted; chance is
-    50 %. Intervals draw the cases of one image together.
-    Raises BadInput for a missing file or image, other keys, broken JSON, an index that occurs twice: nothing is scored.
+    `batch_size` at a time; `cache` is a folder that keeps embeddings, see `encode_once`. Right where the true caption
+    scores strictly higher; a tie is wrong, and counted; chance is 50 %. Intervals draw the cases of one image together.
+    Raises BadInput for a missing file or image, other keys, broken JSON, an index that occurs twice: nothing is scored,
+    unless `on_error="skip"` leaves such cases out and counts them in `left_out`; a broken file is refused even then.
     """
-    cases = load_sugarcrepe(source, image_folder)
-    first_image, image_index = number_unique([image_key(case.image) for case in cases])
+    left_out = refusals(on_error)
+    cases = load_sugarcrepe(source, image_folder, left_out)
     texts = [text for case in cases for text in (case.caption, case.negative_caption)]
-    first_text, text_index = number_unique(texts)
-    images = embed_images(embedder, [cases[place].image for place in first_image], batch_size)[image_index]
-    captions = embed_texts(embedder, [texts[place] for place in first_text], batch_size)[text_index]
-    positive, negative = dots(images, captions[0::2]), dots(images, captions[1::2])
-    return _result(cases, positive, negative, image_index, seed)
+    encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
+    positive, negative = dots(encoded.images, encoded.texts[0::2]), dots(encoded.images, encoded.texts[1::2])
+    data = data_fingerprint(["sugarcrepe", encoded.data, *(f"{case.category}/{case.key}" for case in cases)])
+    return _result(cases, positive, negative, encoded.image_numbers, seed, data, tuple(left_out or ()))
 
 
-def load_sugarcrepe(source: str | Path, image_folder: str | Path | None = None) -> list[SugarCrepeCase]:
-    """Read and check the cases of all seven files, as `evaluate_sugarcrepe` takes them; none is scored yet."""
+def load_sugarcrepe(
+    source: str | Path, image_folder: str | Path | None = None, left_out: list[str] | None = None
+) -> list[SugarCrepeCase]:
+    """Read and check the cases of all seven files, as `evaluate_sugarcrepe` takes them; none is scored yet.
+
+    With a list `left_out`, refused cases are noted there and the others returned.
+    """
     source = Path(source)
     images = Path(image_folder) if image_folder is not None else source / "images"
     missing = [name for name in CATEGORIES if not (source / f"{name}.json").is_file()]
     if missing:
-        raise BadInput(f"{source} holds no {', '.join(f'{name}.json' for name in missing)}; all seven files are needed")
+        raise BadInput(
+            f"{source} holds no {', '.join(f'{name}.json' for name in missing)}; all seven files are needed: "
+            "git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
+        )
     if not images.is_dir():
-        raise BadInput(f"{images} is no folder; give image_folder=, which is COCO's val2017 for the official files")
-    cases = [case for name in CATEGORIES for case in _category(source / f"{name}.json", name, images)]
-    where = {case.image: f"{case.category}.json, entry {case.key}" for case in reversed(cases)}
-    for image, place in where.items():
-        check_image(image, place)
+        raise BadInput(
+            f"{images} is no folder; give image_folder=, which is COCO's val2017 for the official files: unpack "
+            "http://images.cocodataset.org/zips/val2017.zip"
+        )
+    cases: list[SugarCrepeCase] = []
+    checked: set[Path] = set()
+    for category in CATEGORIES:
+        path = source / f"{category}.json"
+        for key, entry in _entries(path).items():
+            where = f"{path.name}, entry {key}"
+            with leaving_out(left_out):
+                case = _case(entry, where, category, key, images)
+                if case.image not in checked:
+                    check_image(case.image, where)
+                checked.add(case.image)
+                cases.append(case)
+    lacking = sorted(set(CATEGORIES) - {case.category for case in cases})
+    if lacking:
+        raise BadInput(f"{source}: no case of {', '.join(lacking)} can be used{': ' + left_out[0] if left_out else ''}")
     return cases
 
 
-def _category(path: Path, category: str, images: Path) -> list[SugarCrepeCase]:
-    try:
-        entries = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_no_repeats)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON ({error}); fetch the file again") from error
+def _entries(path: Path) -> dict[str, Any]:
+    entries = read_json(path)
     if not isinstance(entries, dict) or not entries:
         raise BadInput(f"{path}: a JSON {type(entries).__name__} of nothing usable; needed are entries by their index")
-    return [_case(entry, f"{path.name}, entry {key}", category, key, images) for key, entry in entries.items()]
-
-
-def _no_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in items]
-    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
-    if twice:
-        raise BadInput(f"{', '.join(twice)} occurs twice; an index must stand for one entry")
-    return dict(items)
+    return entries
 
 
 def _case(entry: Any, where: str, category: str, key: str, images: Path) -> SugarCrepeCase:
-    if not isinstance(entry, dict) or not set(NEEDED) <= set(entry):
-        found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise BadInput(f"{where}: found {found or 'nothing'}; needed are {', '.join(NEEDED)}")
+    entry = entry_with(entry, NEEDED, where)
     image = path_inside(images, entry["filename"], where, "filename")
     texts = {name: clean_caption(entry[name], name, where) for name in ("caption", "negative_caption")}
     return SugarCrepeCase(category, key, image, **texts)
 
 
 def _result(
-    cases: list[SugarCrepeCase], positive: np.ndarray, negative: np.ndarray, image: np.ndarray, seed: int
+    cases: list[SugarCrepeCase],
+    positive: np.ndarray,
+    negative: np.ndarray,
+    image: np.ndarray,
+    seed: int,
+    data: str,
+    left_out: tuple[str, ...],
 ) -> SugarCrepeResult:
-    scores = sugarcrepe(positive, negative)
-    of_category = np.array([case.category for case in cases])
-    parts = {name: np.flatnonzero(of_category == name) for name in CATEGORIES}
-    correct = {name: scores.correct[places] for name, places in parts.items()}
-    tied = {name: scores.tied[places] for name, places in parts.items()}
-    groups = {name: image[places].tolist() for name, places in parts.items()}
-    # category by category, each with a stream of its own, so that their resamples are independent in the macro mean
-    means = {
-        name: bootstrap_means(correct[name], seed=seed + place, groups=groups[name])
-        for place, name in enumerate(CATEGORIES)
-    }
-
-    def mean_of(names: Iterable[str]) -> Score:
-        names = list(names)
-        low, high = interval_of(np.mean([means[name] for name in names], axis=0))
-        n, ties = sum(len(correct[name]) for name in names), sum(int(tied[name].sum()) for name in names)
-        return Score(macro({name: correct[name] for name in names}), low, high, CHANCE, n, ties)
-
-    def kind(start: str) -> Score:
-        return mean_of(name for name in CATEGORIES if name.startswith(start))
-
+    found = sugarcrepe(positive, negative)
+    kinds = ("replace", "swap", "add")
+    means = {kind: [name for name in CATEGORIES if name.startswith(kind)] for kind in kinds} | {"macro": CATEGORIES}
+    of_category, groups = [case.category for case in cases], image.tolist()
+    scores = category_scores(found, of_category, groups, dict.fromkeys(CATEGORIES, CHANCE), means, seed)
     return SugarCrepeResult(
-        categories={name: mean_of([name]) for name in CATEGORIES},
-        groups={start: kind(start) for start in ("replace", "swap", "add")},
-        macro=mean_of(CATEGORIES),
-        micro=score(scores.correct, CHANCE, scores.tied, groups=image.tolist(), seed=seed),
+        categories={name: scores[name] for name in CATEGORIES},
+        groups={kind: scores[kind] for kind in kinds},
+        macro=scores["macro"],
+        micro=score(found.correct, CHANCE, found.tied, groups=groups, seed=seed),
         n=len(cases),
-        ties=scores.ties,
+        ties=found.ties,
         cases=tuple(
             replace(case, positive=float(p), negative=float(q))
             for case, p, q in zip(cases, positive, negative, strict=True)
         ),
+        word_order=_by_word_order(found, cases, image, seed),
+        data=data,
+        left_out=left_out,
     )
+
+
+def _by_word_order(found: ChoiceScores, cases: list[SugarCrepeCase], image: np.ndarray, seed: int) -> dict[str, Score]:
+    same = np.array([case.same_words for case in cases])
+    parts = {"same words": same, "other words": ~same}
+    return {
+        name: score(found.correct[chosen], CHANCE, found.tied[chosen], groups=image[chosen].tolist(), seed=seed)
+        for name, chosen in parts.items()
+        if chosen.any()
+    }

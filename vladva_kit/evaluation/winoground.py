@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from vladva_kit.evaluation.encoding import EncodesPairs, dots, embed_images, embed_texts, image_key, number_unique
+from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots, encode_once
+from vladva_kit.evaluation.hub import is_hub_id, winoground_folder
+from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 from vladva_kit.inputs import (
     BadInput,
     check_image,
     clean_caption,
     json_line,
+    leaving_out,
     numbered_lines,
     path_inside,
     pick_split,
+    refusals,
     rows_undecoded,
 )
 from vladva_kit.metrics import WinogroundScores, winoground
@@ -61,6 +66,16 @@ class WinogroundResult:
     ties: int
     breakdown: dict[str, dict[str, dict[str, Score]]]
     cases: tuple[WinogroundCase, ...] = field(repr=False)
+    data: str = ""  # fingerprint of the cases scored
+    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+
+    def margins(self) -> Iterator[CaseMargin]:
+        """Each case three times: by text, image and group."""
+        for case in self.cases:
+            category = case.tags.get("collapsed_tag", case.tags.get("tag", ""))
+            for name in CHANCE:
+                margin = getattr(case, f"{name}_margin")
+                yield CaseMargin(name, case.id, category, case.id, *case.captions, margin, margin > 0)
 
     def worst(self, k: int = 5) -> list[WinogroundCase]:
         """The `k` cases with the lowest group margin, worst first."""
@@ -76,7 +91,10 @@ class WinogroundResult:
             column: {value: {name: asdict(one) for name, one in parts.items()} for value, parts in values.items()}
             for column, values in self.breakdown.items()
         }
-        return {**scores, "n": self.n, "ties": self.ties, "breakdown": breakdown, "cases": cases}
+        return {**scores, "n": self.n, "ties": self.ties, "breakdown": breakdown, "cases": cases} | {
+            "data": self.data,
+            "left_out": list(self.left_out),
+        }
 
 
 def evaluate_winoground(
@@ -85,63 +103,75 @@ def evaluate_winoground(
     split: str = "test",
     batch_size: int = 64,
     seed: int = 0,
+    on_error: str = "raise",
+    cache: str | Path | None = None,
 ) -> WinogroundResult:
     """Winoground by its official rule: `evaluate_winoground(embedder, vk.sample("winoground_mini")).group.percent`.
 
     `source` is a folder with `examples.jsonl` and `images/` (or both in its folder `data/`), as facebook/winoground
-    has them, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0, caption_1 and any of the tags
-    (of a DatasetDict, `split` is taken). Each image and caption is encoded once, `batch_size` at a time.
+    has them, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0, caption_1
+    and any of the tags (of a DatasetDict, `split` is taken). Each image and caption is encoded once, `batch_size` at a
+    time; `cache` is a folder that keeps embeddings, see `encode_once`.
 
     All comparisons are strict: a tie is wrong, and counted. Chance is 25 % (text, image) and 16.7 % (group).
     Raises BadInput for a missing column, image or caption, an id that occurs twice, a line that is not JSON: nothing
-    is scored then.
+    is scored then, unless `on_error="skip"` leaves such cases out and counts them in `left_out`.
     """
-    cases = load_winoground(source, split)
+    left_out = refusals(on_error)
+    cases = load_winoground(source, split, left_out)
     images = [image for case in cases for image in case.images]
     captions = [caption for case in cases for caption in case.captions]
-    first_image, image_index = number_unique([image_key(image) for image in images])
-    first_caption, caption_index = number_unique(captions)
-    image_vectors = embed_images(embedder, [images[place] for place in first_image], batch_size)[image_index]
-    caption_vectors = embed_texts(embedder, [captions[place] for place in first_caption], batch_size)[caption_index]
+    encoded = encode_once(embedder, images, captions, batch_size, cache)
     similarities = np.empty((len(cases), 2, 2), dtype=np.float32)
     for i in range(2):
         for c in range(2):
-            similarities[:, i, c] = dots(image_vectors[i::2], caption_vectors[c::2])
-    return _result(cases, similarities, seed)
+            similarities[:, i, c] = dots(encoded.images[i::2], encoded.texts[c::2])
+    data = data_fingerprint(["winoground", encoded.data, *(case.id for case in cases)])
+    return _result(cases, similarities, seed, data, tuple(left_out or ()))
 
 
-def load_winoground(source: str | Path | datasets.Dataset, split: str = "test") -> list[WinogroundCase]:
-    """Read and check all cases of a folder or dataset, as `evaluate_winoground` takes them; none is scored yet."""
+def load_winoground(
+    source: str | Path | datasets.Dataset, split: str = "test", left_out: list[str] | None = None
+) -> list[WinogroundCase]:
+    """Read and check all cases of a folder or dataset, as `evaluate_winoground` takes them; none is scored yet.
+
+    With a list `left_out`, refused cases are noted there and the others returned.
+    """
+    if is_hub_id(source):
+        source = winoground_folder(str(source))
     rows = _from_folder(Path(source)) if isinstance(source, str | Path) else _from_dataset(pick_split(source, split))
     cases: list[WinogroundCase] = []
     seen: dict[str, str] = {}
-    for where, row in rows:
-        case = _case(row, where)
-        if case.id in seen:
-            raise BadInput(f"{where}: the id {case.id} is that of {seen[case.id]} too; ids must differ")
-        seen[case.id] = where
-        cases.append(case)
+    for where, read in rows:
+        with leaving_out(left_out):
+            case = _case(read(), where)
+            if case.id in seen:
+                raise BadInput(f"{where}: the id {case.id} is that of {seen[case.id]} too; ids must differ")
+            seen[case.id] = where
+            cases.append(case)
     if not cases:
-        raise BadInput(f"{source}: no Winoground case in it")
+        raise BadInput(f"{source}: no Winoground case in it{': ' + left_out[0] if left_out else ''}")
     return cases
 
 
-def _from_folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_folder(folder: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     root = next((root for root in (folder, folder / "data") if (root / "examples.jsonl").is_file()), None)
     if root is None:
         raise BadInput(
             f"{folder} holds no examples.jsonl; give the folder with Winoground's examples.jsonl and images/, or "
-            "datasets.load_dataset('facebook/winoground', split='test')"
+            "'facebook/winoground'"
         )
     images = root / "images"
     if not images.is_dir():
         raise BadInput(f"{images} is no folder; unpack Winoground's images.zip beside examples.jsonl")
     for where, raw in numbered_lines(root / "examples.jsonl"):
-        row = json_line(raw, where)
-        _check_columns(row, where)
-        for key in ("image_0", "image_1"):
-            row[key] = _image_path(images, row[key], where, key)
-        yield where, row
+        yield where, partial(_from_line, raw, where, images)
+
+
+def _from_line(raw: bytes, where: str, images: Path) -> dict[str, Any]:
+    row = json_line(raw, where)
+    _check_columns(row, where)
+    return row | {key: _image_path(images, row[key], where, key) for key in ("image_0", "image_1")}
 
 
 def _image_path(folder: Path, name: object, where: str, key: str) -> Path:
@@ -150,10 +180,10 @@ def _image_path(folder: Path, name: object, where: str, key: str) -> Path:
     return path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png")
 
 
-def _from_dataset(dataset: datasets.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_dataset(dataset: datasets.Dataset) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     _check_columns(dict.fromkeys(dataset.column_names), "the dataset")
     for index, row in enumerate(rows_undecoded(dataset, ["image_0", "image_1"])):
-        yield f"dataset row {index}", row
+        yield f"dataset row {index}", partial(dict, row)
 
 
 def _check_columns(row: dict[str, Any], where: str) -> None:
@@ -182,7 +212,9 @@ def _case(row: dict[str, Any], where: str) -> WinogroundCase:
     )
 
 
-def _result(cases: list[WinogroundCase], similarities: np.ndarray, seed: int) -> WinogroundResult:
+def _result(
+    cases: list[WinogroundCase], similarities: np.ndarray, seed: int, data: str, left_out: tuple[str, ...]
+) -> WinogroundResult:
     scores = winoground(similarities)
     breakdown: dict[str, dict[str, dict[str, Score]]] = {}
     for column in TAGS:
@@ -201,7 +233,9 @@ def _result(cases: list[WinogroundCase], similarities: np.ndarray, seed: int) ->
         for place, case in enumerate(cases)
     )
     every = _scores(scores, np.ones(len(cases), dtype=bool), seed)
-    return WinogroundResult(**every, n=len(cases), ties=scores.ties, breakdown=breakdown, cases=scored)
+    return WinogroundResult(
+        **every, n=len(cases), ties=scores.ties, breakdown=breakdown, cases=scored, data=data, left_out=left_out
+    )
 
 
 def _scores(scores: WinogroundScores, chosen: np.ndarray, seed: int) -> dict[str, Score]:

@@ -1,0 +1,93 @@
+"""The hub's answers, played by local fakes: nothing here needs a connection."""
+
+import json
+import zipfile
+from types import SimpleNamespace
+
+import datasets
+import huggingface_hub
+import pytest
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import errors
+from PIL import Image
+
+from vladva_kit.evaluation import evaluate_winoground, hub
+from vladva_kit.evaluation.hub import hub_dataset, is_hub_id, winoground_folder
+from vladva_kit.inputs import BadInput
+
+RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403, url="")
+
+
+def raising(error):
+    def call(*args, **keywords):
+        raise error
+
+    return call
+
+
+@pytest.fixture
+def snapshot(tmp_path, monkeypatch):
+    """facebook/winoground as the hub holds it: data/examples.jsonl and data/images.zip, fetched file by file."""
+    data = tmp_path / "snapshots" / "abc123" / "data"
+    data.mkdir(parents=True)
+    rows, packed = [], data / "images.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for case in range(3):
+            for place in range(2):
+                Image.new("RGB", (3, 3), (case, place, 0)).save(tmp_path / "one.png")
+                archive.write(tmp_path / "one.png", f"images/ex_{case}_img_{place}.png")
+            images = {f"image_{place}": f"ex_{case}_img_{place}" for place in range(2)}
+            captions = {f"caption_{place}": f"case {case} caption {place}" for place in range(2)}
+            rows.append({"id": case, **images, **captions, "tag": "Noun", "collapsed_tag": "Object"})
+        archive.writestr("../escaped.png", b"no")
+    (data / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = []
+
+    def download(repo_id, name, repo_type):
+        asked.append((repo_id, name, repo_type))
+        return str(data.parent / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub.Path, "home", lambda: tmp_path / "home")
+    return asked
+
+
+def test_winoground_is_fetched_by_its_own_files_and_unpacked_once(tmp_path, snapshot, knowing):
+    meaning = {f"case {case} caption {place}": (case, place, 0) for case in range(3) for place in range(2)}
+    result = evaluate_winoground(knowing(meaning), "facebook/winoground")
+    assert (result.n, result.group.percent) == (3, 100)
+    assert snapshot[0] == ("facebook/winoground", "data/examples.jsonl", "dataset")
+    folder = winoground_folder()
+    assert folder.parts[-3:] == ("hub", "facebook--winoground", "abc123")
+    assert not list(tmp_path.glob("home/**/../escaped.png")) and not (tmp_path / "escaped.png").exists()
+    assert evaluate_winoground(knowing(meaning), folder).data == result.data
+
+
+@pytest.mark.parametrize(
+    "error, way_out",
+    [
+        (errors.GatedRepoError("gated", response=RESPONSE), "is gated: accept its terms at https.*`hf auth login`"),
+        (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "is gated: accept its terms"),
+        (errors.LocalEntryNotFoundError("offline"), "out of reach; where there is a connection, run `hf download a/b"),
+        (errors.OfflineModeIsEnabled("offline"), "out of reach"),
+        (ConnectionError("no route"), "out of reach"),
+        (errors.RepositoryNotFoundError("404", response=RESPONSE), "not found on the hub .*correct the id"),
+        (DatasetNotFoundError("Dataset 'a/b' doesn't exist"), "not found on the hub"),
+        (RuntimeError("Dataset scripts are no longer supported"), "cannot be loaded by datasets .*`hf download a/b"),
+    ],
+)
+def test_what_the_hub_refuses_says_the_step_to_take(monkeypatch, error, way_out):
+    monkeypatch.setattr(datasets, "load_dataset", raising(error))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(error))
+    for call in (lambda: hub_dataset("a/b", "test"), lambda: hub.hub_file("a/b", ["x.json"])):
+        with pytest.raises(BadInput, match=way_out) as refused:
+            call()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_hub_id_is_an_owner_and_a_name_and_no_path_that_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "here").mkdir(parents=True)
+    assert is_hub_id("facebook/winoground")
+    for path in ("data/here", "./facebook/winoground", "../a/b", "winoground", "/a/b", "a/b/c", tmp_path / "a/b"):
+        assert not is_hub_id(path), path

@@ -1,0 +1,157 @@
+"""Two models on the same cases: differences with paired intervals and McNemar's test; other data is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladva_kit.evaluation.margins import CaseMargin, read_margins
+from vladva_kit.evaluation.significance import bootstrap_means, interval_of, paired
+from vladva_kit.results import FILES, read_results
+
+if TYPE_CHECKING:
+    import rich.table
+
+MEAN = "mean of categories"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score of two models in percent, and by how many points the second has more; `category` "" is all cases."""
+
+    benchmark: str
+    score: str
+    category: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    only_first: int | None  # cases that only the first has right; None for a mean of categories
+    only_second: int | None
+    p_value: float | None
+    n: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, by their models' names, and all differences that their benchmarks in common have."""
+
+    first: str
+    second: str
+    differences: tuple[Difference, ...]
+    alone: tuple[str, ...]  # benchmarks that only one run has
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and texts for JSON."""
+        return asdict(self)
+
+
+def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
+    """Two runs of `vladva eval --out`, case by case: `compare("runs/base", "runs/tuned").differences[0].low`.
+
+    Each score over all cases, over each category, and as the mean of its categories; intervals draw the cases of one
+    image together. Raises ValueError where the runs were scored on different data, have no benchmark in common, or
+    lack a file.
+    """
+    (folder_a, record_a), (folder_b, record_b) = read_results(first), read_results(second)
+    common = [name for name in record_a["data"] if name in record_b["data"]]
+    if not common:
+        have = (", ".join(record["data"]) or "none" for record in (record_a, record_b))
+        raise ValueError("no benchmark in common: the first run has {}, the second {}".format(*have))
+    name_a, name_b = (next(iter(record["models"])) for record in (record_a, record_b))
+    cases_a, cases_b = (read_margins(folder / FILES["margins"]) for folder in (folder_a, folder_b))
+    differences: list[Difference] = []
+    for name in common:
+        _check_same_data(name, record_a["data"][name], record_b["data"][name])
+        differences += _differences(name, cases_a.get(name, []), cases_b.get(name, []), seed)
+    return Comparison(name_a, name_b, tuple(differences), tuple(sorted(set(record_a["data"]) ^ set(record_b["data"]))))
+
+
+def _check_same_data(name: str, first: str, second: str) -> None:
+    if not first or first != second:
+        raise ValueError(
+            f"{name}: the two runs were scored on different data (fingerprints {first[:12] or 'none'} and "
+            f"{second[:12] or 'none'}), so their figures say nothing about each other; evaluate both on the same cases"
+        )
+
+
+def _differences(
+    benchmark: str, first: Iterable[CaseMargin], second: Iterable[CaseMargin], seed: int
+) -> list[Difference]:
+    of_first, of_second = ({case.key: case for case in cases} for cases in (first, second))
+    if of_first.keys() != of_second.keys():
+        raise ValueError(f"{benchmark}: margins.parquet does not hold the same cases in both runs; evaluate both again")
+    by_score: dict[str, list[CaseMargin]] = {}
+    for case in of_first.values():
+        by_score.setdefault(case.score, []).append(case)
+    found: list[Difference] = []
+    for score, cases in by_score.items():
+        groups = [case.image for case in cases]
+        right = np.array([[case.correct, of_second[case.key].correct] for case in cases])
+        found.append(_difference(benchmark, score, "", right, groups, seed))
+        categories = list(dict.fromkeys(case.category for case in cases if case.category))
+        if len(categories) > 1:
+            parts = {name: [at for at, case in enumerate(cases) if case.category == name] for name in categories}
+            found.append(_mean_difference(benchmark, score, right, groups, parts, seed))
+            found += [
+                _difference(benchmark, score, name, right[places], [groups[at] for at in places], seed)
+                for name, places in parts.items()
+            ]
+    return found
+
+
+def _difference(
+    benchmark: str, score: str, category: str, right: np.ndarray, groups: list[str], seed: int
+) -> Difference:
+    told = paired(right[:, 0], right[:, 1], groups, seed)
+    first, second = (100.0 * right.mean(axis=0)).tolist()
+    counted = told.mcnemar.only_first, told.mcnemar.only_second, told.mcnemar.p_value
+    return Difference(
+        benchmark, score, category, first, second, told.difference, told.low, told.high, *counted, len(right)
+    )
+
+
+def _mean_difference(
+    benchmark: str, score: str, right: np.ndarray, groups: list[str], parts: dict[str, list[int]], seed: int
+) -> Difference:
+    """The difference of the macro averages; category by category, each with a stream of its own."""
+    change = right[:, 1].astype(float) - right[:, 0]
+    means = [
+        bootstrap_means(change[places], seed=seed + number, groups=[groups[at] for at in places])
+        for number, places in enumerate(parts.values())
+    ]
+    low, high = interval_of(np.mean(means, axis=0))
+    first, second = (100.0 * np.mean([right[places].mean(axis=0) for places in parts.values()], axis=0)).tolist()
+    return Difference(benchmark, score, MEAN, first, second, second - first, low, high, None, None, None, len(right))
+
+
+def difference_table(found: Comparison) -> rich.table.Table:
+    """The differences for the terminal: `rich.print(difference_table(compare("runs/base", "runs/tuned")))`."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=Text("percent right; difference in points [paired 95 % interval]; p: McNemar, exact; bold: clear"),
+    )
+    table.add_column("")
+    for heading in (found.first, found.second, "difference", "p", "n"):
+        table.add_column(Text(heading), justify="right")
+    for one in found.differences:
+        name = " ".join(filter(None, (one.benchmark, one.score, one.category)))
+        p_value = "" if one.p_value is None else f"{one.p_value:.3f}" if one.p_value >= 0.001 else "<0.001"
+        change = Text(f"{one.difference:+.1f} [{one.low:+.1f}, {one.high:+.1f}]", style="bold" if one.clear else "")
+        table.add_row(Text(name), f"{one.first:.1f}", f"{one.second:.1f}", change, p_value, str(one.n))
+    return table

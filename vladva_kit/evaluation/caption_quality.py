@@ -1,0 +1,95 @@
+"""Caption quality against people's captions: CIDEr and ROUGE-L as COCO's own evaluation computes them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vladva_kit.evaluation.caption_files import Captioned, load_caption_file
+from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
+from vladva_kit.evaluation.generation import SHORT_REQUEST, Talks
+from vladva_kit.evaluation.significance import Score, score
+from vladva_kit.inputs import refusals
+
+METRICS = {"CIDEr": "cider.cider.Cider", "ROUGE-L": "rouge.rouge.Rouge"}  # both are means over pictures
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """CIDEr and ROUGE-L times 100, with intervals over pictures, and every caption given; 0 is what silence has."""
+
+    scores: dict[str, Score]
+    n: int
+    captions: tuple[str, ...] = field(repr=False)
+    references: tuple[tuple[str, ...], ...] = field(repr=False)
+    data: str = ""  # fingerprint of the pictures and people's captions
+    left_out: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and texts for JSON."""
+        return {
+            **{name: asdict(one) for name, one in self.scores.items()},
+            "n": self.n,
+            "data": self.data,
+            "left_out": list(self.left_out),
+            "captions": list(self.captions),
+        }
+
+
+def evaluate_captions(
+    embedder: Talks,
+    source: str | Path,
+    image_folder: str | Path | None = None,
+    split: str = "test",
+    request: str = SHORT_REQUEST,
+    max_new_tokens: int = 30,
+    limit: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    on_error: str = "raise",
+) -> CaptionResult:
+    """Captions by greedy decoding, judged by pycocoevalcap: `evaluate_captions(embedder, "dataset_coco.json", "coco")`.
+
+    `source` and `image_folder` are as `load_caption_file` takes them; all of a picture's captions are references. With
+    `with embedder.base():` around it, the untouched LVLM speaks: before and after. Needs the optional extra
+    `vladva-kit[captions]` and Java, which COCO's tokenizer runs on.
+    Raises BadInput as `load_caption_file` does, and ImportError with the way out where the extra is not installed.
+    """
+    metrics = {name: _metric(place) for name, place in METRICS.items()}
+    tokenizer = _metric("tokenizer.ptbtokenizer.PTBTokenizer")
+    left_out = refusals(on_error)
+    gallery = load_caption_file(source, image_folder, split, left_out)[:limit]
+    captions: list[str] = []
+    for start in range(0, len(gallery), batch_size):
+        part = [one.image for one in gallery[start : start + batch_size]]
+        captions += embedder.generate_batch(part, [request] * len(part), None, max_new_tokens)
+    people = tokenizer.tokenize({at: [{"caption": text} for text in one.captions] for at, one in enumerate(gallery)})
+    said = tokenizer.tokenize({at: [{"caption": text}] for at, text in enumerate(captions)})
+    return CaptionResult(
+        scores={name: score(metric.compute_score(people, said)[1], 0.0, seed=seed) for name, metric in metrics.items()},
+        n=len(gallery),
+        captions=tuple(captions),
+        references=tuple(one.captions for one in gallery),
+        data=data_fingerprint(["captions", *_contents(gallery)]),
+        left_out=tuple(left_out or ()),
+    )
+
+
+def _contents(gallery: list[Captioned]) -> Iterator[str]:
+    for one in gallery:
+        yield content_digest(one.image)
+        yield from one.captions
+
+
+def _metric(place: str) -> Any:
+    module, _, name = f"pycocoevalcap.{place}".rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except ImportError as error:
+        raise ImportError(
+            f"caption quality is computed by pycocoevalcap, which is not installed ({error}); "
+            "run pip install 'vladva-kit[captions]'"
+        ) from error

@@ -1,0 +1,67 @@
+"""What an evaluation leaves behind: results.json with all that repeats it, tables, and the margin of every case."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vladva_kit.evaluation.identity import describe, versions
+from vladva_kit.evaluation.margins import write_margins
+from vladva_kit.files import write_json, write_whole
+from vladva_kit.latex import latex_table
+from vladva_kit.side_by_side import markdown_table
+
+FILES = {"results": "results.json", "markdown": "table.md", "latex": "table.tex", "margins": "margins.parquet"}
+
+
+def save_results(
+    folder: str | Path,
+    embedder: Any,
+    results: Mapping[str, Any],
+    model: str,
+    seed: int = 0,
+    command: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write one model's results: `save_results("runs/a", embedder, {"winoground": result}, "base")`.
+
+    Into `folder` go results.json, table.md, table.tex and margins.parquet. results.json holds the command, the seed,
+    versions, settings, `identity` (the model's name, revision, dtype, prompts, SHA-256 of weights and of the adapter),
+    `data` (a fingerprint for each benchmark), and under `models` what the tables are made of. Returns that dict.
+    Raises TypeError where the embedder's weights cannot be told from others, see `identity.describe`.
+    """
+    folder = Path(folder)
+    record = {
+        "command": command,
+        "seed": seed,
+        "versions": versions(),
+        "settings": dict(settings or {}),
+        "identity": {model: describe(embedder)},
+        "data": {name: result.data for name, result in results.items() if hasattr(result, "data")},
+        "models": {model: {name: result.as_dict() for name, result in results.items()}},
+    }
+    write_margins(folder / FILES["margins"], {name: r for name, r in results.items() if hasattr(r, "margins")})
+    tables = {FILES["markdown"]: markdown_table(record), FILES["latex"]: latex_table(record)}
+    write_whole({folder / name: text.encode() for name, text in tables.items()})
+    write_json(folder / FILES["results"], record)  # last: where it lies, the others are whole
+    return record
+
+
+def read_results(place: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The folder and the content of a results.json: `read_results("runs/a")`.
+
+    Raises ValueError where there is none, or it is not one that `save_results` wrote.
+    """
+    path = Path(place)
+    path = path / FILES["results"] if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; write it with vladva eval MODEL --benchmark NAME --out FOLDER")
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); the file may be cut short: evaluate again") from error
+    if not isinstance(record, dict) or not record.get("models") or not isinstance(record.get("data"), dict):
+        raise ValueError(f"{path} holds no models with data fingerprints; write it with vladva eval --out")
+    return path.parent, record
