@@ -233,7 +233,7 @@ def ablate(
         "next-token-weight, negatives, or all.")
     ] = "components",
     out: Out = Path("runs/ablation"),
-    steps: Steps = 100,
+    steps: Steps = 80,
     batch_size: BatchSize = 64,
     seeds: Annotated[int, typer.Option(help="Seeds of each trained row of the components.")] = 3,
     line_seeds: Annotated[int, typer.Option(help="Seeds of each trained row of the other experiments.")] = 1,

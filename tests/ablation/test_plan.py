@@ -56,7 +56,7 @@ def test_every_row_that_is_compared_is_there():
 def test_a_cells_settings_are_those_of_the_training():
     (cell, *_) = rows("temperature")["fixed 0.02"]
     made = settings(cell)
-    assert (made.steps, made.batch_size, made.learn_temperature, made.short_limit) == (100, 64, False, 30)
+    assert (made.steps, made.batch_size, made.learn_temperature, made.short_limit) == (80, 64, False, 30)
     long = settings(rows("components")["contrastive on long captions"][2])
     assert long.short_limit == 501 and long.next_token_weight == 0 and long.seed == 2
 
