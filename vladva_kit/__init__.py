@@ -13,6 +13,7 @@ _PLACES = {
     "Embedder": "embedder",
     "attach": "embedder",
     "ClipEmbedder": "peers",
+    "load_baseline": "peers",
     "Pair": "data",
     "load_pairs": "data",
     "sample": "data",
@@ -24,6 +25,7 @@ _PLACES = {
     "evaluate_sugarcrepe": "evaluation",
     "evaluate_generation": "evaluation.generation",
     "plots": None,
+    "widgets": None,
     "emoji_world": None,
 }
 __all__ = list(_PLACES)
