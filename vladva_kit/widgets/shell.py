@@ -29,6 +29,7 @@ class Shell:
 
     def __init__(self) -> None:
         self.view: Any = controls().HTML()
+        self._drawing = threading.RLock()  # a thread's view must not be overwritten by an older one
         self.box: Any = None
 
     def draw(self) -> View:
@@ -37,10 +38,11 @@ class Shell:
 
     def refresh(self, *_: object) -> None:
         """Draws anew; what cannot be drawn is said in place of the view."""
-        try:
-            self.view.value = self.draw()
-        except (ValueError, OSError, ModelBusy) as error:
-            self.view.value = page("message", text=str(error))
+        with self._drawing:
+            try:
+                self.view.value = self.draw()
+            except (ValueError, OSError, ModelBusy) as error:
+                self.view.value = page("message", text=str(error))
 
     def follow(self, *watched: Any) -> None:
         """Draws anew whenever the value of one of these controls changes."""

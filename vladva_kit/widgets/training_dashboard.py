@@ -143,7 +143,8 @@ class TrainingDashboard(Shell):
     def _run(self) -> None:
         try:
             with training_turn():
-                arguments = {"callbacks": [_Watcher(self)], "progress": False, **self.fit_keywords}
+                callbacks = [_Watcher(self), *self.fit_keywords.get("callbacks", ())]
+                arguments = {"progress": False, **self.fit_keywords, "callbacks": callbacks}
                 fit(self.embedder, self.data, self.settings, **arguments)
             self._enter("stopped, and kept" if self._stop.is_set() else "finished")
         except Exception as error:  # shown here, and raised by wait(): a thread has nobody to raise it to

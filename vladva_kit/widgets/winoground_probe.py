@@ -165,12 +165,13 @@ class WinogroundProbe(Shell):
         """Scores all cases of all models in a thread, those with scores left out; `work.wait()` joins it."""
         lacking = {model: [case for case in self.cases if case.id not in self.grids[model]] for model in self.models}
         total = sum(map(len, lacking.values()))
+        turns = sum(-(-len(cases) // AT_ONCE) for cases in lacking.values())
         pieces = (
             piece
             for model, cases in lacking.items()
             for piece in scored_in_pieces({model: self.models[model]}, cases, self._keep)
         )
-        self.work.start(pieces, -(-total // AT_ONCE), self._relist, f"scoring {total} cases")
+        self.work.start(pieces, turns, self._relist, f"scoring {total} cases")
 
     def _keep(self, model: str, case: str, grid: np.ndarray) -> None:
         self.grids[model][case] = grid.tolist()
@@ -196,8 +197,8 @@ class WinogroundProbe(Shell):
         self._laying = True
         if self.places:
             self.caption_0.value, self.caption_1.value = self.cases[self.places[self.at]].captions
-        empty = type(self.upload_0.value)()  # () in ipywidgets 8, {} in 7
-        self.upload_0.value = self.upload_1.value = empty
+        for upload in (self.upload_0, self.upload_1):
+            upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7, where it is read-only
         self._laying = False
         self.refresh()
 
