@@ -31,8 +31,8 @@ def test_the_four_scores_and_the_verdict_are_those_of_the_embeddings(colours, co
     sees, other = shown(probe.view.value)
     assert np.allclose(sees, expected(cases[0].images, cases[0].captions), atol=0.006)
     assert not np.allclose(sees, other, atol=0.05)
-    assert re.search(r"sees: <span class=\"yes\">text ✓</span> <span class=\"yes\">image ✓</span>", probe.view.value)
-    assert re.search(r"confused: .*✗", probe.view.value)
+    assert re.search(r"sees<br><span class=\"yes\">text ✓</span> <span class=\"yes\">image ✓</span>", probe.view.value)
+    assert re.search(r"confused<br>.*✗", probe.view.value)
 
 
 def test_scores_follow_an_edited_caption_and_only_that_is_encoded(colours, cases):

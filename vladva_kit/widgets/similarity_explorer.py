@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SORTS = ("as given", "most confused first", "highest score first")
 LABELLED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
-CELL, WIDEST, LETTERS = 24, 420, 34  # pixels, pixels, letters
+LARGEST, WIDEST, LETTERS = 44, 440, 34  # a cell's pixels, the matrix's pixels, a caption's letters
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def _drawn(
     """Where everything of the matrix is, in pixels of its SVG."""
     columns, rows = values.shape
     labelled = max(columns, rows) <= LABELLED
-    cell = CELL if labelled else WIDEST / max(columns, rows)
-    left, top = (LETTERS * 6.3, CELL + 6) if labelled else (24, 24)
+    cell = min(WIDEST / max(columns, rows), LARGEST if labelled else WIDEST)
+    left, top = (LETTERS * 6.3, cell + 6) if labelled else (24, 24)
     spread = np.ptp(values) or 1.0
     shades = colormaps["Blues"]((values[np.ix_(*orders)].T - values.min()) / spread, bytes=True)
     buffer = io.BytesIO()
@@ -146,16 +146,16 @@ def _drawn(
         "chosen": {"x": left + cell * at[0], "y": top + cell * at[1], "width": cell, "height": cell},
         "thumbnails": [
             {
-                "src": picture_uri(thumbnail(pictures[place], 2 * CELL)),
+                "src": picture_uri(thumbnail(pictures[place], 64)),
                 "x": left + cell * column + 1,
-                "y": top - CELL - 2,
+                "y": top - cell - 2,
                 "side": cell - 2,
                 "title": f"picture {place + 1}",
             }
             for column, place in enumerate(shown[0])
         ],
         "labels": [
-            {"text": _short(captions[place]), "y": top + cell * (row + 0.65), "chosen": place == chosen[1]}
+            {"text": _short(captions[place]), "y": top + cell * (row + 0.5) + 4, "chosen": place == chosen[1]}
             for row, place in enumerate(shown[1])
         ],
     }
