@@ -13,6 +13,7 @@ _PLACES = {
     "Embedder": "embedder",
     "attach": "embedder",
     "ClipEmbedder": "peers",
+    "load_baseline": "peers",
     "Pair": "data",
     "load_pairs": "data",
     "sample": "data",
@@ -30,6 +31,7 @@ _PLACES = {
     "evaluate_vqa": "evaluation.vqa",
     "evaluate_captions": "evaluation.caption_quality",
     "plots": None,
+    "widgets": None,
     "emoji_world": None,
 }
 __all__ = list(_PLACES)

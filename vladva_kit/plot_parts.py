@@ -5,6 +5,7 @@ Colours are those of Okabe & Ito 2008, which colour-blind readers tell apart; a 
 
 from __future__ import annotations
 
+import base64
 import io
 import textwrap
 from collections.abc import Sequence
@@ -147,3 +148,17 @@ def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "vladva_kit"}):  # the same ids each time
         figure.savefig(buffer, format=kind, metadata=metadata, **options)
     return buffer.getvalue()
+
+
+def figure_uri(figure: Figure, dpi: int = 160) -> str:
+    """A figure as the `src` of an HTML `img`: `figure_uri(figure).startswith("data:image/png;base64,")`."""
+    return f"data:image/png;base64,{base64.b64encode(as_png(figure, dpi)).decode()}"
+
+
+def picture_uri(image: Image.Image | Path | bytes, side: int = 320) -> str:
+    """A picture of at most `side` pixels as the `src` of an HTML `img`; JPEG keeps a page of photographs small."""
+    picture = open_image(image)
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

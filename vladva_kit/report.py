@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from vladva_kit.files import write_json, write_whole
-from vladva_kit.inputs import open_image
-from vladva_kit.plots import as_png, decimals, model_comparison, verdict
+from vladva_kit.plot_parts import figure_uri, picture_uri
+from vladva_kit.plots import decimals, model_comparison, verdict
 from vladva_kit.side_by_side import (
     MISSING,
     comparison_table,
@@ -95,10 +93,10 @@ def write_report(
         facts={name: dict(_flat(results.get(name) or {})) for name in ("seconds", "versions")},
         models=list(results["models"]),
         sentences=meaning(results),
-        comparison=_figure_uri(model_comparison(headline, title="")) if headline else None,
+        comparison=figure_uri(model_comparison(headline, title="")) if headline else None,
         main=[_cells(row) for row in rows],
         everything=[_cells(row) for row in score_rows(results)],
-        figures=[(heading, _figure_uri(figure)) for heading, figure in figures.items()],
+        figures=[(heading, figure_uri(figure)) for heading, figure in figures.items()],
         failures=[_shown(failure) for failure in failures],
         has_json=(path.parent / "results.json").is_file(),
     )
@@ -137,18 +135,5 @@ def _shown(failure: Failure) -> dict[str, Any]:
         # captions are rows and pictures columns, as the eye finds them on the page
         rows = [[f"{grid[i][c]:.{places}f}" for i in range(2)] for c in range(2)]
         grids.append({"model": model, "rows": rows, "verdict": verdict(grid)})
-    pictures = [_picture_uri(image) for image in failure.images]
+    pictures = [picture_uri(image) for image in failure.images]
     return {"pictures": pictures, "captions": list(failure.captions), "grids": grids, "tag": failure.tag}
-
-
-def _figure_uri(figure: Figure) -> str:
-    return f"data:image/png;base64,{base64.b64encode(as_png(figure)).decode()}"
-
-
-def _picture_uri(image: Image.Image | Path | bytes, side: int = 320) -> str:
-    """A picture of at most `side` pixels as JPEG, which keeps a page of photographs small."""
-    picture = open_image(image)
-    picture.thumbnail((side, side))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

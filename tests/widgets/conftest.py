@@ -1,0 +1,86 @@
+"""An encoder whose answers are known, and cases of plain colours for it."""
+
+import datetime
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vladva_kit.evaluation import WinogroundCase
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+COLOURS = {"red": (220, 30, 40), "green": (40, 160, 60), "blue": (30, 60, 220), "white": (250, 250, 250)}
+
+
+def unit(vector):
+    return np.asarray(vector, dtype=np.float32) / np.linalg.norm(vector)
+
+
+def text_vector(text):
+    """The sum of the named colours, and a little of the caption's length so that no two are equal."""
+    named = sum((np.array(COLOURS[word]) for word in text.lower().split() if word in COLOURS), np.zeros(3))
+    return unit([*named, 10 + len(text)])
+
+
+def image_vector(image):
+    return unit([*np.asarray(image, dtype=np.float64).mean((0, 1)), 20])
+
+
+class ColourEmbedder:
+    """A picture's embedding is its mean colour, a caption's the colours it names; keeps what it was asked for."""
+
+    def __init__(self, turned=False):
+        self.turned, self.images, self.texts = turned, [], []
+
+    def encode_image(self, images, batch_size=64):
+        self.images += list(images)
+        vectors = np.array([image_vector(image) for image in images])
+        return vectors[:, [1, 2, 0, 3]] if self.turned else vectors
+
+    def encode_text(self, texts, batch_size=64):
+        for text in texts:
+            if not text.strip():
+                raise ValueError("caption 0 is empty")
+        self.texts += list(texts)
+        return np.array([text_vector(text) for text in texts])
+
+
+def plain(colour):
+    return Image.new("RGB", (24, 24), COLOURS[colour])
+
+
+def png(colour):
+    buffer = io.BytesIO()
+    plain(colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(*files):
+    """The value of a FileUpload as ipywidgets 8 gives it."""
+    return tuple(
+        {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content), "last_modified": NOW}
+        for name, content in files
+    )
+
+
+@pytest.fixture
+def colours():
+    """Sees colours as they are."""
+    return ColourEmbedder()
+
+
+@pytest.fixture
+def confused():
+    """Takes each colour for another."""
+    return ColourEmbedder(turned=True)
+
+
+@pytest.fixture
+def cases():
+    """Three cases: two of one category, one of another."""
+    named = [("red", "green", "Object"), ("blue", "red", "Relation"), ("green", "blue", "Object")]
+    return [
+        WinogroundCase(str(n), (f"a {a} wall", f"a {b} wall"), (plain(a), plain(b)), {"collapsed_tag": tag})
+        for n, (a, b, tag) in enumerate(named)
+    ]

@@ -1,0 +1,155 @@
+"""The map: its planes are those of an independent computation, and what was made is kept."""
+
+import re
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from vladva_kit.widgets import EmbeddingMap, flat_map, map_view
+from vladva_kit.widgets.embedding_map import LEFT_OVER, PALETTE, PICTURED
+
+from .conftest import plain
+
+N = 12
+CAPTIONS = [f"wall {n}" for n in range(N)]
+GROUNDS = ["grass", "sand", "snow"] * 4
+
+
+@pytest.fixture
+def embeddings():
+    generator = np.random.default_rng(0)
+    return {name: (generator.normal(size=(N, 8)), generator.normal(size=(N, 8)) + 1) for name in ("before", "after")}
+
+
+@pytest.fixture
+def walls():
+    return [plain("red")] * N
+
+
+class FakeUmap(ModuleType):
+    """umap-learn's one class: gives the first two coordinates and keeps its settings."""
+
+    def __init__(self):
+        super().__init__("umap")
+        self.asked, self.during = [], lambda: None
+
+    def UMAP(self, **settings):  # noqa: N802  umap-learn's name
+        self.asked.append(settings)
+        return self
+
+    def fit_transform(self, vectors):
+        self.during()
+        return vectors[:, :2]
+
+
+@pytest.fixture
+def umap(monkeypatch):
+    library = FakeUmap()
+    monkeypatch.setitem(sys.modules, "umap", library)
+    return library
+
+
+def circles(view):
+    found = re.findall(r'<circle id="\w+" cx="([\d.]+)" cy="([\d.]+)" r="4.5" fill="(#\w+)"', view)
+    return np.array([(float(x), float(y)) for x, y, _ in found]), [colour for *_, colour in found]
+
+
+def test_pca_is_the_plane_of_the_covariances_largest_eigenvectors(embeddings):
+    images, texts = embeddings["before"]
+    places = flat_map(images, texts)
+    both = np.concatenate([images, texts])
+    values, vectors = np.linalg.eigh(np.cov(both.T))
+    for axis in (0, 1):
+        along = (both - both.mean(0)) @ vectors[:, -1 - axis]
+        ours = np.concatenate([places.images, places.texts])[:, axis]
+        assert np.allclose(np.abs(ours), np.abs(along)) and abs(np.corrcoef(ours, along)[0, 1]) > 0.999
+        assert f"({values[-1 - axis] / values.sum():.0%} of variance)" in places.axes[axis]
+
+
+def test_umap_is_asked_by_cosine_for_few_neighbours_and_with_a_seed(embeddings, umap):
+    places = flat_map(*embeddings["before"], "UMAP", seed=3)
+    assert umap.asked == [{"n_neighbors": 15, "metric": "cosine", "random_state": 3, "n_jobs": 1}]
+    assert np.array_equal(places.texts, embeddings["before"][1][:, :2]) and "no unit" in places.axes[0]
+    flat_map(*(vectors[:3] for vectors in embeddings["before"]), "UMAP")
+    assert umap.asked[1]["n_neighbors"] == 5
+
+
+def test_distances_on_the_page_are_those_of_the_map(embeddings, walls):
+    places = flat_map(*embeddings["before"])
+    pixels, _ = circles(map_view(places, walls, CAPTIONS))
+
+    def apart(points):
+        return np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(N, 1)]
+
+    ratio = apart(pixels) / apart(places.images)
+    assert np.allclose(ratio, ratio.mean(), rtol=0.02)
+    assert pixels[places.images[:, 1].argmax(), 1] == pixels[:, 1].min()  # upwards is up
+
+
+def test_choices_change_the_view_and_no_map_is_made_twice(embeddings, walls, umap):
+    map_ = EmbeddingMap(embeddings, walls, CAPTIONS, {"ground": GROUNDS})
+    first, colours = circles(map_.view.value)
+    assert colours == [PALETTE[GROUNDS.index(ground)] for ground in GROUNDS] and "before, PCA" in map_.view.value
+    map_.method.value = "UMAP"
+    map_.work.wait()
+    assert "before, UMAP" in map_.view.value and not np.allclose(circles(map_.view.value)[0], first)
+    map_.model.value = "after"
+    map_.work.wait()
+    map_.model.value, map_.colour.value = "before", "one colour"
+    assert len(umap.asked) == 2 and set(circles(map_.view.value)[1]) == {PALETTE[0]}
+    map_.pair.value = 7
+    assert 'alt="Picture 8: wall 7"' in map_.view.value
+    assert "stroke-opacity" in map_.view.value
+    map_.links.value = False
+    assert "stroke-opacity" not in map_.view.value
+
+
+def test_cancelling_goes_back_to_pca_at_once_and_keeps_the_map_that_came(embeddings, walls, umap):
+    map_ = EmbeddingMap(embeddings, walls, CAPTIONS)
+    umap.during = map_.work.cancel.click
+    map_.method.value = "UMAP"
+    map_.work.wait()
+    assert map_.method.value == "PCA" and "before, PCA" in map_.view.value
+    assert ("before", "UMAP") in map_.maps
+
+
+def test_a_choice_made_while_a_map_is_made_does_not_make_it_twice(embeddings, walls, umap):
+    map_ = EmbeddingMap(embeddings, walls, CAPTIONS, {"ground": GROUNDS})
+    umap.during = lambda: setattr(map_.pair, "value", 5)
+    map_.method.value = "UMAP"
+    map_.work.wait()
+    assert len(umap.asked) == 1 and "before, UMAP" in map_.view.value and 'alt="Picture 6' in map_.view.value
+
+
+def test_without_umap_learn_the_way_out_is_said(embeddings, walls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    map_ = EmbeddingMap(embeddings, walls, CAPTIONS)
+    map_.method.value = "UMAP"
+    with pytest.raises(ImportError, match="or choose PCA"):
+        map_.work.wait()
+    assert "UMAP needs umap-learn" in map_.view.value
+    map_.method.value = "PCA"
+    assert "before, PCA" in map_.view.value
+
+
+def test_captions_and_values_are_shown_as_text_and_many_values_end_in_others(embeddings, walls):
+    evil = [*CAPTIONS[1:], "<img src=x onerror=alert(1)>"]
+    places = flat_map(*embeddings["before"])
+    view = map_view(places, walls, evil, ["<b>"] * 5 + list("abcdefg"), chosen=N - 1)
+    assert "<img src=x" not in view and "<b>" not in view and "&lt;b&gt;" in view
+    assert "others" in view and circles(view)[1].count(LEFT_OVER) == 1
+    with pytest.raises(ValueError, match="give as many"):
+        map_view(places, walls, CAPTIONS[:3])
+    with pytest.raises(ValueError, match="no method 't-SNE'"):
+        flat_map(*embeddings["before"], "t-SNE")
+
+
+def test_pictures_lie_behind_the_points_of_a_map_that_is_not_too_large(embeddings, walls):
+    view = map_view(flat_map(*embeddings["before"]), walls, CAPTIONS)
+    assert view.count('class="thumb"') == N and re.search(r"p3:hover ~ #map\w+t3", view)
+    many = PICTURED + 1
+    generator = np.random.default_rng(1)
+    places = flat_map(generator.normal(size=(many, 4)), generator.normal(size=(many, 4)))
+    assert 'class="thumb"' not in map_view(places, [plain("red")] * many, ["a"] * many)

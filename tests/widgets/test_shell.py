@@ -1,0 +1,136 @@
+"""What all widgets share: escaping, uploads of both majors, work in a thread, and doing without ipywidgets."""
+
+import re
+import sys
+
+import ipywidgets
+import numpy as np
+import pytest
+from traitlets import Dict
+
+import vladva_kit as vk
+from vladva_kit.inputs import BadInput
+from vladva_kit.widgets import (
+    ChatBox,
+    EmbeddingMap,
+    RetrievalBox,
+    SceneComposer,
+    SimilarityExplorer,
+    TrainingDashboard,
+    WinogroundProbe,
+    winoground_view,
+)
+from vladva_kit.widgets.page import marked, page, unseen_words
+from vladva_kit.widgets.shell import Work, uploaded
+
+from .conftest import COLOURS, plain, png, upload
+
+KINDS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
+SHOWN = ("HTML", "IntProgress")
+
+
+class UploadOf7(ipywidgets.Button):
+    """FileUpload as ipywidgets 7 has it: a read-only dictionary by the files' names."""
+
+    value = Dict({}, read_only=True)
+
+    def __init__(self, accept="", multiple=False, **keywords):
+        super().__init__(**keywords)
+
+
+@pytest.fixture
+def every_widget(colours, cases, lvlm, pairs):
+    walls, captions = [plain(name) for name in COLOURS], list(COLOURS)
+    vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
+    box = RetrievalBox({"m": colours}, walls, captions)
+    box.work.wait()
+    return [
+        box,
+        ChatBox(vk.Embedder(lvlm), walls),
+        EmbeddingMap({"m": vectors}, walls, captions),
+        SceneComposer({"m": colours}),
+        SimilarityExplorer({"m": np.eye(4)}, walls, captions),
+        TrainingDashboard(vk.Embedder(lvlm), pairs),
+        WinogroundProbe({"m": colours}, cases),
+    ]
+
+
+def controls_of(box):
+    for child in box.children:
+        yield from controls_of(child) if hasattr(child, "children") else [child]
+
+
+def test_every_control_is_a_core_one_that_the_keyboard_reaches_and_says_what_it_is(every_widget):
+    for widget in every_widget:
+        found = list(controls_of(widget.box))
+        assert widget.view in found
+        for control in found:
+            kind = type(control).__name__
+            assert kind in KINDS or kind in SHOWN, f"{type(widget).__name__}: {kind}"
+            assert kind in SHOWN or control.description, f"{type(widget).__name__}: a {kind} without a name"
+
+
+def test_every_picture_of_every_view_has_words(every_widget):
+    for widget in every_widget:
+        assert all(re.search(r' alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", widget.view.value))
+        assert widget.view.value.startswith("<style>") and "vk" in widget.view.value
+
+
+def test_uploads_of_both_majors_give_the_last_picture():
+    of_8 = upload(("a.png", png("red")), ("b.png", png("blue")))
+    of_7 = {"b.png": {"metadata": {"name": "b.png", "type": "image/png"}, "content": png("blue")}}
+    for value in (of_8, of_7):
+        assert uploaded(value).getpixel((0, 0)) == COLOURS["blue"]
+    assert uploaded(()) is None and uploaded({}) is None
+    for value in (upload(("a.txt", b"text")), {"a.txt": {"content": b"text"}}):
+        with pytest.raises(BadInput, match="a.txt is no picture"):
+            uploaded(value)
+
+
+def test_the_probe_takes_uploads_as_ipywidgets_7_gives_them(monkeypatch, colours, cases):
+    monkeypatch.setattr(ipywidgets, "FileUpload", UploadOf7)
+    probe = WinogroundProbe({"m": colours}, cases)
+    before = probe.view.value
+    probe.upload_0.set_trait("value", {"w.png": {"metadata": {}, "content": png("white")}})
+    assert probe.view.value != before and "your own" in probe.view.value
+    probe.next.click()
+    assert probe.upload_0.value == {} and "your own" not in probe.view.value
+
+
+def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_install(monkeypatch, colours, cases):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # an import of None fails as a missing one does
+    assert "<img" in winoground_view(cases[0].images, cases[0].captions, {"m": np.eye(2)})
+    with pytest.raises(ImportError, match=r"pip install 'vladva-kit\[notebooks\]'"):
+        WinogroundProbe({"m": colours}, cases)
+
+
+def test_new_work_cancels_the_old_and_an_error_is_raised_once():
+    work, done = Work(), []
+
+    def endless():
+        while True:
+            yield
+
+    def failing():
+        yield
+        raise OSError("the <disk> is full")
+
+    work.start(endless(), 5, lambda: done.append("endless"))
+    work.start(failing(), 2, lambda: done.append("failing"))
+    with pytest.raises(OSError, match="disk"):
+        work.wait()
+    assert "OSError: the &lt;disk&gt; is full" in work.said.value
+    work.start(iter(range(3)), 3, lambda: done.append("three"), "counting")
+    work.wait()
+    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled
+
+
+def test_texts_are_escaped_around_the_marked_words(lvlm):
+    tokenizer = lvlm.processor.tokenizer
+    text = 'a <b>dog</b> & a "zebra"'
+    unseen = unseen_words(tokenizer, text)
+    assert "zebra" in unseen and not {"a", "dog"} & unseen
+    shown = marked(text, {"zebra"})
+    assert "&lt;b&gt;dog&lt;/b&gt; &amp; a" in shown and ">zebra</mark>" in shown and "<b>" not in shown
+    assert unseen_words(None, "zebra") == frozenset()
+    assert "<script>" not in page("message", text="<script>")

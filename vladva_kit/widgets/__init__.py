@@ -1,0 +1,34 @@
+"""Widgets for notebooks, and for each a plain function, ending in _view, that shows the same without a front end."""
+
+from vladva_kit.widgets.chat_box import ChatBox, chat_view
+from vladva_kit.widgets.embedding_map import EmbeddingMap, FlatMap, flat_map, map_view
+from vladva_kit.widgets.page import View
+from vladva_kit.widgets.remembered import ModelBusy, Remembered
+from vladva_kit.widgets.retrieval_box import RetrievalBox, found_captions_view, found_pictures_view
+from vladva_kit.widgets.scene_composer import SceneComposer, scene_view
+from vladva_kit.widgets.similarity_explorer import SimilarityExplorer, similarity_view
+from vladva_kit.widgets.training_dashboard import TrainingDashboard, training_view
+from vladva_kit.widgets.winoground_probe import WinogroundProbe, winoground_view
+
+__all__ = [
+    "ChatBox",
+    "EmbeddingMap",
+    "FlatMap",
+    "ModelBusy",
+    "Remembered",
+    "RetrievalBox",
+    "SceneComposer",
+    "SimilarityExplorer",
+    "TrainingDashboard",
+    "View",
+    "WinogroundProbe",
+    "chat_view",
+    "flat_map",
+    "found_captions_view",
+    "found_pictures_view",
+    "map_view",
+    "scene_view",
+    "similarity_view",
+    "training_view",
+    "winoground_view",
+]

@@ -1,0 +1,171 @@
+"""Make your own Winoground: choose what is where; it is drawn, captions are written, every model scores them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from vladva_kit.emoji_world.captions import pair_caption
+from vladva_kit.emoji_world.cases import sugarcrepe_case
+from vladva_kit.emoji_world.drawings import own_tints
+from vladva_kit.emoji_world.nouns import GROUNDS, SIZES, STYLES, TINTS
+from vladva_kit.emoji_world.render import render
+from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, swapped
+from vladva_kit.emoji_world.truth import is_true
+from vladva_kit.evaluation import EncodesPairs
+from vladva_kit.widgets.page import View, page
+from vladva_kit.widgets.remembered import Remembered, remembered
+from vladva_kit.widgets.shell import Shell, controls
+from vladva_kit.widgets.winoground_probe import winoground_view
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
+# What is exchanged between the two things to make the second picture, by Winoground's kinds of cases.
+EXCHANGES = {"places": (), "things": ("noun",), "tints": ("tint",), "sizes": ("size",)}
+NEGATIVES = ("replace_obj", "replace_att", "replace_rel", "add_obj", "add_att", "swap_obj", "swap_att")
+OWN_COLOURS = "own colours"
+SIDE = 288  # pixels; the towers shrink it to their own size
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Two scenes that differ in one exchange, their captions, and false captions of the first scene."""
+
+    scenes: tuple[Scene, Scene]
+    captions: tuple[str, str]
+    negatives: tuple[tuple[str, str, str], ...]  # (kind, true caption, false caption)
+
+
+def scene_of(first: Thing, relation: str, second: Thing, ground: str, style: int = 0, seed: int = 0) -> Scene:
+    """The scene of such words: `scene_of(Thing("dog"), "above", Thing("cat"), "grass")`.
+
+    Raises ValueError for a relation that the world lacks, and for things that do not fit, with what to change.
+    """
+    for layout, (forward, backward) in LAYOUTS.items():
+        if relation in (forward, backward):
+            things = (first, second) if relation == forward else (second, first)
+            scene = Scene(things, layout, ground, style, seed)
+            if not fits(scene):
+                raise ValueError(_why_not(scene))
+            return scene
+    raise ValueError(f"no relation '{relation}'; there are {', '.join(RELATIONS)}")
+
+
+def _why_not(scene: Scene) -> str:
+    first, second = scene.things
+    if first.noun == second.noun:
+        return f"two kinds of {first.noun} cannot be told apart: choose two different things"
+    for thing in scene.things:
+        if thing.tint in own_tints(thing.noun):
+            return f"a {thing.noun} is {thing.tint} by itself in some drawing: choose another tint for it, or none"
+    if scene.layout == "stack" and max(first.count, second.count) > 1:
+        return "only single things stand in front of each other: set both counts to 1"
+    if scene.layout == "stack":
+        return f"the {second.noun} is behind, and small things vanish there: make it big"
+    return f"the {first.noun} and the {second.noun} are too large for one picture: make one smaller, or fewer"
+
+
+def composed(scene: Scene, exchange: str, seed: int = 0) -> Composed:
+    """A Winoground case and SugarCrepe's negatives of a scene of two things: `composed(scene, "tints")`.
+
+    Raises ValueError where the exchange changes nothing that a caption says, or where its scene does not fit.
+    """
+    if exchange not in EXCHANGES:
+        raise ValueError(f"no exchange of '{exchange}'; there are {', '.join(EXCHANGES)}")
+    other = replace(swapped(scene, *EXCHANGES[exchange]), seed=scene.seed + 1)
+    sized = exchange == "sizes"
+    captions = pair_caption(scene, 0, 1, sized), pair_caption(other, 0, 1, sized)
+    if is_true(captions[1], scene):
+        raise ValueError(f"with their {exchange} exchanged the picture is the same: give the two different {exchange}")
+    if not fits(other):
+        raise ValueError(f"with their {exchange} exchanged: {_why_not(other)}")
+    negatives = []
+    for kind in NEGATIVES:
+        made = sugarcrepe_case(kind, scene, random.Random(f"{kind} {seed}"))
+        if made is not None:
+            negatives.append((kind, *made))
+    return Composed((scene, other), captions, tuple(negatives))
+
+
+def scene_view(
+    case: Composed,
+    pictures: Sequence[Image.Image],
+    scores: Mapping[str, Sequence[Sequence[float]]],
+    negative_scores: Mapping[str, Sequence[tuple[float, float]]],
+    unseen: Collection[str] = (),
+) -> View:
+    """The case as `winoground_view` shows it, with the negatives below: `scene_view(case, pictures, grids, negatives)`.
+
+    `scores[model][i][c]` (2, 2); `negative_scores[model]`: for each negative, the first picture's similarity with the
+    true caption and with the false one.
+    """
+    above = winoground_view(pictures, case.captions, scores, "Your own Winoground case", unseen)
+    rows = []
+    for place, (kind, true, false) in enumerate(case.negatives):
+        margins = [pairs[place][0] - pairs[place][1] for pairs in negative_scores.values()]
+        cells = [{"text": f"{margin:+.3f}".replace("-", "−"), "right": margin > 0} for margin in margins]
+        rows.append({"kind": kind.replace("_", " "), "true": true, "false": false, "cells": cells})
+    return View(above + page("scene_negatives", rows=rows, models=list(negative_scores)))
+
+
+class SceneComposer(Shell):
+    """Choose two things and how they lie; see the picture, its opposite, and what each model makes of both.
+
+        SceneComposer({"emoji-clip": vk.load_baseline(), "base": baseline, "fine-tuned": embedder})
+
+    Pictures and captions that a model has met are not encoded again. What does not fit is said, with what to change.
+    """
+
+    def __init__(self, models: Mapping[str, EncodesPairs | Remembered]) -> None:
+        super().__init__()
+        self.models = remembered(models)
+        widgets = controls()
+        tints = [OWN_COLOURS, *TINTS]
+        self.things = []
+        for number, (noun, tint) in enumerate((("dog", "blue"), ("house", "purple")), start=1):
+            self.things.append(
+                {
+                    "noun": widgets.Dropdown(options=sorted(WORDS), value=noun, description=f"thing {number}"),
+                    "tint": widgets.Dropdown(options=tints, value=tint, description="tint"),
+                    "size": widgets.Dropdown(options=list(SIZES), value="big", description="size"),
+                    "count": widgets.IntSlider(value=1, min=1, max=3, description="count"),
+                }
+            )
+        self.relation = widgets.Dropdown(options=RELATIONS, description="lies")
+        self.ground = widgets.Dropdown(options=GROUNDS, description="ground")
+        self.style = widgets.Dropdown(options=[(name, place) for place, name in enumerate(STYLES)], description="style")
+        self.exchange = widgets.Dropdown(options=list(EXCHANGES), description="exchange")
+        self.seed = widgets.IntSlider(min=0, max=99, description="liberties", continuous_update=False)
+        rows = [[*self.things[0].values()], [self.relation], [*self.things[1].values()]]
+        rows.append([self.ground, self.style, self.exchange, self.seed])
+        self.follow(*(control for row in rows for control in row))
+        self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
+        self.refresh()
+
+    def scene(self) -> Scene:
+        """The scene that the controls say. Raises ValueError for what does not fit."""
+        first, second = map(_thing, self.things)
+        return scene_of(first, self.relation.value, second, self.ground.value, self.style.value, self.seed.value)
+
+    def draw(self) -> View:
+        """Both pictures, both captions, the models' scores, and the negatives."""
+        case = composed(self.scene(), self.exchange.value, self.seed.value)
+        pictures = [render(scene, SIDE) for scene in case.scenes]
+        grids = {name: memory.similarity(pictures, case.captions).tolist() for name, memory in self.models.items()}
+        return scene_view(case, pictures, grids, self._negatives(case, pictures[0]))
+
+    def _negatives(self, case: Composed, picture: Any) -> dict[str, list[tuple[float, float]]]:
+        texts = [text for _, true, false in case.negatives for text in (true, false)]
+        if not texts:
+            return {}
+        found = {name: memory.similarity([picture], texts)[0].tolist() for name, memory in self.models.items()}
+        return {name: list(zip(scores[::2], scores[1::2], strict=True)) for name, scores in found.items()}
+
+
+def _thing(chosen: Mapping[str, Any]) -> Thing:
+    tint = None if chosen["tint"].value == OWN_COLOURS else chosen["tint"].value
+    return Thing(chosen["noun"].value, chosen["count"].value, tint, chosen["size"].value)

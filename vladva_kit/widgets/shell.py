@@ -1,0 +1,129 @@
+"""The thin shell around a view: core ipywidgets, reachable by keyboard, of either major version from 7.7."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from vladva_kit.inputs import BadInput, open_image
+from vladva_kit.widgets.page import View, page
+from vladva_kit.widgets.remembered import ModelBusy
+
+
+def controls() -> ModuleType:
+    """ipywidgets. Raises ImportError, with the way out, where it is not installed."""
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError(
+            "widgets need ipywidgets: pip install 'vladva-kit[notebooks]'; "
+            "the functions that end in _view show the same without it"
+        ) from error
+    return ipywidgets
+
+
+class Shell:
+    """What every widget has: `box`, which a notebook shows, and `view`, whose `value` is the HTML of the moment."""
+
+    def __init__(self) -> None:
+        self.view: Any = controls().HTML()
+        self._drawing = threading.RLock()  # a thread's view must not be overwritten by an older one
+        self.box: Any = None
+
+    def draw(self) -> View:
+        """The view as the controls stand."""
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+
+    def refresh(self, *_: object) -> None:
+        """Draws anew; what cannot be drawn is said in place of the view."""
+        with self._drawing:
+            try:
+                self.view.value = self.draw()
+            except (ValueError, OSError, ModelBusy) as error:
+                self.view.value = page("message", text=str(error))
+
+    def follow(self, *watched: Any) -> None:
+        """Draws anew whenever the value of one of these controls changes."""
+        for control in watched:
+            control.observe(self.refresh, "value")
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.box)
+
+
+class Work:
+    """Slow work in a thread, with a bar and a button that cancels it after the piece at hand.
+
+        work = Work()
+        work.start(pieces, total=40, done=refresh)      # pieces: an iterator that does one piece of work a turn
+        work.wait()                                     # where nobody looks: joins, and raises what went wrong
+
+    `box` holds bar, button and a line of text. The work is over once `done` has run.
+    """
+
+    def __init__(self) -> None:
+        widgets = controls()
+        self.bar = widgets.IntProgress(min=0)
+        self.cancel = widgets.Button(description="cancel", disabled=True)
+        self.said = widgets.HTML()
+        self.box = widgets.HBox([self.bar, self.cancel, self.said])
+        self.cancel.on_click(lambda _: self._cancelled.set())
+        self.error: Exception | None = None
+        self._cancelled = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, pieces: Iterable[object], total: int, done: Callable[[], None], what: str = "") -> None:
+        """Begins; work that is still under way is cancelled first."""
+        self._cancelled.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._cancelled.clear()
+        self.error, self.bar.value, self.bar.max, self.cancel.disabled = None, 0, total, False
+        self._say(what)
+        self._thread = threading.Thread(target=self._run, args=(pieces, total, done), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when nothing is under way. Raises what the work raised."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            if self.error is not None:
+                raise self.error
+
+    def _say(self, text: str) -> None:
+        self.said.value = page("message_soft", text=text)
+
+    def _run(self, pieces: Iterable[object], total: int, done: Callable[[], None]) -> None:
+        try:
+            for number, _ in enumerate(pieces, start=1):
+                self.bar.value = number
+                if self._cancelled.is_set():
+                    self._say(f"cancelled after {number} of {total}; what is done is kept")
+                    return
+            done()
+            self._say("done")
+        except Exception as error:  # shown here, and raised by wait(): a thread has nobody to raise it to
+            self.error = error
+            self.said.value = page("message", text=f"{type(error).__name__}: {error}")
+        finally:
+            self.cancel.disabled = True
+
+
+def uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+    """The last picture of a FileUpload's value, RGB; None where there is none: `uploaded(upload.value)`.
+
+    ipywidgets 7 gives {name: {"content": bytes, …}}, 8 a tuple of {"name": …, "content": memoryview, …}.
+    Raises BadInput for a file that is no picture.
+    """
+    files = [{"name": name, **file} for name, file in value.items()] if isinstance(value, Mapping) else list(value)
+    if not files:
+        return None
+    try:
+        return open_image(bytes(files[-1]["content"]))
+    except OSError as error:
+        raise BadInput(f"{files[-1]['name']} is no picture that can be read: give a PNG, JPEG or WebP file") from error
