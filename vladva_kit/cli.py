@@ -232,7 +232,7 @@ def world(
     names: Annotated[list[str] | None, typer.Argument(help="Which samples; all that are drawn by default.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draws the emoji world's samples: pairs, Winoground cases, SugarCrepe cases."""
+    """Draws the emoji world's samples: pairs, and a miniature of each benchmark."""
     from vladva_kit.emoji_world.cases import DRAWN, write_sample
 
     unknown = sorted(set(names or ()) - set(DRAWN))
