@@ -49,7 +49,7 @@ def miniatures(tmp_path, monkeypatch):
     from vladva_kit import data
     from vladva_kit.emoji_world import cases, miniatures
 
-    monkeypatch.setattr(cases, "SUGARCREPE_EACH", 4)
+    monkeypatch.setattr(cases, "SUGARCREPE_EACH", 12)
     monkeypatch.setattr(miniatures, "EACH", 4)
     monkeypatch.setattr(miniatures, "CLASS_PICTURES", 1)
     monkeypatch.setattr(miniatures, "CLASSES", miniatures.CLASSES[:3])
@@ -107,7 +107,7 @@ def test_bad_cases_stop_the_command_unless_it_is_told_to_leave_them_out(tmp_path
     failed = run(app, arguments)
     assert failed.exit_code and "swap_obj.json, entry 1: 'caption' is an empty caption" in str(failed.exception)
     shown = run(app, [*arguments, "--skip-bad"], env={"COLUMNS": "120"})
-    assert shown.exit_code == 0 and "27, 1 left out" in shown.output
+    assert shown.exit_code == 0 and "83, 1 left out" in shown.output
     assert "left out: swap_obj.json, entry 1" in shown.stderr
 
 

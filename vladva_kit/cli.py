@@ -131,9 +131,16 @@ def evaluate(
         from vladva_kit.results import save_results
 
         settings = {"data": source, "images": pictures, "split": split, "templates": template, **given}
-        command = f"vladva eval {model} --benchmark {benchmark}" + (f" --data {data}" if data else "")
-        save_results(out, embedder, {benchmark: result}, model, seed, command, _plain(settings))
+        save_results(out, embedder, {benchmark: result}, model, seed, _command(), _plain(settings))
         typer.echo(f"Everything: {out / 'results.json'}; the cases: {out / 'margins.parquet'}")
+
+
+def _command() -> str:
+    """This command as it can be typed again."""
+    import shlex
+    import sys
+
+    return shlex.join(["vladva", *sys.argv[1:]])
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -306,7 +313,7 @@ def world(
     names: Annotated[list[str] | None, typer.Argument(help="Which samples; all that are drawn by default.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draws the emoji world's samples: pairs, Winoground cases, SugarCrepe cases."""
+    """Draws the emoji world's samples: pairs, and a miniature of each benchmark."""
     from vladva_kit.emoji_world.cases import DRAWN, write_sample
 
     unknown = sorted(set(names or ()) - set(DRAWN))

@@ -12,7 +12,7 @@ from vladva_kit import plots
 from vladva_kit.data import load_pairs
 from vladva_kit.evaluation import WinogroundResult
 from vladva_kit.evaluation.generation import load_scenes
-from vladva_kit.evaluation.identity import versions
+from vladva_kit.evaluation.identity import describe, versions
 from vladva_kit.report import worst_failures, write_json, write_report
 
 SHOWN = 10  # pairs in the similarity matrices
@@ -52,7 +52,8 @@ def run_demo(
         seconds[name] = round(time.perf_counter() - begun - sum(seconds.values()), 1)
 
     say("emoji-clip, the peer")
-    judged = {"emoji-clip": judge(vk.ClipEmbedder("emoji-clip"), talk=False, say=say)}
+    clip = vk.ClipEmbedder("emoji-clip")
+    judged = {"emoji-clip": judge(clip, talk=False, say=say)}
     clock("judging emoji-clip")
     say("emoji-llava as it is, with hand-written prompts")
     lvlm = vk.load_lvlm("emoji-llava")
@@ -74,6 +75,7 @@ def run_demo(
         "seed": settings.seed,
         "versions": versions(),
         "seconds": seconds,
+        "identity": {"emoji-clip": describe(clip), "base": describe(baseline), "fine-tuned": describe(embedder)},
         "history": history,
         "models": {name: {key: one.as_dict() for key, one in parts.items()} for name, parts in judged.items()},
     }

@@ -113,6 +113,8 @@ def test_an_interrupted_drawing_leaves_nothing(name, small, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cases, "_save", broken)
+    monkeypatch.setattr(miniatures, "_write", broken)
+    monkeypatch.setattr(miniatures, "render", broken)
     with pytest.raises(KeyboardInterrupt):
         write_sample(name, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, category_scores, score
 from vladva_kit.inputs import BadInput, check_image, clean_caption, leaving_out, pick_split, refusals, rows_undecoded
-from vladva_kit.metrics import Ranks, choice, ranks
+from vladva_kit.metrics import ChoiceScores, Ranks, ranks
 
 if TYPE_CHECKING:
     import datasets
@@ -157,7 +157,7 @@ def _result(
     names = [classes[case.label] for case in cases]
     seen = [name for name in classes if name in set(names)]
     chance = 100 / len(classes)
-    margins = choice(found.margin, np.zeros((len(cases), 1)))
+    margins = ChoiceScores(margin=found.margin)
     per_class = category_scores(
         margins, names, range(len(cases)), dict.fromkeys(seen, chance), {"mean per class": seen}, seed
     )

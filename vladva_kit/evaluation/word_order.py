@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,7 +28,7 @@ from vladva_kit.inputs import (
     refusals,
     rows_undecoded,
 )
-from vladva_kit.metrics import choice
+from vladva_kit.metrics import ChoiceScores, choice
 
 if TYPE_CHECKING:
     import datasets
@@ -40,6 +41,7 @@ FILES = {
 }
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 LEAST = {"attribution": 25}  # pairs of attributes with fewer cases are left out of the mean, as in ARO's own script
+MEAN = "mean"
 IMAGE_COLUMNS = ("image", "images")
 TRUE_COLUMNS = ("true_caption", "correct_caption")
 
@@ -165,26 +167,34 @@ def _result(
     breakdown: dict[str, dict[str, Score]] = {}
     for subset in dict.fromkeys(case.subset for case in cases):
         places = [place for place, case in enumerate(cases) if case.subset == subset]
-        chance = 100.0 * float(np.mean([1 / (1 + len(cases[place].wrong)) for place in places]))
-        right = np.array([cases[place].margin > 0 for place in places])
-        accuracy[subset] = score(right, chance, tied[places], groups=[images[place] for place in places], seed=seed)
-        counts: dict[str, int] = {}
-        for place in places:
-            counts[cases[place].category] = counts.get(cases[place].category, 0) + 1
-        kept = sorted(kind for kind, n in counts.items() if kind and kind not in without and n >= LEAST.get(subset, 1))
-        if kept:
-            inside = [place for place in places if cases[place].category in kept]
-            found = category_scores(
-                choice([cases[place].margin for place in inside], np.zeros((len(inside), 1))),
-                [cases[place].category for place in inside],
-                [images[place] for place in inside],
-                dict.fromkeys(kept, chance),
-                {"": kept},
-                seed,
-            )
-            macro[subset] = found.pop("")
+        inside, groups = [cases[place] for place in places], [images[place] for place in places]
+        chance = 100.0 * float(np.mean([1 / (1 + len(case.wrong)) for case in inside]))
+        right = np.array([case.margin > 0 for case in inside])
+        accuracy[subset] = score(right, chance, tied[places], groups=groups, seed=seed)
+        found = _by_category(inside, groups, without, LEAST.get(subset, 1), chance, seed)
+        if found:
+            macro[subset] = found.pop(MEAN)
             breakdown[subset] = found
     return WordOrderResult(accuracy, macro, breakdown, len(cases), int(tied.sum()), cases, data, left_out)
+
+
+def _by_category(
+    cases: list[WordOrderCase], images: list[int], without: frozenset[str], least: int, chance: float, seed: int
+) -> dict[str, Score]:
+    """A Score for each relation or pair of attributes that counts, and for their mean; {} where there is none."""
+    counts = Counter(case.category for case in cases if case.category and case.category not in without)
+    kept = sorted(name for name, n in counts.items() if n >= least)
+    if not kept:
+        return {}
+    inside = [(case, image) for case, image in zip(cases, images, strict=True) if case.category in kept]
+    return category_scores(
+        ChoiceScores(margin=np.array([case.margin for case, _ in inside])),
+        [case.category for case, _ in inside],
+        [image for _, image in inside],
+        dict.fromkeys(kept, chance),
+        {MEAN: kept},
+        seed,
+    )
 
 
 def load_word_order(
