@@ -326,22 +326,24 @@ def world(
 @app.command()
 def pretrain(
     out: Out = Path("runs/pretrain"),
-    stage: Annotated[str, typer.Option(help="clip, bent, llava, bind or all, in this order.")] = "all",
+    stage: Annotated[str, typer.Option(help="read, clip, llava or all, in this order.")] = "all",
     seed: Seed = 0,
 ) -> None:
-    """Trains emoji-clip and emoji-llava anew into OUT; goes on where it holds a state. About an hour on two cores."""
+    """Trains emoji-clip and emoji-llava anew into OUT; goes on where it holds a state. Two hours on two cores."""
+    from functools import partial
+
     from vladva_kit.emoji_world.exam import examine_clip, examine_llava
     from vladva_kit.emoji_world.export import export
-    from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE, train_stage
+    from vladva_kit.emoji_world.pretrain import STAGES, train_stage
 
-    stages = {one.name: one for one in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE)}
-    if stage not in (*stages, "all"):
-        raise typer.BadParameter(f"no stage is called '{stage}': {', '.join(stages)} or all")
+    names = [one.name for one in STAGES]
+    if stage not in (*names, "all"):
+        raise typer.BadParameter(f"no stage is called '{stage}': {', '.join(names)} or all")
+    checks = {"read": partial(examine_llava, told=True), "clip": examine_clip, "llava": examine_llava}
     before = None
-    for name, one in stages.items():
-        if stage in (name, "all"):
-            check = examine_llava if one.learns == "llava" else examine_clip
-            train_stage(one, out, seed, check, start_from=before)
-        before = out / f"{name}.safetensors"
+    for one in STAGES:
+        if stage in (one.name, "all"):
+            train_stage(one, out, seed, checks[one.learns], start_from=before)
+        before = out / f"{one.name}.safetensors"
     for folder in export(out, out, seed):
         typer.echo(folder)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from vladva_kit.emoji_world import drawings
-from vladva_kit.emoji_world.drawings import _sheet, drawing, own_tints
-from vladva_kit.emoji_world.nouns import NOUNS, STYLES, TINTS
+from vladva_kit.emoji_world.drawings import _sheet, drawing, drawn_in, own_tints
+from vladva_kit.emoji_world.nouns import NOUNS, SEEN_STYLES, STYLES, TINTS, UNSEEN_STYLE
 
 LICENSES = Path(drawings.__file__).parent / "sprites" / "LICENSES.md"
-EVERY = [(noun.word, style) for noun in NOUNS for style in range(len(STYLES))]
+EVERY = [(word, style) for style in range(len(STYLES)) for word in drawn_in(style)]
 
 
 def test_the_sheet_has_a_row_for_each_noun_and_a_column_for_each_style():
@@ -24,6 +24,12 @@ def test_every_drawing_fills_its_cell_in_one_direction_and_is_centred():
         left, top, right, bottom = sprite.getbbox()
         assert max(right - left, bottom - top) >= 63, (noun, style)
         assert abs(left - (64 - right)) <= 2 and abs(top - (64 - bottom)) <= 2, (noun, style)
+
+
+def test_the_styles_of_samples_and_tests_draw_everything_and_the_others_most():
+    for style in range(len(STYLES)):
+        share = len(drawn_in(style)) / len(NOUNS)
+        assert share == 1 if style in (*SEEN_STYLES, UNSEEN_STYLE) else share > 0.7
 
 
 def test_no_two_drawings_are_the_same():

@@ -7,9 +7,10 @@ import torch
 from vladva_kit.emoji_world.lessons import (
     GRID,
     IGNORED,
+    KIND_SHARES,
     PICTURE_IDS,
-    ClipLessons,
-    LlavaLessons,
+    TEXTS,
+    Lessons,
     answered,
     collate_packed,
     joined,
@@ -20,9 +21,11 @@ from vladva_kit.emoji_world.lessons import (
     pixels,
     text_turns,
     training_picture,
+    word_weights,
 )
 from vladva_kit.emoji_world.nouns import COUNTS, TRAINING_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE
+from vladva_kit.emoji_world.pretrain import STAGES
+from vladva_kit.emoji_world.questions import EASY_KINDS, KINDS
 from vladva_kit.emoji_world.render import _ground, place, render
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 from vladva_kit.emoji_world.truth import is_true
@@ -32,6 +35,8 @@ from vladva_kit.emoji_world.words import (
     EOS,
     IMAGE,
     IMAGE_PROMPT,
+    IMAGE_SIZE,
+    IMAGE_TOKENS,
     LONG_PROMPT,
     PAD,
     REPHRASE_PROMPT,
@@ -59,7 +64,7 @@ def read(tokens):
 def test_pixels_are_those_of_the_shipped_image_processor(many):
     processor = build_image_processor()
     for scene in many[:6]:
-        picture = render(scene, 96)
+        picture = render(scene, IMAGE_SIZE)
         wanted = processor(picture, return_tensors="pt").pixel_values
         assert torch.allclose(pixels([picture]), wanted, atol=1e-6)
 
@@ -69,7 +74,7 @@ def test_a_larger_picture_is_shrunk_as_the_image_processor_shrinks_it(many):
         random = staticmethod(lambda: 0.9)
 
     scene = many[0]
-    wanted = build_image_processor()(render(scene, 192), return_tensors="pt").pixel_values
+    wanted = build_image_processor()(render(scene, 2 * IMAGE_SIZE), return_tensors="pt").pixel_values
     assert torch.allclose(pixels([training_picture(scene, Always, wobble=0)]), wanted, atol=1e-6)
 
 
@@ -123,8 +128,8 @@ def test_the_front_thing_names_the_patches_it_shares():
 def test_patches_that_name_a_thing_are_those_where_the_picture_is_not_ground(many):
     named, bare = [], []
     for scene in many:
-        ground = np.asarray(_ground(scene.ground, scene.seed % 8, 96), int)
-        changed = np.abs(np.asarray(render(scene, 96), int) - ground).max(-1) > 12
+        ground = np.asarray(_ground(scene.ground, scene.seed % 8, IMAGE_SIZE), int)
+        changed = np.abs(np.asarray(render(scene, IMAGE_SIZE), int) - ground).max(-1) > 12
         shares = changed.reshape(GRID, 16, GRID, 16).mean((1, 3)).ravel()
         is_ground = patch_words(scene)[:, 0] == IGNORED
         named += shares[~is_ground].tolist()
@@ -173,10 +178,26 @@ def test_a_packed_token_sees_the_picture_and_its_own_past_only(many):
         assert (mask[number, 0][~seen] == -1e9).all() and seen.any(-1).all()
 
 
+def test_a_word_counts_less_in_a_longer_answer():
+    labels = [IGNORED, 5, EOS, IGNORED, IGNORED, 7, 8, 9, EOS]
+    assert word_weights(labels) == pytest.approx([0, 2**-0.5, 2**-0.5, 0, 0, 0.5, 0.5, 0.5, 0.5])
+    assert word_weights([IGNORED]) == [0]
+
+
+def test_packed_answers_carry_their_own_weights(many):
+    for scene in many[:5]:
+        conversations = picture_turns(scene, random.Random(2))
+        wanted = [len(answer) ** -0.5 for turns in conversations for _, answer in turns for _ in answer]
+        row = packed(conversations)
+        assert [weight for weight in row["weights"] if weight] == pytest.approx(wanted)
+
+
 def test_every_packed_conversation_begins_right_behind_the_picture(many):
     row = packed(picture_turns(many[0], random.Random(2)))
     start = len(PICTURE_IDS)
-    assert row["input_ids"][:start] == [BOS, USER] + [IMAGE] * 37 and row["position_ids"][:start] == list(range(start))
+    assert row["input_ids"][:start] == [BOS, USER] + [IMAGE] * IMAGE_TOKENS and row["position_ids"][:start] == list(
+        range(start)
+    )
     for number in range(1, max(row["segments"]) + 1):
         positions = [p for p, segment in zip(row["position_ids"], row["segments"], strict=True) if segment == number]
         assert positions == list(range(start, start + len(positions)))
@@ -194,7 +215,7 @@ def test_what_is_learnt_about_a_picture_is_true(many):
             elif prompt == read(encode(IMAGE_PROMPT)):
                 assert answer.removesuffix(" <eos>") in {thing.noun for thing in scene.things}
     short, long = judged.values()
-    assert short == len(many) and long > len(many) / 4
+    assert short == 2 * len(many) and long > len(many) / 4
 
 
 def test_each_picture_is_asked_about_and_chatted_about(many):
@@ -216,14 +237,23 @@ def test_what_is_learnt_from_a_text_follows_from_it(many):
             assert said in {thing.noun for thing in scene.things}
 
 
-@pytest.mark.parametrize("lessons", [ClipLessons, LlavaLessons])
-def test_a_step_is_always_the_same_and_each_step_another(lessons):
+def test_kinds_of_questions_come_in_their_shares():
+    assert tuple(KIND_SHARES) == (*KINDS, *EASY_KINDS)
+    rng, asked = random.Random(6), 0
+    for _ in range(200):
+        turns = picture_turns(sample_scene(rng, 2), rng)
+        asked += sum(read(turn[0][0]).startswith("is there") for turn in turns if len(turn) == 1)
+    assert asked == 200
+
+
+@pytest.mark.parametrize("learns", ["read", "clip", "llava"])
+def test_a_step_is_always_the_same_and_each_step_another(learns):
     def flat(batch):
-        parts = batch.values() if lessons is ClipLessons else [*batch["pictured"].values(), *batch["written"].values()]
+        parts = [*batch["pictured"].values(), *batch["written"].values()]
         return [part.float().numpy().tobytes() for part in parts]
 
     def drawn(seed, name, steps):
-        return lessons(seed, name, 2, steps, TRAINING_STYLES, 0.75)
+        return Lessons(seed, name, learns, 2, steps, TRAINING_STYLES, 0.75)
 
     one, same, other, later = drawn(5, "a", 10), drawn(5, "a", 99), drawn(6, "a", 10), drawn(5, "b", 10)
     assert len(one) == 10
@@ -232,20 +262,26 @@ def test_a_step_is_always_the_same_and_each_step_another(lessons):
 
 
 def test_clip_lessons_have_pictures_captions_and_what_each_patch_shows():
-    batch = ClipLessons(0, "clip", 3, 1, TRAINING_STYLES, 0.75)[0]
-    assert batch["pixel_values"].shape == (3, 3, 96, 96) and batch["pixel_values"].dtype == torch.float32
-    assert batch["patch_words"].shape == (3, 36, 5)
-    for row in batch["input_ids"].tolist():
+    batch = Lessons(0, "clip", "clip", 3, 1, TRAINING_STYLES, 0.75)[0]
+    pictured = batch["pictured"]
+    assert pictured["pixel_values"].shape == (3, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert pictured["pixel_values"].dtype == torch.float32
+    assert pictured["patch_words"].shape == (3, GRID * GRID, 5)
+    for row in batch["written"]["input_ids"].tolist():
         assert row[0] == BOS and row.count(EOS) == 1 and set(row[row.index(EOS) + 1 :]) <= {PAD}
 
 
-def test_llava_lessons_have_pictures_with_conversations_and_texts_without():
-    batch = LlavaLessons(0, "llava", 2, 1, TRAINING_STYLES, 0.75)[0]
+@pytest.mark.parametrize("learns", ["read", "llava"])
+def test_the_llms_lessons_have_conversations_about_pictures_and_texts_without(learns):
+    batch = Lessons(0, "a", learns, 2, 1, TRAINING_STYLES, 0.75)[0]
     pictured, written = batch["pictured"], batch["written"]
-    assert pictured["pixel_values"].shape == (2, 3, 96, 96) and pictured["patch_words"].shape == (2, 36, 5)
+    assert ("pixel_values" in pictured) == (learns == "llava")  # what is told need not be drawn
+    assert pictured["patch_words"].shape == (2, GRID * GRID, 5)
     assert pictured["labels"].shape == pictured["input_ids"].shape == pictured["position_ids"].shape
-    assert (pictured["input_ids"] == IMAGE).sum(1).tolist() == [37, 37]
-    assert written["input_ids"][:, :2].tolist() == [[BOS, USER]] * 2 and not (written["input_ids"] == IMAGE).any()
+    assert (pictured["input_ids"] == IMAGE).sum(1).tolist() == [IMAGE_TOKENS] * 2
+    assert (
+        written["input_ids"][:, :2].tolist() == [[BOS, USER]] * 2 * TEXTS and not (written["input_ids"] == IMAGE).any()
+    )
     assert ((written["input_ids"] == ASSISTANT).sum(1) == 1).all()
     learnt = written["labels"] != IGNORED
     assert torch.equal(written["labels"][learnt], written["input_ids"][learnt])
@@ -253,11 +289,11 @@ def test_llava_lessons_have_pictures_with_conversations_and_texts_without():
 
 def test_no_lesson_is_drawn_in_the_unseen_style(monkeypatch):
     drawn = []
-    from vladva_kit.emoji_world import lessons
+    from vladva_kit.emoji_world import lessons, wobble
 
     monkeypatch.setattr(lessons, "render", lambda scene, size, hand: drawn.append(scene.style) or render(scene, size))
     for step in range(3):
-        for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE):
-            kind = ClipLessons if stage.learns == "clip" else LlavaLessons
-            kind(0, stage.name, 4, 9, stage.styles, stage.wobble)[step]
-    assert len(drawn) == 48 and UNSEEN_STYLE not in drawn
+        for stage in STAGES:
+            Lessons(0, stage.name, stage.learns, 4, 9, stage.styles, stage.wobble)[step]
+    assert len(drawn) == 12 * sum(stage.learns != "read" for stage in STAGES) and UNSEEN_STYLE not in drawn
+    assert UNSEEN_STYLE not in wobble.TRAINING_STYLES

@@ -11,24 +11,28 @@ from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 from vladva_kit.emoji_world import pretrain
 from vladva_kit.emoji_world.exam import _runs, exam_scenes, examine_llava
 from vladva_kit.emoji_world.export import export
-from vladva_kit.emoji_world.lessons import IGNORED, PICTURE_IDS, ClipLessons, patch_words, pixels
+from vladva_kit.emoji_world.lessons import GRID, IGNORED, PICTURE_IDS, Lessons, patch_words, pixels
 from vladva_kit.emoji_world.nouns import UNSEEN_STYLE
 from vladva_kit.emoji_world.pretrain import (
-    BENT_STAGE,
-    BIND_STAGE,
     CLIP_STAGE,
     GROUP_WORDS,
     LLAVA_STAGE,
     NAMING_WEIGHTS,
+    READ_STAGE,
+    STAGES,
+    TOLD_WEIGHTS,
     Pupil,
     clip_losses,
     learning_rate,
     naming,
+    next_word_loss,
+    told,
+    told_features,
     train_stage,
 )
 from vladva_kit.emoji_world.questions import KINDS, questions
 from vladva_kit.emoji_world.render import render
-from vladva_kit.emoji_world.words import ASSISTANT, EOS, encode, ids
+from vladva_kit.emoji_world.words import ASSISTANT, EOS, IMAGE_SIZE, encode, ids
 from vladva_kit.lvlm import resolve
 
 
@@ -47,6 +51,18 @@ def test_both_models_share_one_tower(pupil):
     assert pupil.llava.lm_head.weight is pupil.llava.get_input_embeddings().weight
 
 
+def test_a_told_patch_is_the_sum_of_its_words_its_row_and_its_column(pupil):
+    words = torch.from_numpy(np.stack([patch_words(scene) for scene in exam_scenes("seen", 2)]))
+    patches, table = told(pupil, words), pupil.llava.get_input_embeddings().weight
+    for picture, patch in ((0, 0), (1, 17), (0, 63), (1, 36)):
+        wanted = pupil.places.weight[patch // GRID] + pupil.places.weight[GRID + patch % GRID]
+        for word, loud in zip(words[picture, patch], TOLD_WEIGHTS, strict=True):
+            wanted = wanted + (loud * table[word] if word != IGNORED else 0)
+        assert torch.allclose(patches[picture, patch], wanted, atol=1e-6)
+    spoken = torch.stack(told_features(pupil, words).pooler_output)
+    assert not spoken[:, 0].any() and torch.equal(spoken[:, 1:], patches)
+
+
 def test_naming_equals_a_plain_loop_over_patches(pupil):
     words = torch.from_numpy(np.stack([patch_words(scene) for scene in exam_scenes("seen", 3)]))
     projected = torch.randn(*words.shape[:2], 256)
@@ -62,17 +78,71 @@ def test_naming_equals_a_plain_loop_over_patches(pupil):
                     logits = torch.stack([projected[picture, patch] @ table[choice] for choice in choices])
                     losses.append(F.cross_entropy(logits, torch.tensor(choices.index(word))))
         total += NAMING_WEIGHTS[group] * float(torch.stack(losses).mean())
+    wanted = told(pupil, words)
+    apart = [
+        ((p - w) ** 2).sum() / (w**2).sum() for p, w in zip(projected.flatten(0, 1), wanted.flatten(0, 1), strict=True)
+    ]
+    total += float(torch.stack(apart).mean())
     loss, right = naming(pupil, projected, words)
     assert float(loss) == pytest.approx(total, rel=1e-4)
     assert right.shape == (5,) and ((right >= 0) & (right <= 1)).all()
 
 
+def test_naming_leaves_the_llms_words_where_they_are(pupil):
+    words = torch.from_numpy(patch_words(exam_scenes("seen", 1)[0]))[None]
+    projected = torch.randn(1, GRID * GRID, 256, requires_grad=True)
+    naming(pupil, projected, words)[0].backward()
+    assert projected.grad.any()
+    assert pupil.llava.get_input_embeddings().weight.grad is None and pupil.places.weight.grad is None
+
+
+def test_a_patch_that_says_what_it_would_be_told_is_no_distance_away(pupil):
+    words = torch.from_numpy(patch_words(exam_scenes("seen", 1)[0]))[None]
+    at, off = told(pupil, words), told(pupil, words) * 0
+    assert float(naming(pupil, at, words)[0]) < float(naming(pupil, off, words)[0]) - 1
+
+
 def test_the_contrastive_loss_is_clips_own(pupil):
-    batch = ClipLessons(0, "clip", 5, 1, CLIP_STAGE.styles, 0.0)[0]
+    batch = Lessons(0, "clip", "clip", 5, 1, CLIP_STAGE.styles, 0.0)[0]
     with torch.no_grad():
         ours = clip_losses(pupil, batch)["contrastive"]
-        theirs = pupil.clip(batch["input_ids"], batch["pixel_values"], return_loss=True).loss
+        theirs = pupil.clip(batch["written"]["input_ids"], batch["pictured"]["pixel_values"], return_loss=True).loss
     assert float(ours) == pytest.approx(float(theirs), rel=1e-4)
+
+
+def test_the_next_word_loss_is_a_weighted_mean_over_what_is_learnt(pupil):
+    batch = Lessons(0, "read", "read", 2, 1, READ_STAGE.styles, 0.0)[0]["written"]
+    with torch.no_grad():
+        logits = pupil.llava(input_ids=batch["input_ids"]).logits
+        ours = next_word_loss(pupil.llava, batch)
+    total = weights = 0.0
+    for row in range(2):
+        for at in range(1, batch["labels"].shape[1]):
+            if batch["labels"][row, at] != IGNORED:
+                weight = float(batch["weights"][row, at])
+                total += weight * float(F.cross_entropy(logits[row, at - 1], batch["labels"][row, at]))
+                weights += weight
+    assert float(ours) == pytest.approx(total / weights, rel=1e-4)
+
+
+def test_half_of_the_heads_begin_by_looking_for_what_is_like_them():
+    torch.manual_seed(0)
+    llava = Pupil().llava
+    for layer in llava.model.language_model.layers:
+        query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+        assert torch.equal(query[:128], key[:128]) and not torch.allclose(query[128:], key[128:])
+        assert torch.equal(layer.self_attn.o_proj.weight[:, :128], layer.self_attn.v_proj.weight[:128].T)
+    table = F.normalize(llava.get_input_embeddings().weight, dim=-1)
+    assert table[ids()["ducks"]] @ table[ids()["duck"]] > 0.8 > 0.3 > abs(table[ids()["ducks"]] @ table[ids()["dog"]])
+
+
+def test_rows_and_columns_begin_in_their_order():
+    torch.manual_seed(0)
+    rows, columns = Pupil().places.weight.detach().split(GRID)
+    for part in (rows, columns):
+        along = part @ (part[-1] - part[0])
+        assert torch.equal(along.argsort(), torch.arange(GRID))
+    assert abs(F.cosine_similarity(rows[-1] - rows[0], columns[-1] - columns[0], dim=0)) < 0.3
 
 
 def test_the_rate_warms_up_and_falls_to_a_hundredth():
@@ -80,7 +150,7 @@ def test_the_rate_warms_up_and_falls_to_a_hundredth():
     assert rates[0] < rates[CLIP_STAGE.warmup] and rates[-1] == pytest.approx(CLIP_STAGE.learning_rate / 100)
 
 
-@pytest.mark.parametrize("stage", [BENT_STAGE, BIND_STAGE])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_goes_on_and_ends_where_an_unbroken_one_ends(stage, tmp_path, monkeypatch):
     quiet = {"say": lambda text: None}
     whole = train_stage(tiny(stage), tmp_path / "whole", **quiet)
@@ -117,12 +187,12 @@ def test_a_stage_starts_from_the_one_before_it_and_a_check_joins_the_curve(tmp_p
 
 
 def test_the_exported_models_load_with_plain_transformers_and_give_the_pupils_states(pupil, tmp_path):
-    for stage in (CLIP_STAGE, BENT_STAGE, LLAVA_STAGE, BIND_STAGE):
+    for stage in STAGES:
         optimizer = torch.optim.AdamW(pupil.parameters())
         curve = [{"step": 1, "seconds": 2.0, "seen/noun": 0.5, "unseen/noun": 0.25}]
         pretrain.save_state(tmp_path / f"{stage.name}.safetensors", pupil, optimizer, 1, curve)
     clip_folder, llava_folder = export(tmp_path, tmp_path / "out", remark="Made in a test.")
-    picture = render(exam_scenes("seen", 1)[0], 96)
+    picture = render(exam_scenes("seen", 1)[0], IMAGE_SIZE)
     llava = LlavaForConditionalGeneration.from_pretrained(llava_folder).eval()
     inputs = AutoProcessor.from_pretrained(llava_folder)(images=picture, text="<bos><user><image>", return_tensors="pt")
     with torch.no_grad():
@@ -159,8 +229,8 @@ def test_the_quick_examination_agrees_with_greedy_decoding(pupil):
             prompt = torch.tensor([[*PICTURE_IDS, *encode(question.text), ASSISTANT]])
             wanted = [*encode(question.answer), EOS]
             said = pupil.llava.generate(
-                input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=pixels([render(scene, 96)]),
-                max_new_tokens=len(wanted), do_sample=False,
+                input_ids=prompt, attention_mask=torch.ones_like(prompt),
+                pixel_values=pixels([render(scene, IMAGE_SIZE)]), max_new_tokens=len(wanted), do_sample=False,
             )[0, prompt.shape[1] :].tolist()  # fmt: skip
             right.append(said == wanted)
     assert figures["seen/all questions"] == pytest.approx(sum(right) / len(right))

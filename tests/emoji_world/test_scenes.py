@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from vladva_kit.emoji_world.drawings import own_tints
-from vladva_kit.emoji_world.nouns import NOUNS, SEEN_STYLES, SIZES, UNSEEN_STYLE
+from vladva_kit.emoji_world.drawings import drawn_in, own_tints
+from vladva_kit.emoji_world.nouns import NOUNS, SEEN_STYLES, SIZES, STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import LAYOUTS, Scene, Thing, fits, sample_scene, swapped
 
 PAIR = Scene((Thing("dog", tint="blue", size="big"), Thing("cat", tint="red")), "row", "grass")
@@ -35,6 +35,12 @@ def test_a_number_of_things_that_no_scene_holds_is_refused(n_things):
 def test_the_unseen_style_is_never_drawn_unless_asked_for():
     assert {scene.style for scene in many()} == set(SEEN_STYLES)
     assert {scene.style for scene in many(20, styles=(UNSEEN_STYLE,))} == {UNSEEN_STYLE}
+
+
+def test_a_scene_holds_only_what_its_artist_drew():
+    style = STYLES.index("streamline-emojis")
+    nouns = {thing.noun for scene in many(200, styles=(style,)) for thing in scene.things}
+    assert nouns <= set(drawn_in(style)) and len(nouns) > 40
 
 
 def test_no_sampled_scene_can_be_confused_or_overflows():

@@ -6,9 +6,9 @@ from colorsys import rgb_to_hsv
 import numpy as np
 import pytest
 
-from vladva_kit.emoji_world.drawings import drawing
-from vladva_kit.emoji_world.nouns import TINTS
-from vladva_kit.emoji_world.wobble import wobbled
+from vladva_kit.emoji_world.drawings import drawing, drawn_in
+from vladva_kit.emoji_world.nouns import STYLES, TINTS
+from vladva_kit.emoji_world.wobble import between_artists, wobbled
 
 
 def test_a_bent_drawing_keeps_its_size_and_most_of_its_area():
@@ -34,3 +34,22 @@ def test_a_tinted_drawing_stays_within_a_few_degrees_of_its_tints_hue(tint):
         mean = pixels[pixels[..., 3] > 200, :3].mean(0) / 255
         apart = abs((rgb_to_hsv(*mean)[0] * 360 - wanted + 180) % 360 - 180)
         assert apart < 20  # the hue is turned by up to 15 degrees
+
+
+def test_a_drawing_between_two_artists_is_neither_nor_and_keeps_its_tint():
+    pure = {np.asarray(drawing("cow", style, "green")).tobytes() for style in range(len(STYLES))}
+    drawn = [between_artists("cow", 0, "green", random.Random(seed)) for seed in range(40)]
+    mixed = [sprite for sprite in drawn if np.asarray(sprite).tobytes() not in pure]
+    assert 5 < len(mixed) < 25  # three in ten; some meet the same artist again
+    wanted = rgb_to_hsv(*(part / 255 for part in TINTS["green"]))[0] * 360
+    for sprite in mixed:
+        pixels = np.asarray(sprite, float)
+        mean = pixels[pixels[..., 3] > 200, :3].mean(0) / 255
+        assert abs(rgb_to_hsv(*mean)[0] * 360 - wanted) < 20
+
+
+def test_what_an_artist_did_not_draw_is_never_half_drawn():
+    assert "lion" not in drawn_in(STYLES.index("fxemoji"))
+    for seed in range(60):
+        alpha = np.asarray(between_artists("lion", 0, None, random.Random(seed)))[..., 3]
+        assert alpha.max() == 255

@@ -10,6 +10,7 @@ from vladva_kit.emoji_world.words import (
     EOS,
     IMAGE,
     IMAGE_PROMPT,
+    IMAGE_SIZE,
     IMAGE_TOKENS,
     LONG_PROMPT,
     PAD,
@@ -85,5 +86,5 @@ def test_the_chat_template_writes_both_roles_and_their_ends(tokenizer):
 
 def test_the_processor_puts_a_token_for_each_patch_and_one_for_the_class(pictures):
     inputs = build_processor()(images=[pictures[0]], text=["<bos><user><image>what is it?<assistant>"])
-    assert inputs["input_ids"][0].count(IMAGE) == IMAGE_TOKENS == 6 * 6 + 1
-    assert tuple(inputs["pixel_values"][0].shape) == (3, 96, 96)
+    assert inputs["input_ids"][0].count(IMAGE) == IMAGE_TOKENS == 8 * 8 + 1
+    assert tuple(inputs["pixel_values"][0].shape) == (3, IMAGE_SIZE, IMAGE_SIZE)

@@ -32,12 +32,18 @@ def drawing(noun: str, style: int, tint: str | None = None) -> Image.Image:
         drawing("dog", style=0)               # as Noto draws it
         drawing("dog", style=4, tint="blue")  # a blue dog, as Twemoji draws it
 
-    Raises KeyError for an unknown noun or tint.
+    Raises KeyError for an unknown noun or tint. A noun that the artist did not draw (`drawn_in`) gives an empty sprite.
     """
     cell = _sheet().width // len(STYLES)
     left, top = cell * style, cell * _ROW[noun]
     sprite = _sheet().crop((left, top, left + cell, top + cell))
     return sprite if tint is None else _tinted(sprite, TINTS[tint])
+
+
+@cache
+def drawn_in(style: int) -> tuple[str, ...]:
+    """The nouns that a style has a drawing of, in order: all 80 in those that samples are drawn in."""
+    return tuple(noun.word for noun in NOUNS if drawing(noun.word, style).getbbox())
 
 
 def _tinted(sprite: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
@@ -60,6 +66,8 @@ def own_tints(noun: str) -> frozenset[str]:
     """
     alike = set()
     for style in range(len(STYLES)):
+        if noun not in drawn_in(style):
+            continue
         hue, saturation, inside = _hues(drawing(noun, style))
         for tint, colour in TINTS.items():
             apart = np.abs((hue - 360 * rgb_to_hsv(*(part / 255 for part in colour))[0] + 180) % 360 - 180)

@@ -18,7 +18,7 @@ from vladva_kit.emoji_world.lessons import (
     pixels,
 )
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.pretrain import Pupil, naming
+from vladva_kit.emoji_world.pretrain import Pupil, naming, on_device, told_features
 from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
@@ -42,19 +42,20 @@ def exam_scenes(name: str, n: int, seed: int = 12345) -> list[Scene]:
 def examine_clip(pupil: Pupil, n: int = 500) -> dict[str, float]:
     """R@1 both ways in a gallery of n, and the share of patches that name their noun; seen and unseen style."""
     pupil.eval()
-    figures = {}
+    device, figures = pupil.places.weight.device, {}
     for name in STYLES:
         scenes = exam_scenes(name, n)
         rng = random.Random(name)
         seen = pupil.clip.vision_model(
-            pixel_values=pixels([render(scene, IMAGE_SIZE) for scene in scenes]), output_hidden_states=True
+            pixel_values=pixels([render(scene, IMAGE_SIZE) for scene in scenes]).to(device), output_hidden_states=True
         )
-        captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
+        captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes]).to(device)
         images = F.normalize(pupil.clip.visual_projection(seen.pooler_output), dim=-1)
         texts = F.normalize(pupil.clip.get_text_features(captions).pooler_output, dim=-1)
-        scores, own = images @ texts.T, torch.arange(n)
+        scores, own = images @ texts.T, torch.arange(n, device=device)
         projected = pupil.llava.model.multi_modal_projector(seen.hidden_states[-1][:, 1:])
-        _, right = naming(pupil, projected, torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])))
+        words = torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))
+        _, right = naming(pupil, projected, words.to(device))
         figures[f"{name}/patch noun"] = float(right[0])
         figures[f"{name}/image→text R@1"] = float((scores.argmax(1) == own).float().mean())
         figures[f"{name}/text→image R@1"] = float((scores.argmax(0) == own).float().mean())
@@ -62,25 +63,25 @@ def examine_clip(pupil: Pupil, n: int = 500) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def examine_llava(pupil: Pupil, n: int = 300, batch_size: int = 50) -> dict[str, float]:
+def examine_llava(pupil: Pupil, n: int = 300, batch_size: int = 50, told: bool = False) -> dict[str, float]:
     """The share of questions answered exactly by greedy decoding, by kind, and of second turns.
 
     An answer is what greedy decoding would give just when each of its tokens is the likeliest after those before it,
-    so one forward pass over all questions of a picture is enough.
+    so one forward pass over all questions of a picture is enough. told: patches are told, not seen ("read" stage).
     """
     pupil.eval()
     figures = {}
-    for name in STYLES:
+    for name in ("seen",) if told else STYLES:
         right = defaultdict(list)
         scenes = exam_scenes(name, n)
         for start in range(0, n, batch_size):
-            _examine_batch(pupil, scenes[start : start + batch_size], right)
+            _examine_batch(pupil, scenes[start : start + batch_size], right, told)
         figures |= {f"{name}/{kind}": float(np.mean(right[kind])) for kind in (*KINDS, "second turn")}
         figures[f"{name}/all questions"] = float(np.mean([x for kind in KINDS for x in right[kind]]))
     return figures
 
 
-def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool]]) -> None:
+def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool]], told: bool) -> None:
     asked, rows = [], []
     for scene in scenes:
         rng = random.Random(scene.seed)
@@ -90,10 +91,16 @@ def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool
         conversations = [[answered(question.text, question.answer)] for _, question in single]
         rows.append(packed([*conversations, [answered(turn.text, turn.answer) for turn in chat]]))
     batch = collate_packed(rows)
-    labels = batch.pop("labels")
+    del batch["weights"]
     batch["attention_mask"] = batch["attention_mask"].float()
-    pictures = pixels([render(scene, IMAGE_SIZE) for scene in scenes])
-    states = pupil.llava.model(**batch, pixel_values=pictures, use_cache=False).last_hidden_state
+    if not told:
+        batch["pixel_values"] = pixels([render(scene, IMAGE_SIZE) for scene in scenes])
+    batch = on_device(batch, pupil.places.weight.device)
+    labels = batch.pop("labels")
+    if told:
+        words = torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])).to(labels.device)
+        batch["mm_encoder_outputs"] = {"image": told_features(pupil, words)}
+    states = pupil.llava.model(**batch, use_cache=False).last_hidden_state
     guessed = pupil.llava.lm_head(states)[:, :-1].argmax(-1)
     wrong = (guessed != labels[:, 1:]) & (labels[:, 1:] != IGNORED)
     for row, kinds in enumerate(asked):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.emoji_world.pretrain import BENT_STAGE, BIND_STAGE, CLIP_STAGE, LLAVA_STAGE, Pupil, Stage, load_state
+from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, READ_STAGE, Pupil, Stage, load_state
 from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
 from vladva_kit.files import whole_folder
 
@@ -17,8 +17,8 @@ library_name: transformers
 {what}
 
 **Data.** Scenes of the emoji world, drawn on the fly by `vladva_kit.emoji_world` from emoji by Google (Noto Emoji,
-and its first edition), Microsoft (Fluent Emoji, flat and high contrast) and Emoji One (in colour and monotone).
-Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
+and its first edition), Microsoft (Fluent Emoji, flat and high contrast), Emoji One (in colour and monotone), Mozilla
+(FxEmoji) and Streamline. Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
 
 **Command.** `vladva pretrain --seed {seed}`: {stages}; AdamW, cosine, bfloat16 products; {seconds:.0f} s on {machine}.
 {remark}
@@ -33,13 +33,14 @@ Twitter's Twemoji is kept out, as the test of whether anything was understood. {
 _CLIP = (
     "A `CLIPModel` of 3.4 million weights: the peer in this kit, and the vision tower that emoji-llava starts from.",
     "Short captions; beside the contrastive loss, each patch learns to name what it shows (noun, tint, size, count, "
-    "ground) through emoji-llava's projector.",
-    "80 nouns, 7 tints, 2 sizes, 6 grounds, 96×96 pixels. Like larger CLIPs it reads a caption much as a bag of words.",
+    "ground) through emoji-llava's projector, in the words that emoji-llava's LLM reads (its stage comes first).",
+    "80 nouns, 7 tints, 2 sizes, 6 grounds, 128×128 pixels. Like larger CLIPs it reads a caption much as a bag "
+    "of words.",
 )
 _LLAVA = (
     "A `LlavaForConditionalGeneration` of 5.1 million weights that captions, answers questions and chats in two turns.",
-    "Short and long captions, nine kinds of questions, two-turn chats, and texts without a picture. The vision tower "
-    "starts from emoji-clip and goes on learning, with the naming loss.",
+    "Short and long captions, nine kinds of questions, two-turn chats, and texts without a picture. The LLM learns "
+    "them first from patches that are told to it in words; the vision tower is emoji-clip's; then both learn together.",
     "about 250 words, one picture a chat, two turns; any other word is read as unknown.",
 )
 
@@ -53,8 +54,8 @@ def export(states: Path, into: Path, seed: int = 0, remark: str = "") -> list[Pa
     """
     written = []
     for stages, save, name, texts in (
-        ((CLIP_STAGE, BENT_STAGE), save_clip, "emoji-clip", _CLIP),
-        ((LLAVA_STAGE, BIND_STAGE), save_llava, "emoji-llava", _LLAVA),
+        ((READ_STAGE, CLIP_STAGE), save_clip, "emoji-clip", _CLIP),
+        ((READ_STAGE, CLIP_STAGE, LLAVA_STAGE), save_llava, "emoji-llava", _LLAVA),
     ):
         paths = [states / f"{stage.name}.safetensors" for stage in stages]
         if all(path.exists() for path in paths):

@@ -1,5 +1,6 @@
 """The pictures and sentences that emoji-clip and emoji-llava learn from: batch `step` of a seed is always the same."""
 
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from vladva_kit.emoji_world.captions import long_caption, pair_caption, short_caption
 from vladva_kit.emoji_world.nouns import COUNTS
-from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat, sample_reading
+from vladva_kit.emoji_world.questions import questions, sample_chat, sample_reading
 from vladva_kit.emoji_world.render import place, render
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 from vladva_kit.emoji_world.words import (
@@ -35,12 +36,13 @@ from vladva_kit.emoji_world.words import (
 GRID = IMAGE_SIZE // PATCH_SIZE
 PATCH_GROUPS = ("noun", "tint", "size", "count", "ground")  # what a patch learns to name
 IGNORED = -100
+TEXTS = 3  # texts without a picture, for each picture: they are short
 
 Turn = tuple[list[int], list[int]]  # what is asked and what is learnt
 
 
 def pixels(pictures: list[Image.Image]) -> torch.Tensor:
-    """(n, 3, 96, 96) float32, as the shipped image processor gives them."""
+    """(n, 3, 128, 128) float32, as the shipped image processor gives them."""
     stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
     return (stacked.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
@@ -53,14 +55,14 @@ def training_picture(scene: Scene, rng: random.Random, wobble: float) -> Image.I
     return render(scene, 2 * IMAGE_SIZE, hand).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
 
 
-def padded(sequences: list[list[int]], fill: int = PAD) -> torch.Tensor:
-    """(n, longest) int64, right-padded."""
+def padded(sequences: list[list], fill: float = PAD) -> torch.Tensor:
+    """(n, longest), right-padded; int64, or float32 where numbers are fractions."""
     longest = max(map(len, sequences))
     return torch.tensor([sequence + [fill] * (longest - len(sequence)) for sequence in sequences])
 
 
 def patch_words(scene: Scene) -> np.ndarray:
-    """(36, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORED where it shows no such thing.
+    """(64, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORED where it shows no such thing.
 
     A patch belongs to the frontmost drawing that covers over a third of it; the bare ground names only itself.
     """
@@ -81,30 +83,6 @@ def patch_words(scene: Scene) -> np.ndarray:
     return words.reshape(GRID * GRID, len(PATCH_GROUPS))
 
 
-@dataclass(frozen=True)
-class ClipLessons(torch.utils.data.Dataset):
-    """Batches of (pixels, caption ids, patch words); item `step` is drawn from seed, stage and step alone."""
-
-    seed: int
-    name: str  # of the stage
-    batch_size: int
-    steps: int
-    styles: tuple[int, ...]
-    wobble: float
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = random.Random(f"{self.seed} {self.name} {step}")
-        scenes = [sample_scene(rng, styles=self.styles) for _ in range(self.batch_size)]
-        return {
-            "pixel_values": pixels([training_picture(scene, rng, self.wobble) for scene in scenes]),
-            "input_ids": padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes]),
-            "patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes])),
-        }
-
-
 def answered(question: str, answer: str) -> Turn:
     """A turn: the question up to where the answer begins, and the answer with its end.
 
@@ -113,21 +91,28 @@ def answered(question: str, answer: str) -> Turn:
     return [*encode(question), ASSISTANT], [*encode(answer), EOS]
 
 
+# How many questions of each kind a picture gets on average: those that take finding two things, or none, take longest.
+KIND_SHARES = {
+    "what": 1.0, "tint": 1.3, "size": 0.8, "count": 0.6, "ground": 0.3, "exists": 1.0, "lies": 1.0, "where": 2.0,
+    "whether": 2.0, "ends": 1.0, "side": 1.0,
+}  # fmt: skip
+
+
 def picture_turns(scene: Scene, rng: random.Random) -> list[list[Turn]]:
     """The conversations about one picture; each is a list of turns and sees only the picture and itself.
 
-    A short caption, a question of each kind and a two-turn chat; a long caption for every other picture, since it has
-    as many words as all the others together, and one word for every fourth.
+    Two short captions, questions of each kind by KIND_SHARES and a two-turn chat; a long caption for every other
+    picture, since it has as many words as all the others together, and one word for every fourth.
     """
-    conversations = [[answered(SHORT_PROMPT, short_caption(scene, rng))]]
+    conversations = [[answered(SHORT_PROMPT, short_caption(scene, rng))] for _ in range(2)]
     if rng.random() < 0.5:
         conversations.append([answered(LONG_PROMPT, long_caption(scene, rng))])
     if rng.random() < 0.25:
         conversations.append([answered(IMAGE_PROMPT, rng.choice(scene.things).noun)])
-    for kind in KINDS:
+    for kind, share in KIND_SHARES.items():
         asked = questions(scene, kind)
-        if asked:
-            question = rng.choice(asked)
+        number = int(share) + (rng.random() < share % 1)
+        for question in rng.sample(asked, min(number, len(asked))):
             conversations.append([answered(question.text, question.answer)])
     conversations.append([answered(question.text, question.answer) for question in sample_chat(scene, rng)])
     return conversations
@@ -158,10 +143,22 @@ def joined(turns: list[Turn]) -> Turn:
     return ids, labels
 
 
+def word_weights(labels: list[int]) -> list[float]:
+    """How much each word to be learnt counts: 1/√n in an answer of n tokens, 0 elsewhere.
+
+    By words alone, two captions would outweigh a "yes" fifty to one, and it is the "yes" that takes seeing.
+    """
+    weights: list[float] = []
+    for learnt, run in itertools.groupby(labels, lambda label: label != IGNORED):
+        length = len(list(run))
+        weights += [length**-0.5 if learnt else 0.0] * length
+    return weights
+
+
 PICTURE_IDS = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
 
 
-def packed(conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
+def packed(conversations: list[list[Turn]]) -> dict[str, list]:
     """One picture's conversations in one sequence; `segments` says who may see whom (0: the picture, −1: padding)."""
     ids, labels, segments = list(PICTURE_IDS), [IGNORED] * len(PICTURE_IDS), [0] * len(PICTURE_IDS)
     positions = list(range(len(PICTURE_IDS)))
@@ -169,12 +166,13 @@ def packed(conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         more, learnt = joined(turns)
         ids, labels, segments = ids + more, labels + learnt, segments + [number] * len(more)
         positions += range(len(PICTURE_IDS), len(PICTURE_IDS) + len(more))
-    return {"input_ids": ids, "labels": labels, "segments": segments, "position_ids": positions}
+    row = {"input_ids": ids, "labels": labels, "segments": segments, "position_ids": positions}
+    return row | {"weights": word_weights(labels)}
 
 
-def collate_packed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+def collate_packed(rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
     """Pads packed rows and writes the mask: each token sees the picture and its own conversation's past."""
-    fills = {"input_ids": PAD, "labels": IGNORED, "segments": -1, "position_ids": 0}
+    fills = {"input_ids": PAD, "labels": IGNORED, "segments": -1, "position_ids": 0, "weights": 0.0}
     batch = {key: padded([row[key] for row in rows], fill) for key, fill in fills.items()}
     segments = batch.pop("segments")
     length = segments.shape[1]
@@ -186,11 +184,15 @@ def collate_packed(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 @dataclass(frozen=True)
-class LlavaLessons(torch.utils.data.Dataset):
-    """Batches of packed pictures and of texts without one; item `step` is drawn from seed, stage and step alone."""
+class Lessons(torch.utils.data.Dataset):
+    """Batches of one stage; item `step` is drawn from seed, stage and step alone.
+
+    Lessons(seed=0, name="clip", learns="clip", batch_size=64, steps=6000, styles=(0, 1), wobble=0.5)[17]
+    """
 
     seed: int
     name: str  # of the stage
+    learns: str  # "read", "clip" or "llava"
     batch_size: int
     steps: int
     styles: tuple[int, ...]
@@ -202,12 +204,17 @@ class LlavaLessons(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
         rng = random.Random(f"{self.seed} {self.name} {step}")
         scenes = [sample_scene(rng, styles=self.styles) for _ in range(self.batch_size)]
-        pictured = collate_packed([packed(picture_turns(scene, rng)) for scene in scenes])
-        pictured["pixel_values"] = pixels([training_picture(scene, rng, self.wobble) for scene in scenes])
-        pictured["patch_words"] = torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))
-        texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(self.batch_size)]
+        pictured = {"patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))}
+        if self.learns != "read":
+            pictured["pixel_values"] = pixels([training_picture(scene, rng, self.wobble) for scene in scenes])
+        if self.learns == "clip":
+            captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
+            return {"pictured": pictured, "written": {"input_ids": captions}}
+        pictured |= collate_packed([packed(picture_turns(scene, rng)) for scene in scenes])
+        texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(TEXTS * self.batch_size)]
         written = {
             "input_ids": padded([[BOS, USER, *ids] for ids, _ in texts]),
             "labels": padded([[IGNORED, IGNORED, *labels] for _, labels in texts], IGNORED),
+            "weights": padded([[0.0, 0.0, *word_weights(labels)] for _, labels in texts], 0.0),
         }
         return {"pictured": pictured, "written": written}

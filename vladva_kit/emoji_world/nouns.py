@@ -11,9 +11,11 @@ STYLES = (
     "twemoji",
     "fluent-emoji-high-contrast",
     "emojione-monotone",
+    "fxemoji",
+    "streamline-emojis",
 )
 UNSEEN_STYLE = 4  # never trained on: it tests whether anything was understood
-TRAINING_STYLES = (0, 1, 2, 3, 5, 6)  # the last two are in black and white: shape alone has to tell
+TRAINING_STYLES = (0, 1, 2, 3, 5, 6, 7, 8)  # 5 and 6 are in black and white: shape alone has to tell
 SEEN_STYLES = (0, 1, 2, 3)  # of the training's, those that samples are drawn in
 
 

@@ -1,10 +1,12 @@
 """Trains emoji-clip and emoji-llava from a seed, in stages that go on after a kill.
 
-Like LLaVA: a CLIP first, on (picture, short caption); its vision tower then becomes the LVLM's. Two additions make
-that possible in minutes on two cores, and are stated in the model cards:
+As LLaVA is put together from a language model and a CLIP, so is emoji-llava, in three stages:
 
-- patches learn to name what they show, through the projector and against the word embeddings that the LLM will use;
-- in the last stage a picture's conversations share one sequence, each seeing only the picture and itself.
+- "read": the LLM learns to talk about pictures from patches that are told to it: each is the sum of the embeddings of
+  the words that name it, its row and its column. It learns what a question asks before it has to see.
+- "clip": emoji-clip learns (picture, short caption). Its patches learn beside that to name what they show, through
+  emoji-llava's projector, in the words that the LLM reads.
+- "llava": both together, from pixels to answers.
 """
 
 import json
@@ -21,12 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vladva_kit.emoji_world.lessons import IGNORED, PATCH_GROUPS, ClipLessons, LlavaLessons
-from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SEEN_STYLES, SIZES, TINTS, TRAINING_STYLES
+from vladva_kit.emoji_world.lessons import GRID, IGNORED, PATCH_GROUPS, Lessons
+from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS, TRAINING_STYLES
 from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
 
 NAMING_WEIGHTS = (3.0, 1.0, 1.0, 1.0, 1.0)  # what a thing is comes last of all by itself
+TOLD_WEIGHTS = (4.0, 1.5, 1.5, 1.5, 1.5)  # of a told patch's words: what it shows is looked for most
 GROUP_WORDS = ([noun.word for noun in NOUNS], [*TINTS, "natural"], list(SIZES), list(COUNTS[1:]), list(GROUNDS))
 
 
@@ -35,7 +39,7 @@ class Stage:
     """How long and how fast one stage trains."""
 
     name: str
-    learns: str  # "clip" or "llava"
+    learns: str  # "read", "clip" or "llava"
     steps: int
     batch_size: int  # pictures a step
     styles: tuple[int, ...] = TRAINING_STYLES
@@ -50,18 +54,11 @@ class Stage:
     check_every: int = 500  # steps
 
 
-# Three runs, each from where the one before it ended. The second widens what the first knows too exactly: four artists'
-# drawings are few enough to be learnt by heart.
-CLIP_STAGE = Stage("clip", "clip", steps=6000, batch_size=64, styles=SEEN_STYLES, wobble=0.0)
-BENT_STAGE = Stage("bent", "clip", steps=3300, batch_size=64, learning_rate=6e-4)
-# At the full rate the new LLM's first gradients would undo half of what the tower knows.
-LLAVA_STAGE = Stage(
-    "llava", "llava", steps=2000, batch_size=32, slow=("vision_model", "multi_modal_projector"), slow_rate=0.15
-)
-# The projector, kept to naming, passes on what a patch shows better than where it is: now it is free to learn that.
-BIND_STAGE = Stage(
-    "bind", "llava", steps=950, batch_size=32, learning_rate=7e-4, slow=("vision_model",), slow_rate=0.15, naming=0.3
-)
+READ_STAGE = Stage("read", "read", steps=2000, batch_size=16, check_every=500)
+CLIP_STAGE = Stage("clip", "clip", steps=9000, batch_size=64, learning_rate=8e-4, check_every=1000)
+# At the full rate the LLM's first gradients would undo what the tower knows.
+LLAVA_STAGE = Stage("llava", "llava", steps=3000, batch_size=16, slow=("vision_model",), slow_rate=0.3, naming=0.3)
+STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
 
 
 class Pupil(nn.Module):
@@ -79,8 +76,9 @@ class Pupil(nn.Module):
             max_position_embeddings=64, **special,
         )  # fmt: skip
         llm = dict(
-            model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=8,
-            num_key_value_heads=8, max_position_embeddings=1024, tie_word_embeddings=True, **special,
+            model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **special,
         )  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))
         self.llava = LlavaForConditionalGeneration(
@@ -90,42 +88,95 @@ class Pupil(nn.Module):
                 vision_feature_layer=-1, vision_feature_select_strategy="full", tie_word_embeddings=True,
             )
         )  # fmt: skip
-        nn.init.normal_(self.llava.get_input_embeddings().weight, std=256**-0.5)
+        _begin_llm(self.llava)
         # In training on CPUs, in bfloat16: short sequences are 2–3 times as fast by explicit products as by SDPA, the
         # LLM's long packed ones are faster by SDPA.
         self.clip.set_attn_implementation("eager")
         self.llava.set_attn_implementation("sdpa")
         self.llava.model.vision_tower = self.clip.vision_model
+        self.places = nn.Embedding(2 * GRID, 256)  # rows, then columns: for told patches, not shipped
+        _begin_places(self.places)
+
+
+@torch.no_grad()
+def _begin_llm(llava: LlavaForConditionalGeneration) -> None:
+    """Where the LLM begins: with what a small one would otherwise spend most of its steps on.
+
+    Half of the heads look for what is like them and copy it (keys equal queries, outputs are values' transposes;
+    after "mimetic initialization", arXiv 2305.09828): to answer a question, its noun must find the patches that say
+    the same. Its own place it should pass over: in the turns of RoPE that tell near places apart, keys are the
+    queries' negatives. A plural begins beside its singular.
+    """
+    table, spread = llava.get_input_embeddings().weight, 256**-0.5
+    nn.init.normal_(table, std=spread)
+    plural = torch.randn(256) * spread / 2
+    for noun in NOUNS:
+        if noun.plural != noun.word:
+            table[ids()[noun.plural]] = table[ids()[noun.word]] + plural
+    for layer in llava.model.language_model.layers:
+        attention = layer.self_attn
+        size, alike = attention.head_dim, len(attention.q_proj.weight) // 2
+        nn.init.normal_(attention.q_proj.weight, std=1.25 * spread)
+        nn.init.normal_(attention.k_proj.weight, std=1.25 * spread)
+        near = torch.arange(alike) % (size // 2) < size // 8  # RoPE turns row i with row i + size / 2, the first most
+        attention.k_proj.weight[:alike] = attention.q_proj.weight[:alike] * torch.where(near, -1.0, 1.0)[:, None]
+        nn.init.normal_(attention.v_proj.weight[:alike], std=spread / 2)
+        attention.o_proj.weight[:, :alike] = attention.v_proj.weight[:alike].T
+
+
+@torch.no_grad()
+def _begin_places(places: nn.Embedding) -> None:
+    """Rows from top to bottom along one direction, columns from left to right along another, and each its own mark."""
+    along = torch.linspace(-1.2, 1.2, GRID)[:, None]
+    for part in places.weight.split(GRID):
+        part.copy_(along * F.normalize(torch.randn(256), dim=0) + torch.randn(GRID, 256) * 256**-0.5 / 4)
+
+
+def told(pupil: Pupil, patch_words: Tensor) -> Tensor:
+    """What a patch says when it is told, not seen: the sum of its words' embeddings, its row's and its column's.
+
+    patch_words: (batch, 64, 5), IGNORED where a group has no word. Returns (batch, 64, 256).
+    """
+    words = pupil.llava.get_input_embeddings()(patch_words.clamp(min=0))
+    loud = torch.tensor(TOLD_WEIGHTS, device=patch_words.device)[:, None]
+    places = torch.arange(GRID * GRID, device=patch_words.device)
+    placed = pupil.places(places // GRID) + pupil.places(GRID + places % GRID)
+    return (words * loud * (patch_words != IGNORED)[..., None]).sum(2) + placed
 
 
 def naming(pupil: Pupil, projected: Tensor, patch_words: Tensor) -> tuple[Tensor, Tensor]:
-    """The naming loss, summed over PATCH_GROUPS, and each group's share of patches named rightly.
+    """How far patches are from what they would say if told, and each PATCH_GROUPS' share of patches named rightly.
 
-    projected: (batch, 36, 256) patches after the projector; patch_words: (batch, 36, 5), IGNORED elsewhere.
+    The loss: cross-entropy over each group's words, summed by NAMING_WEIGHTS, and the squared distance from the told
+    patch as a share of that patch's square. The words stay where the LLM has them.
+    projected: (batch, 64, 256) patches after the projector; patch_words: (batch, 64, 5), IGNORED elsewhere.
     """
-    table, losses, right = pupil.llava.get_input_embeddings().weight, [], []
+    table, losses, right = pupil.llava.get_input_embeddings().weight.detach(), [], []
     for group, words in enumerate(GROUP_WORDS):
         chosen = patch_words[..., group] != IGNORED
-        choices = torch.tensor([ids()[word] for word in words])
+        choices = torch.tensor([ids()[word] for word in words], device=projected.device)
         targets = (patch_words[..., group][chosen][:, None] == choices).int().argmax(1)
         logits = (projected[chosen] @ table[choices].T).float()
         losses.append(F.cross_entropy(logits, targets))
         right.append((logits.argmax(1) == targets).float().mean())
-    weights = torch.tensor(NAMING_WEIGHTS)
-    return (weights * torch.stack(losses)).sum(), torch.stack(right).detach()
+    named = sum(weight * loss for weight, loss in zip(NAMING_WEIGHTS, losses, strict=True))
+    wanted = told(pupil, patch_words).detach().float()
+    apart = (projected.float() - wanted).square().sum(-1) / wanted.square().sum(-1)
+    return named + apart.mean(), torch.stack(right).detach()
 
 
-def clip_losses(pupil: Pupil, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def clip_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     """Symmetric contrastive loss on class tokens, and naming on patches."""
-    seen = pupil.clip.vision_model(pixel_values=batch["pixel_values"], output_hidden_states=True)
+    pictured = batch["pictured"]
+    seen = pupil.clip.vision_model(pixel_values=pictured["pixel_values"], output_hidden_states=True)
     images = pupil.clip.visual_projection(seen.pooler_output).float()
-    texts = pupil.clip.get_text_features(batch["input_ids"]).pooler_output.float()
+    texts = pupil.clip.get_text_features(batch["written"]["input_ids"]).pooler_output.float()
     scale = pupil.clip.logit_scale.exp().clamp(max=100)
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
-    targets = torch.arange(len(logits))
+    targets = torch.arange(len(logits), device=logits.device)
     contrastive = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
     projected = pupil.llava.model.multi_modal_projector(seen.hidden_states[-1][:, 1:])
-    named, right = naming(pupil, projected, batch["patch_words"])
+    named, right = naming(pupil, projected, pictured["patch_words"])
     return {"contrastive": contrastive, "naming": named, **_shares(right)}
 
 
@@ -134,11 +185,27 @@ def _shares(right: Tensor) -> dict[str, Tensor]:
 
 
 def next_word_loss(llava: LlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
-    """Mean cross-entropy over the words to be learnt; the head sees no other position."""
-    inputs = {key: value for key, value in batch.items() if key not in ("labels", "patch_words")}
+    """Weighted mean cross-entropy over the words to be learnt; the head sees no other position."""
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "weights", "patch_words")}
     states = llava.model(**inputs, use_cache=False).last_hidden_state
     learnt = batch["labels"][:, 1:] != IGNORED
-    return F.cross_entropy(llava.lm_head(states[:, :-1][learnt]).float(), batch["labels"][:, 1:][learnt])
+    logits, weights = llava.lm_head(states[:, :-1][learnt]).float(), batch["weights"][:, 1:][learnt]
+    return (weights * F.cross_entropy(logits, batch["labels"][:, 1:][learnt], reduction="none")).sum() / weights.sum()
+
+
+def told_features(pupil: Pupil, patch_words: Tensor) -> BaseModelOutputWithPooling:
+    """Told patches in the form of a tower's features; the class token says nothing."""
+    patches = told(pupil, patch_words)
+    spoken = torch.cat([torch.zeros_like(patches[:, :1]), patches], 1)
+    return BaseModelOutputWithPooling(pooler_output=list(spoken))
+
+
+def read_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Next words behind told patches and behind texts."""
+    features = told_features(pupil, batch["pictured"]["patch_words"])
+    pictured = {**batch["pictured"], "mm_encoder_outputs": {"image": features}}
+    pictured_loss, written = (next_word_loss(pupil.llava, part) for part in (pictured, batch["written"]))
+    return {"pictured": pictured_loss, "written": written, "naming": torch.zeros_like(written)}
 
 
 def llava_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -152,7 +219,11 @@ def llava_losses(pupil: Pupil, batch: dict[str, dict[str, Tensor]]) -> dict[str,
     return {"pictured": pictured_loss, "written": written, "naming": named, **_shares(right)}
 
 
-LOSSES = {"clip": (clip_losses, ("contrastive",)), "llava": (llava_losses, ("pictured", "written"))}
+LOSSES = {
+    "read": (read_losses, ("pictured", "written")),
+    "clip": (clip_losses, ("contrastive",)),
+    "llava": (llava_losses, ("pictured", "written")),
+}
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -165,9 +236,9 @@ def save_state(path: Path, pupil: Pupil, optimizer: torch.optim.Optimizer, step:
     """Weights, moments, step and curve in one safetensors file, written whole or not at all."""
     tensors = {}
     for name, parameter in pupil.named_parameters():
-        tensors[name] = parameter.detach()
+        tensors[name] = parameter.detach().cpu()
         for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}/{name}"] = value
+            tensors[f"{moment}/{name}"] = value.cpu()
     beside = path.with_suffix(".part")
     save_file({k: v.contiguous() for k, v in tensors.items()}, beside, {"step": str(step), "curve": json.dumps(curve)})
     os.replace(beside, path)
@@ -181,9 +252,15 @@ def load_state(path: Path, pupil: Pupil, optimizer: torch.optim.Optimizer | None
             parameter.copy_(saved.get_tensor(name))
             if optimizer is not None and f"exp_avg/{name}" in names:
                 optimizer.state[parameter] = {
-                    moment: saved.get_tensor(f"{moment}/{name}") for moment in ("step", "exp_avg", "exp_avg_sq")
+                    moment: saved.get_tensor(f"{moment}/{name}").to(parameter.device)
+                    for moment in ("step", "exp_avg", "exp_avg_sq")
                 }
         return int(saved.metadata()["step"]), json.loads(saved.metadata()["curve"])
+
+
+def on_device(batch: dict, device: torch.device) -> dict:
+    """The same nested dictionary of tensors on a device."""
+    return {k: on_device(v, device) if isinstance(v, dict) else v.to(device) for k, v in batch.items()}
 
 
 def train_stage(
@@ -196,25 +273,26 @@ def train_stage(
 ) -> Pupil:
     """Trains one stage, or goes on with it where `folder` holds its state; returns the trained pupil.
 
-        train_stage(CLIP_STAGE, Path("runs/pretrain"))
-        train_stage(BENT_STAGE, Path("runs/pretrain"), start_from=Path("runs/pretrain/clip.safetensors"))
+        train_stage(READ_STAGE, Path("runs/pretrain"))
+        train_stage(CLIP_STAGE, Path("runs/pretrain"), start_from=Path("runs/pretrain/read.safetensors"))
 
+    On a GPU where there is one (its products are in bfloat16: compute capability 8.0 or later), else on the CPU.
     `check` is run every `stage.check_every` steps and its figures join the curve, kept in the state's metadata.
     """
     torch.manual_seed(seed)
-    pupil, path = Pupil(), folder / f"{stage.name}.safetensors"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pupil, path = Pupil().to(device), folder / f"{stage.name}.safetensors"
     if start_from is not None:
         load_state(start_from, pupil)
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = _optimizer(stage, pupil)
     step, curve = load_state(path, pupil, optimizer) if path.exists() else (0, [])
-    kind = {"clip": ClipLessons, "llava": LlavaLessons}[stage.learns]
-    lessons = kind(seed, stage.name, stage.batch_size, stage.steps, stage.styles, stage.wobble)
+    lessons = Lessons(seed, stage.name, stage.learns, stage.batch_size, stage.steps, stage.styles, stage.wobble)
     left = torch.utils.data.Subset(lessons, range(step, stage.steps))
     batches = torch.utils.data.DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=4)
     begun, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
     for batch in batches:
-        figures = train_step(stage, pupil, optimizer, batch, step)
+        figures = train_step(stage, pupil, optimizer, on_device(batch, device), step)
         step += 1
         last = step == stage.steps
         if step % 50 == 0 or last:
@@ -248,7 +326,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = group["share"] * learning_rate(stage, step)
     losses, summed = LOSSES[stage.learns]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(pupil.places.weight.device.type, dtype=torch.bfloat16):
         figures = losses(pupil, batch)
         loss = sum(figures[name] for name in summed) + stage.naming * figures["naming"]
     loss.backward()

@@ -9,6 +9,8 @@ from vladva_kit.emoji_world.nouns import COUNTS, TINTS
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing
 
 KINDS = ("what", "tint", "size", "count", "ground", "exists", "lies", "where", "whether")
+# Asked in lessons only, to learn what left and above are before two things have to be compared; never examined.
+EASY_KINDS = ("ends", "side")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,30 @@ def _whether(scene: Scene) -> list[Question]:
     return asked
 
 
-_ASKERS = dict(zip(KINDS, (_what, _tint, _size, _count, _ground, _exists, _lies, _where, _whether), strict=True))
+_SIDES = {"row": ("left", "right"), "column": ("top", "bottom")}
+
+
+def _ends(scene: Scene) -> list[Question]:
+    if len(scene.things) == 1 or scene.layout not in _SIDES:
+        return []
+    outer = zip(_SIDES[scene.layout], (scene.things[0], scene.things[-1]), strict=True)
+    return [Question("ends", f"what {_are(thing)} on the {side}?", name(thing), thing) for side, thing in outer]
+
+
+def _side(scene: Scene) -> list[Question]:
+    return [
+        Question("side", f"where in the picture {_are(end.thing)} the {name(end.thing)}?", side, end.thing)
+        for end, side in zip(_ends(scene), _SIDES.get(scene.layout, ()), strict=False)
+    ]
+
+
+_ASKERS = dict(
+    zip(
+        (*KINDS, *EASY_KINDS),
+        (_what, _tint, _size, _count, _ground, _exists, _lies, _where, _whether, _ends, _side),
+        strict=True,
+    )
+)
 
 
 def sample_question(scene: Scene, rng: random.Random, kind: str | None = None) -> Question:
@@ -173,8 +198,10 @@ def sample_reading(scene: Scene, rng: random.Random) -> tuple[str, Question]:
         asked = [*_tint(scene), *_count(scene), *(_size(scene) if sized else [])]
         return phrase(thing, sized), rng.choice(asked)
     start = rng.randrange(len(scene.things) - 1)
-    pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground)
-    kinds = ["lies", "where", "tint", "count", "whether", "what"] + (["size"] if sized else [])
+    pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground, seed=rng.randrange(2**31))
+    kinds = ["lies", "where", "tint", "count", "whether", "what", "exists", "ends", "side"] + (
+        ["size"] if sized else []
+    )
     asked = [
         question for kind in kinds for question in rng.sample(questions(pair, kind), 1 if questions(pair, kind) else 0)
     ]

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import SIZES
 from vladva_kit.emoji_world.scenes import Scene, Thing
-from vladva_kit.emoji_world.wobble import wobbled
+from vladva_kit.emoji_world.wobble import between_artists, wobbled
 
 _GROUND_COLOURS = {
     "grass": (148, 206, 120),
@@ -97,9 +97,10 @@ def render(scene: Scene, size: int = 96, wobble: random.Random | None = None) ->
     for placement in place(scene):
         thing = scene.things[placement.thing]
         side = max(6, round(placement.side * size))
-        sprite = drawing(thing.noun, scene.style, thing.tint)
-        if wobble is not None:
-            sprite = wobbled(sprite, wobble)
+        if wobble is None:
+            sprite = drawing(thing.noun, scene.style, thing.tint)
+        else:
+            sprite = wobbled(between_artists(thing.noun, scene.style, thing.tint, wobble), wobble)
         sprite = sprite.resize(
             (side, max(6, round(side * placement.aspect))), Image.Resampling.BILINEAR, reducing_gap=2
         )

@@ -3,7 +3,7 @@
 import random
 from dataclasses import asdict, dataclass, replace
 
-from vladva_kit.emoji_world.drawings import own_tints
+from vladva_kit.emoji_world.drawings import drawn_in, own_tints
 from vladva_kit.emoji_world.nouns import GROUNDS, NOUNS, SEEN_STYLES, SIZES, TINTS
 
 # A layout is the one relation that holds between a scene's things, first to last, and its converse.
@@ -69,9 +69,11 @@ def fits(scene: Scene) -> bool:
     return sum(SIZES[thing.size] for thing in things) <= 0.985
 
 
-def sample_thing(rng: random.Random, tinted: float = 0.5, counted: float = 0.25) -> Thing:
-    """A thing by chance: tinted and more than one with the given probabilities."""
-    noun = rng.choice(WORDS)
+def sample_thing(
+    rng: random.Random, tinted: float = 0.5, counted: float = 0.25, words: tuple[str, ...] = WORDS
+) -> Thing:
+    """One of `words` by chance: tinted and more than one with the given probabilities."""
+    noun = rng.choice(words)
     foreign = [tint for tint in TINTS if tint not in own_tints(noun)]
     return Thing(
         noun=noun,
@@ -97,9 +99,10 @@ def sample_scene(
     tinted = rng.choice((0.0, 0.5, 1.0)) if tinted is None else tinted
     layout = rng.choices(tuple(LAYOUTS), (40, 40, 20 if n_things == 2 else 0))[0]
     counted = 0.0 if layout == "stack" else 0.25
+    style = rng.choice(styles)
     while True:
-        things = tuple(sample_thing(rng, tinted, counted) for _ in range(n_things))
-        scene = Scene(things, layout, rng.choice(GROUNDS), rng.choice(styles), rng.randrange(2**31))
+        things = tuple(sample_thing(rng, tinted, counted, drawn_in(style)) for _ in range(n_things))
+        scene = Scene(things, layout, rng.choice(GROUNDS), style, rng.randrange(2**31))
         if fits(scene):
             return scene
 

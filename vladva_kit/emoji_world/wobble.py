@@ -4,6 +4,18 @@ import random
 
 from PIL import Image, ImageFilter
 
+from vladva_kit.emoji_world.drawings import drawing, drawn_in
+from vladva_kit.emoji_world.nouns import TRAINING_STYLES
+
+
+def between_artists(noun: str, style: int, tint: str | None, rng: random.Random) -> Image.Image:
+    """A drawing of a noun, at times half-way to another artist's: so a few artists become many."""
+    sprite = drawing(noun, style, tint)
+    if rng.random() < 0.7:
+        return sprite
+    other = drawing(noun, rng.choice([one for one in TRAINING_STYLES if noun in drawn_in(one)]), tint)
+    return Image.blend(sprite.convert("RGBa"), other.convert("RGBa"), rng.uniform(0.2, 0.5)).convert("RGBA")
+
 
 def wobbled(sprite: Image.Image, rng: random.Random) -> Image.Image:
     """A drawing sheared, squeezed, turned, lightened or darkened, its hue a little off, sometimes blurred.

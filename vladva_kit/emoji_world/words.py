@@ -15,7 +15,7 @@ SHORT_PROMPT = "provide a short caption:"
 LONG_PROMPT = "describe the picture in detail:"
 REPHRASE_PROMPT = "say it in other words:"
 
-IMAGE_SIZE, PATCH_SIZE = 96, 16
+IMAGE_SIZE, PATCH_SIZE = 128, 16
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2 + 1  # the class token is kept: vision_feature_select_strategy="full"
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
@@ -98,7 +98,7 @@ def build_clip_tokenizer():
 
 
 def build_image_processor():
-    """Pictures to the tower's pixels: the shorter side to 96, the middle cut out, values about −2 to 2."""
+    """Pictures to the tower's pixels: the shorter side to 128, the middle cut out, values about −2 to 2."""
     from transformers import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(

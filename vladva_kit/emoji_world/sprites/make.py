@@ -1,7 +1,8 @@
-"""Remakes sprites.webp from seven openly licensed emoji sets of the npm registry.
+"""Remakes sprites.webp from nine openly licensed emoji sets of the npm registry.
 
     npm install @iconify-json/noto @iconify-json/noto-v1 @iconify-json/fluent-emoji-flat @iconify-json/emojione \
-        @iconify-json/twemoji @iconify-json/fluent-emoji-high-contrast @iconify-json/emojione-monotone
+        @iconify-json/twemoji @iconify-json/fluent-emoji-high-contrast @iconify-json/emojione-monotone \
+        @iconify-json/fxemoji @iconify-json/streamline-emojis
     pip install cairosvg
     python -m vladva_kit.emoji_world.sprites.make node_modules
 
@@ -18,6 +19,27 @@ from PIL import Image
 from vladva_kit.emoji_world.nouns import NOUNS, STYLES
 
 CELL = 64
+# Two sets go by names of their own. Where an artist drew no such thing, the cell stays empty.
+OTHER_ICONS = {
+    "fxemoji": """
+        dog=dog cat=cat mouse=mouse rabbit=bunny fox=foxsmiling panda=pandaface tiger=tiger cow=cowface pig=pig
+        monkey=monkeyface horse=horseface whale=spurtingwhale fish=tropicalfish tree=deciduoustree apple=redapple
+        eggplant=aubergine pizza=sliceofpizza cake=birthdaycake train=steamlocomotive house=housebuilding
+        castle=europeancastle snowman=snowmanwithoutsnow ball=soccerball clock=alarmclock book=openbook heart=redheart
+    """,
+    "streamline-emojis": """
+        fox=fox-face-1 bear=bear-face panda=panda-face lion=lion-face frog=frog-face penguin=penguin-1 cactus=cactus-1
+        sunflower=sunflower-1 watermelon=watermelon-1 strawberry=strawberry-1 burger=hamburger-1 pizza=pizza-1
+        donut=doughnut-1 cake=birthday-cake-1 heart=heart-suit
+    """,
+}
+NOT_DRAWN = {
+    "fxemoji": "lion duck owl butterfly crab shark carrot drum",
+    "streamline-emojis": """
+        duck owl butterfly spider crab shark tree banana pineapple eggplant carrot lollipop house star ball drum camera
+        key clock chicken castle tent rainbow
+    """,
+}
 HERE = Path(__file__).parent
 
 
@@ -49,11 +71,15 @@ def main(node_modules: Path) -> None:
     sheet = Image.new("RGBA", (CELL * len(STYLES), CELL * len(NOUNS)))
     for column, style in enumerate(STYLES):
         icons = json.loads((node_modules / "@iconify-json" / style / "icons.json").read_text())
+        names = dict(entry.split("=") for entry in OTHER_ICONS.get(style, "").split())
         for row, noun in enumerate(NOUNS):
+            if noun.word in NOT_DRAWN.get(style, "").split():
+                continue
+            name = names.get(noun.word, noun.icon)
             try:
-                svg = icon_svg(icons, noun.icon)
+                svg = icon_svg(icons, name)
             except KeyError:
-                raise SystemExit(f"{style} has no icon '{noun.icon}' for the noun '{noun.word}'") from None
+                raise SystemExit(f"{style} has no icon '{name}' for the noun '{noun.word}'") from None
             png = cairosvg.svg2png(svg.encode(), output_width=4 * CELL, output_height=4 * CELL)
             sheet.paste(trimmed_square(Image.open(io.BytesIO(png)).convert("RGBA")), (CELL * column, CELL * row))
     sheet.save(HERE / "sprites.webp", lossless=True, method=6)
