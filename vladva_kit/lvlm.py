@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vladva_kit.families import Family, family_of
+from vladva_kit.pixels import limit_pixels
+from vladva_kit.placement import place
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 SHIPPED = Path(__file__).parent / "emoji_world"
 KNOWN = ("emoji-llava",)
@@ -82,6 +84,7 @@ def load_lvlm(
     *,
     dtype: torch.dtype | None = None,
     device: str | None = None,
+    max_pixels: int | None = None,
     trust_remote_code: bool = False,
     **from_pretrained: Any,
 ) -> LVLM:
@@ -89,27 +92,52 @@ def load_lvlm(
 
         lvlm = load_lvlm("emoji-llava")                              # shipped, offline, 5 million weights
         lvlm = load_lvlm("llava-hf/llava-1.5-7b-hf", device="cuda")  # from the hub
+        lvlm = load_lvlm("Qwen/Qwen2-VL-2B-Instruct", max_pixels=512 * 512)
 
-    dtype: on a CUDA GPU bfloat16 from compute capability 8.0, else float16; elsewhere float32. Weights are read from
-    safetensors only. Further keywords go to `from_pretrained`.
+    dtype and device: as `place` chooses them. max_pixels: the most pixels of a picture that the tower reads; larger
+    ones are made smaller, and families that cut pictures into tiles cut fewer. Weights are read from safetensors only.
+    Further keywords go to `from_pretrained`.
     Raises UnknownModel for a name that leads nowhere.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     source = resolve(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if dtype is None:
-        on_gpu = torch.device(device).type == "cuda"
-        capable = on_gpu and torch.cuda.get_device_capability(device)[0] >= 8
-        dtype = torch.bfloat16 if capable else torch.float16 if on_gpu else torch.float32
+    placement = place(device, dtype)
     shared = {"trust_remote_code": trust_remote_code}
     model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=dtype, use_safetensors=True, **shared, **from_pretrained
+        source, dtype=placement.dtype, use_safetensors=True, **shared, **from_pretrained
     )
-    model = model.to(device).eval().requires_grad_(False)
-    processor = AutoProcessor.from_pretrained(source, **shared)
-    family = family_of(model.config.model_type)
+    model = model.to(placement.device).eval().requires_grad_(False)
+    family = family_of(model.config)
+    processor = load_processor(source, model.config, family, **shared)
+    if max_pixels is not None:
+        limit_pixels(processor, family, max_pixels)
+        family = replace(family, max_pixels=max_pixels)
     if not family.tested:
         warnings.warn(f"{name} is of the family '{family.model_type}': {family.note}", stacklevel=2)
     return LVLM(name, model, processor, family)
+
+
+def load_processor(source: str, config: PreTrainedConfig, family: Family, **shared: Any) -> ProcessorMixin:
+    """The family's processor; where torchvision is missing, which only videos need, the same one without its videos.
+
+        load_processor(folder, model.config, family_of(model.config))
+
+    Raises ImportError where a package is missing that pictures need too.
+    """
+    import transformers
+    from transformers import AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        processor = AutoProcessor.from_pretrained(source, **shared)
+    except ImportError:
+        own = PROCESSOR_MAPPING[type(config)]
+        if "video_processor" not in own.get_attributes():
+            raise
+        own = getattr(transformers, family.processor) if family.processor else own
+        without_videos = {"get_attributes": classmethod(lambda cls: ["image_processor", "tokenizer"])}
+        processor = type(own.__name__, (own,), without_videos).from_pretrained(source, **shared)
+    if processor.chat_template is None:
+        processor.chat_template = family.template
+    return processor

@@ -103,7 +103,7 @@ def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0
             paired, texts, model.temperature, batch.not_negative, extra, batch.not_extra
         )
     if images.labels is not None and next_token_weight:
-        figures["next_token"], _ = next_token(hidden, images.labels, model.lm_head)
+        figures["next_token"], _ = next_token(hidden, images.labels, embedder.logits)
     return {"loss": figures["contrastive"] + next_token_weight * figures["next_token"], **figures}
 
 
