@@ -21,6 +21,7 @@ IDEFICS = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<globa
 IDEFICS += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
 SPECIALS = {  # beside <pad>, <bos>, <eos>
     "llava": ["<image>"],
+    "llava_next": ["<image>"],  # of no record: the general path
     "llava_onevision": ["<image>", "<video>", "<|im_start|>", "<|im_end|>"],
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
@@ -51,6 +52,7 @@ IMAGE = {  # what the chat template writes for a picture
     "gemma3": "<start_of_image>",
     "internvl": "<IMG_CONTEXT>\n",
     "llava": "<image>\n",
+    "llava_next": "<image>\n",
     "llava_onevision": "<image>\n",
     "mllama": "<|image|>",
 }
@@ -58,6 +60,7 @@ _CHATML = "<|im_start|>{{ m['role'] }}\n@CONTENT@<|im_end|>\n", "<|im_start|>ass
 TURNS = {  # a turn, and what stands before the answer; as the published templates have them, in short
     **dict.fromkeys(("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"), _CHATML),
     "llava": ("{{ m['role'].upper() }}: @CONTENT@ ", "ASSISTANT:"),
+    "llava_next": ("{{ m['role'].upper() }}: @CONTENT@ ", "ASSISTANT:"),
     "idefics3": ("{{ m['role'].capitalize() }}:@CONTENT@<end_of_utterance>\n", "Assistant:"),
     "smolvlm": ("{{ m['role'].capitalize() }}:@CONTENT@<end_of_utterance>\n", "Assistant:"),
     "gemma3": ("<start_of_turn>{{ m['role'] }}\n@CONTENT@<end_of_turn>\n", "<start_of_turn>model\n"),
@@ -68,6 +71,10 @@ TURNS = {  # a turn, and what stands before the answer; as the published templat
 }
 PROCESSORS = {  # the processor's class, the image processor's, its settings, the processor's own
     "llava": ("Llava", "CLIP", {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}, {
+        "patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}),
+    "llava_next": ("LlavaNext", "LlavaNext", {
+        "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28},
+        "image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}, {
         "patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}),
     "llava_onevision": ("LlavaOnevision", "LlavaOnevision", {
         "size": {"height": 28, "width": 28}, "image_grid_pinpoints": [[28, 28], [28, 56], [56, 28], [56, 56]]}, {
@@ -129,7 +136,13 @@ def _template(family: str) -> str:
 
 def _tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE; for the Llama- and Gemma-like ones BPE with a sign for the space, which Llama's begins with."""
-    spaced = {"llava": "first", "paligemma": "never", "paligemma2": "never", "gemma3": "never"}.get(family)
+    spaced = {
+        "llava": "first",
+        "llava_next": "first",
+        "paligemma": "never",
+        "paligemma2": "never",
+        "gemma3": "never",
+    }.get(family)
     basic = ["<pad>", "<bos>", "<eos>"]
     tokenizer = Tokenizer(models.BPE(byte_fallback=spaced is not None))
     if spaced is None:
@@ -201,6 +214,7 @@ def _vision(family: str) -> dict:
     qwen = {"depth": 2, "num_heads": 2, "patch_size": 14, "out_hidden_size": HIDDEN, "intermediate_size": 64}
     return {
         "llava": clip,
+        "llava_next": clip,
         "llava_onevision": siglip,
         "qwen2_vl": {"depth": 2, "num_heads": 2, "patch_size": 14, "embed_dim": 32, "hidden_size": HIDDEN,
                      "mlp_ratio": 2},
@@ -225,6 +239,7 @@ def _llm(family: str) -> dict:
     gemma = {"head_dim": 16, "query_pre_attn_scalar": 16}
     return {
         "llava": {"model_type": "llama"},
+        "llava_next": {"model_type": "llama"},
         "llava_onevision": {"model_type": "qwen2"},
         "qwen2_vl": {"model_type": "qwen2_vl_text", "rope_parameters": rope},
         "qwen2_5_vl": {"model_type": "qwen2_5_vl_text", "rope_parameters": rope},
@@ -257,6 +272,9 @@ def _own(family: str, ids: dict[str, int]) -> dict:
         grid = PROCESSORS[family][2]["image_grid_pinpoints"]
         video = ids["<video>"]
         return {"image_token_index": ids["<image>"], "video_token_index": video, "image_grid_pinpoints": grid}
+    if family == "llava_next":
+        grid = PROCESSORS[family][2]["image_grid_pinpoints"]
+        return {"image_token_index": ids["<image>"], "image_grid_pinpoints": grid}
     if family == "gemma3":
         ends = {"boi_token_index": ids["<start_of_image>"], "eoi_token_index": ids["<end_of_image>"]}
         return {"mm_tokens_per_image": 4, "image_token_index": ids["<image_soft_token>"], **ends}

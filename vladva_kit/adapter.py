@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vladva_kit.files import whole_folder
+from vladva_kit.hub import ADAPTER_FILES, fetched, is_hub_id
 from vladva_kit.lvlm import LVLM, load_lvlm
 from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt, with_rows
 from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears, take_down_soft_prompt
@@ -191,9 +192,6 @@ def local_folder(name: str | os.PathLike) -> Path:
         return path
     if str(name) == "emoji-llava-vladva":
         return SHIPPED / str(name)
-    if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.json", "adapter_model.safetensors"]
-        return Path(snapshot_download(str(name), allow_patterns=patterns))
+    if is_hub_id(str(name)):
+        return fetched(str(name), ADAPTER_FILES)
     raise BadAdapter(f"'{name}' is neither a folder, nor the shipped emoji-llava-vladva, nor a hub id")

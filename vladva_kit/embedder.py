@@ -16,6 +16,7 @@ from vladva_kit.adapter import attach_adapter, hand_prompts, load_adapter, save_
 from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
 from vladva_kit.pixels import within
+from vladva_kit.placement import check_finite
 from vladva_kit.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
@@ -153,7 +154,9 @@ class Embedder:
 
     def _embed(self, sequences: Sequences) -> Tensor:
         sequences = sequences.to(self.device)
-        return summary_embeddings(self.hidden_states(sequences), sequences).cpu()
+        embeddings = summary_embeddings(self.hidden_states(sequences), sequences).cpu()
+        check_finite(embeddings, self.lvlm.model.dtype, "summary states")
+        return embeddings
 
     def similarity(self, images: Tensor, texts: Tensor) -> Tensor:
         """Cosines (n_images, n_texts) of unit vectors, in float32.

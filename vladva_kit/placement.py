@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 
 
+class NotFinite(ValueError):
+    """Numbers have run over: an embedding or a loss is infinite or NaN."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """A device and a dtype, and the reason for them in one sentence."""
@@ -46,3 +50,17 @@ def _dtype_for(device: torch.device) -> tuple[torch.dtype, str]:
             return torch.bfloat16, f"compute capability {major}.{minor} has it in hardware"
         return torch.float16, f"compute capability {major}.{minor} has no bfloat16 in hardware (from 8.0)"
     return torch.float32, "half precision is no gain here" if device.type == "cpu" else "the safe choice"
+
+
+def check_finite(values: torch.Tensor, dtype: torch.dtype, what: str = "states") -> None:
+    """Stops at what is no number any more: `check_finite(embeddings, model.dtype)`.
+
+    Raises NotFinite with the dtype and the way out.
+    """
+    if not bool(values.isfinite().all()):
+        name = str(dtype).removeprefix("torch.")
+        limit = ", whose numbers end at 65,504" if dtype == torch.float16 else ""
+        raise NotFinite(
+            f"the {what} are not finite in {name}{limit}: load the model with dtype=torch.float32, or with "
+            "torch.bfloat16 on a GPU of compute capability 8.0 or more"
+        )

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vladva_kit.data import Pair, check_lengths, load_pairs
 from vladva_kit.embedder import Embedder, summary_embeddings
 from vladva_kit.losses import contrastive, next_token, same_caption, same_text
+from vladva_kit.placement import check_finite
 from vladva_kit.progress import Progress
 from vladva_kit.prompts import Sequences, caption_ids, image_sequences, text_sequences
 
@@ -131,6 +132,7 @@ class VladvaTrainer(Trainer):
         """The step's loss; its parts are kept in `figures` for the progress bar and the log."""
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             figures = step_losses(self.embedder, inputs["batch"], self.next_token_weight)
+        check_finite(figures["loss"].detach(), self.embedder.lvlm.model.dtype, "losses")  # before they reach a weight
         self.figures = {name: float(value.detach()) for name, value in figures.items()}
         scale = float(self.embedder.lvlm.model.temperature(torch.ones(1, device=self.embedder.device)).detach())
         self.figures["temperature"] = 1 / scale
