@@ -162,6 +162,18 @@ def check(
 
 
 @app.command()
+def memory(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Folders or hub ids; the published ones by default.")
+    ] = None,
+) -> None:
+    """What fits where: weights, and the largest batches for encoding and training on three sizes of card; estimated."""
+    from vladva_kit.memory import what_fits_where
+
+    typer.echo(what_fits_where(models))
+
+
+@app.command()
 def world(
     out: Out = Path("data_samples"),
     names: Annotated[list[str] | None, typer.Argument(help="Which samples; all that are drawn by default.")] = None,

@@ -53,43 +53,40 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _sentence(name: str, errors: list[BaseException]) -> str | None:
-    import httpx
     from huggingface_hub import constants
-    from huggingface_hub import errors as hub
 
-    def among(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(error, kinds) for error in errors)
-
+    # by their names: the hub's client has changed its library for HTTP more than once
+    kinds = {kind.__name__ for error in errors for kind in type(error).__mro__}
+    cache = constants.HF_HUB_CACHE
     if any(getattr(error, "errno", None) == errno.ENOSPC for error in errors):
         return (
-            f"no space is left for '{name}' in {constants.HF_HUB_CACHE}: free some, or set HF_HOME to a folder on "
-            "another disk; the next call goes on from what is there"
+            f"no space is left for '{name}' in {cache}: free some, or set HF_HOME to a folder on another disk; "
+            "the next call goes on from what is there"
         )
-    if among(hub.GatedRepoError):
+    if "GatedRepoError" in kinds:
         return (
             f"'{name}' is gated: accept its terms at https://huggingface.co/{name}, then log in with `hf auth login` "
             "and call again"
         )
-    if among(hub.RevisionNotFoundError):
+    if "RevisionNotFoundError" in kinds:
         return f"'{name}' has no such revision: give one that https://huggingface.co/{name}/tree/main lists"
-    if among(hub.RepositoryNotFoundError):
+    if "RepositoryNotFoundError" in kinds:
         return (
             f"the hub has no model '{name}', or it is private: correct the name, or log in with `hf auth login` as one "
             "who may read it"
         )
-    if constants.HF_HUB_OFFLINE and among(hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError):
+    if constants.HF_HUB_OFFLINE and kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError"}:
         return (
-            f"HF_HUB_OFFLINE is set and '{name}' is not whole in {constants.HF_HUB_CACHE}: unset it once to download, "
+            f"HF_HUB_OFFLINE is set and '{name}' is not whole in {cache}: unset it once to download, or give a folder"
+        )
+    if kinds & {"LocalEntryNotFoundError", "ConnectError", "ConnectTimeout"}:
+        return (
+            f"the hub is out of reach and '{name}' is not whole in {cache}: check the connection and call again, "
             "or give a folder"
         )
-    if among(hub.LocalEntryNotFoundError, httpx.ConnectError, httpx.ConnectTimeout):
-        return (
-            f"the hub is out of reach and '{name}' is not whole in {constants.HF_HUB_CACHE}: check the connection and "
-            "call again, or give a folder"
-        )
-    if among(httpx.TransportError, ConnectionError, TimeoutError) or any("onsistency check" in str(e) for e in errors):
+    broken = kinds & {"TransportError", "ConnectionError", "TimeoutError"}
+    if broken or any("Consistency check failed" in str(error) for error in errors):
         return f"the download of '{name}' was interrupted: call again, it goes on where it stopped"
-    if among(hub.HfHubHTTPError):
-        status = next(error for error in errors if isinstance(error, hub.HfHubHTTPError)).response.status_code
-        return f"the hub answered '{name}' with status {status}: call again later, or look at https://status.huggingface.co"
+    if "HfHubHTTPError" in kinds:
+        return f"the hub refused '{name}': {str(errors[0]).splitlines()[0]}; call again later"
     return None

@@ -41,7 +41,10 @@ def number_unique(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
 def embed_images(embedder: EncodesPairs, images: Sequence[Image.Image | Path | bytes], batch_size: int) -> np.ndarray:
     """Embeddings (n, dim) float32 of images that are opened `batch_size` at a time, so that few are in memory."""
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    return _joined([embedder.encode_image([open_image(image) for image in batch]) for batch in batches], "encode_image")
+    return _joined(
+        [embedder.encode_image([open_image(image, alpha="drop") for image in batch]) for batch in batches],
+        "encode_image",
+    )
 
 
 def embed_texts(embedder: EncodesPairs, texts: Sequence[str], batch_size: int) -> np.ndarray:
