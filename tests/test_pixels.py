@@ -74,7 +74,7 @@ def test_a_budget_of_pixels_means_fewer_tokens_or_tiles(tmp_path, family):
     folder = str(tiny_families.build(family, tmp_path / family))
     picture = Image.effect_noise((224, 224), 90).convert("RGB")
     read = []
-    for max_pixels in (None, 56 * 56):
+    for max_pixels in (None, 28 * 28):
         lvlm = vk.load_lvlm(folder, max_pixels=max_pixels)
         embedder = vk.Embedder(lvlm)
         sequences = image_sequences(lvlm.processor, [picture], embedder.image_prompt)

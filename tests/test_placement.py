@@ -39,7 +39,8 @@ def test_a_cpu_computes_in_float32_and_what_is_asked_for_is_kept(monkeypatch):
 
 def test_of_two_gpus_one_is_used_and_it_says_how_to_use_both(monkeypatch):
     gpus(monkeypatch, (7, 5), count=2)
-    assert "one of 2 GPUs is used" in place().why and "torchrun" in place().why
+    assert "one of 2 GPUs is used" in place().why and "device='cuda:1'" in place().why
+    assert "one of 2" not in place("cpu").why
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
@@ -64,7 +65,9 @@ def test_states_that_are_not_finite_stop_encoding_and_training(lvlm, pairs):
 
 
 def test_four_bits_without_bitsandbytes_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    without = lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", without)
     with pytest.raises(MissingExtra, match=r"pip install 'vladva-kit\[4bit\]'"):
         vk.load_lvlm(four_bit=True)
 

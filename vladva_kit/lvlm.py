@@ -112,6 +112,8 @@ def load_lvlm(
     from transformers import AutoModelForImageTextToText
 
     placement = place(device, dtype)
+    if "GPUs" in placement.why:
+        warnings.warn(placement.why, stacklevel=2)
     quantized = _four_bits(placement) if four_bit else {}
     source = _local(name, trust_remote_code, from_pretrained)
     shared = {"trust_remote_code": trust_remote_code}

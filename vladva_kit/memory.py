@@ -172,6 +172,11 @@ def _heads(text: PreTrainedConfig) -> int:
     return text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
+def _scores(text: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes for a pair of tokens in a layer: Gemma 2's capped attention is written out, score by score."""
+    return text.num_attention_heads * (2 * dtype.itemsize + 4) if text.model_type == "gemma2" else 0
+
+
 def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:
     """What a step of training keeps for its way back: each layer's inputs, and the captions' logits."""
     text = config.get_text_config()
@@ -182,9 +187,8 @@ def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.d
         a_token = 18 * hidden + 10 * heads + 8 * inner
     tokens = batch * (lengths.image + lengths.text)
     kept = tokens * a_token * text.num_hidden_layers
-    if text.model_type == "gemma2":  # its capped attention is written out: scores and their softmax are kept
-        squares = batch * (lengths.image**2 + lengths.text**2)
-        kept += squares * text.num_attention_heads * text.num_hidden_layers * (2 * dtype.itemsize + 4)
+    squares = batch * (lengths.image**2 + lengths.text**2)
+    kept += squares * _scores(text, dtype) * text.num_hidden_layers
     logits = batch * lengths.caption * text.vocab_size
     return kept + 4 * logits
 
@@ -198,6 +202,7 @@ def _passing(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torc
     image = lengths.image if mode == "train" else lengths.image - lengths.caption
     tokens = batch * max(image, lengths.text)
     llm = tokens * (size * (3 * text.hidden_size + max(3 * text.intermediate_size, 4 * _heads(text))) + 4)
+    llm = max(llm, tokens * max(image, lengths.text) * _scores(text, dtype))
     head = min(batch * lengths.caption, 8192) * text.vocab_size * (4 + size) if mode == "train" else 0
     return max(tower, llm, head)
 

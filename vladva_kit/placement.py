@@ -27,7 +27,7 @@ def place(device: str | None = None, dtype: torch.dtype | None = None) -> Placem
 
     On a CUDA GPU bfloat16 from compute capability 8.0. `torch.cuda.is_bf16_supported()` is not asked: on a T4 (7.5) it
     says yes, by emulation. Older GPUs get float16, whose numbers end at 65,504: `fit` stops at states that are not
-    finite. A CPU computes in float32. Of several GPUs the first is used.
+    finite. A CPU computes in float32. Of several GPUs one is used, the first unless told.
     Raises ValueError for a CUDA device where there is none.
     """
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -39,7 +39,7 @@ def place(device: str | None = None, dtype: torch.dtype | None = None) -> Placem
     name = "the CPU" if wanted.type == "cpu" else str(wanted)
     several = torch.cuda.device_count() if wanted.type == "cuda" else 0
     if several > 1:
-        why += f"; one of {several} GPUs is used: to train on all, start the script by `torchrun --nproc-per-node=…`"
+        why += f"; one of {several} GPUs is used: to use all, run a process on each, with device='cuda:1' and so on"
     return Placement(str(wanted), chosen, f"{str(chosen).removeprefix('torch.')} on {name}: {why}")
 
 
