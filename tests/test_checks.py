@@ -15,6 +15,9 @@ from vladva_kit.cli import app
 from vladva_kit.lvlm import LVLM
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Folders of tiny models, built when they are asked for."""
@@ -35,7 +38,7 @@ def failed(lvlm):
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_vladva_check_prints_eight_lines_for_a_folder_of_each_family(folder, family):
     result = CliRunner().invoke(app, ["check", folder(family)])
-    lines = result.output.strip().splitlines()
+    lines = result.stdout.strip().splitlines()
     assert [line[:8] for line in lines[-8:]] == [f"{number}  holds" for number in range(1, 9)], result.output
     assert result.exit_code == 0
 
@@ -58,7 +61,7 @@ def test_a_failing_check_is_said_in_its_line_and_by_the_exit_status(folder, monk
     monkeypatch.setitem(families.FAMILIES, "paligemma", paligemma)
     result = CliRunner().invoke(app, ["check", folder("paligemma")])
     assert result.exit_code == 1
-    assert [line[:8] for line in result.output.splitlines() if "FAILS" in line] == ["6  FAILS"]
+    assert [line[:8] for line in result.stdout.splitlines() if "FAILS" in line] == ["6  FAILS"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from vladva_kit.losses import next_token
 from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, image_sequences, text_sequences
 from vladva_kit.training import Collator, step_losses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTION = "What is to the left of the dog?"
 VARIANTS = [  # the other two combinations are held to the kit's own checks, in test_checks.py
     pytest.param((family, tied, dtype), id=f"{family}-{'tied' if tied else 'untied'}-{str(dtype)[6:]}")

@@ -19,6 +19,7 @@ from vladva_kit.lvlm import LVLM
 from vladva_kit.memory import GIB, Lengths, config_of, largest_batch, model_without_weights, published_configs
 from vladva_kit.training import Collator, step_losses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 # weights in billions as each model's card on the hub has them, and LoRA's of rank 16 by hand:
 # layers × 16 × (4 hidden + 4 hidden …), from q, k, v, o, gate, up and down
 PUBLISHED = {

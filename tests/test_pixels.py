@@ -13,6 +13,7 @@ from vladva_kit.inputs import open_image
 from vladva_kit.pixels import within
 from vladva_kit.prompts import image_sequences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BUDGETED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl", "mllama", "llava_onevision")
 
 
