@@ -14,7 +14,6 @@ from vladva_kit import adapter, checks, embedder, families
 from vladva_kit.cli import app
 from vladva_kit.lvlm import LVLM
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

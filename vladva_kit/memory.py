@@ -70,7 +70,7 @@ def estimate_memory(
 ) -> Memory:
     """Memory for encoding or training a batch, from the config alone.
 
-        estimate_memory("llava-hf/llava-1.5-7b-hf", batch_size=8, mode="train")    # 44.96 GiB (weights 13.16, …)
+        estimate_memory("llava-hf/llava-1.5-7b-hf", batch_size=8, mode="train")    # 50.87 GiB (weights 13.16, …)
 
     The weights are exact. Activations are a formula over the LLM's layers, held to within a factor of 2 of what tiny
     models of each family allocate on a CPU. lengths: by default a picture of max_pixels, 30 tokens of prompt, 20 of a
