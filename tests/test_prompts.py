@@ -83,9 +83,11 @@ def of_family(tmp_path_factory):
 def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_into_the_middle(of_family):
     processor = of_family("llava")
     tokenizer, prompt = processor.tokenizer, text_prompt(processor)
-    alone = tokenizer(" Summarize the provided text", add_special_tokens=False).input_ids
-    behind = ids_behind(tokenizer, "a dog", "a dog Summarize the provided text")
-    assert len(behind) < len(alone)
+    head, alone, whole = (
+        tokenizer(text, add_special_tokens=False).input_ids for text in ("dog\n", "Summarize the", "dog\nSummarize the")
+    )
+    assert [*head, *alone] != whole  # cut by itself, the rest begins with a space
+    assert [*head, *ids_behind(tokenizer, "dog\n", "dog\nSummarize the")] == whole
     ours = text_sequences(tokenizer, ["a dog chases a cat"], prompt).inputs["input_ids"][0].tolist()
     whole = f"USER: a dog chases a cat {prompt.words} ASSISTANT:"
     assert ours == tokenizer(whole).input_ids
@@ -93,9 +95,14 @@ def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_into_the_middl
 
 def test_ids_behind_a_start_that_is_cut_elsewhere_are_those_of_the_rest(of_family):
     tokenizer = of_family("qwen2_vl").tokenizer
-    head, whole = (tokenizer(text, add_special_tokens=False).input_ids for text in ("the imag", "the image"))
-    assert whole[: len(head)] != head  # the whole is cut elsewhere
-    assert list(ids_behind(tokenizer, "the imag", "the image")) == tokenizer("e", add_special_tokens=False).input_ids
+    text, elsewhere = " Summarize the provided image", 0
+    whole = tokenizer(text, add_special_tokens=False).input_ids
+    for cut in range(1, len(text)):
+        head, rest = (tokenizer(part, add_special_tokens=False).input_ids for part in (text[:cut], text[cut:]))
+        elsewhere += whole[: len(head)] != head
+        wanted = whole[len(head) :] if whole[: len(head)] == head else rest
+        assert list(ids_behind(tokenizer, text[:cut], text)) == wanted
+    assert elsewhere > 5  # the whole was cut at other places than the start's end
 
 
 @pytest.mark.parametrize("caption", ["a dog <loc0007> a cat", "<seg001>", "<image><loc0007><bos>"])
