@@ -16,6 +16,15 @@ from vladva_kit.emoji_world.scenes import sample_scene
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tests of tiny models: a second thread costs them more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def scenes():
     """Twelve scenes of the seen styles."""

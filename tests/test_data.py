@@ -124,7 +124,7 @@ def test_a_list_of_pairs_is_checked_and_returned():
 @pytest.fixture
 def dataset(tmp_path):
     for place in range(2):
-        Image.new("RGBA", (5, 3), (place * 40, 9, 9, 0)).save(tmp_path / f"{place}.png")
+        Image.new("RGBA", (5, 3), (place * 40, 9, 9, 255)).save(tmp_path / f"{place}.png")
     stored = [
         {"bytes": (tmp_path / "0.png").read_bytes(), "path": None},
         {"bytes": None, "path": str(tmp_path / "1.png")},

@@ -7,10 +7,11 @@ from PIL import Image
 from vladva_kit.inputs import BadInput, check_image, json_line, open_image, path_inside
 
 
-def test_an_rgba_image_keeps_its_colours_and_loses_its_alpha():
+def test_a_transparent_picture_lies_on_white_and_keeps_its_hidden_colours_where_a_benchmark_shows_them():
     picture = Image.new("RGBA", (2, 2), (200, 100, 50, 0))
-    assert open_image(picture).mode == "RGB"
-    assert open_image(picture).getpixel((0, 0)) == (200, 100, 50)
+    assert open_image(picture).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(picture, alpha="drop").mode == "RGB"
+    assert open_image(picture, alpha="drop").getpixel((0, 0)) == (200, 100, 50)
 
 
 def test_a_photograph_taken_sideways_is_turned_upright(tmp_path):

@@ -1,11 +1,14 @@
 """Sequences: what stands where, and that a caption is only ever text."""
 
 import pytest
+import tiny_families
 import torch
 
+import vladva_kit as vk
 from vladva_kit.prompts import (
     IGNORED,
     caption_ids,
+    ids_behind,
     image_prompt,
     image_sequences,
     text_prompt,
@@ -69,3 +72,44 @@ def test_soft_rows_take_the_prompts_places(processor):
     prompt = with_rows(text_prompt(processor), 1000)
     sequences = text_sequences(processor.tokenizer, ["a dog"], prompt)
     assert sequences.inputs["input_ids"][0, -len(prompt.ids) :].tolist() == list(range(1000, 1000 + len(prompt.ids)))
+
+
+@pytest.fixture(scope="module")
+def of_family(tmp_path_factory):
+    """The processor of a tiny model of a family."""
+    return lambda family: vk.load_lvlm(str(tiny_families.build(family, tmp_path_factory.mktemp(family)))).processor
+
+
+def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_into_the_middle(of_family):
+    processor = of_family("llava")
+    tokenizer, prompt = processor.tokenizer, text_prompt(processor)
+    head, alone, whole = (
+        tokenizer(text, add_special_tokens=False).input_ids for text in ("dog\n", "Summarize the", "dog\nSummarize the")
+    )
+    assert [*head, *alone] != whole  # cut by itself, the rest begins with a space
+    assert [*head, *ids_behind(tokenizer, "dog\n", "dog\nSummarize the")] == whole
+    ours = text_sequences(tokenizer, ["a dog chases a cat"], prompt).inputs["input_ids"][0].tolist()
+    whole = f"USER: a dog chases a cat {prompt.words} ASSISTANT:"
+    assert ours == tokenizer(whole).input_ids
+
+
+def test_ids_behind_a_start_that_is_cut_elsewhere_are_those_of_the_rest(of_family):
+    tokenizer = of_family("qwen2_vl").tokenizer
+    text, elsewhere = " Summarize the provided image", 0
+    whole = tokenizer(text, add_special_tokens=False).input_ids
+    for cut in range(1, len(text)):
+        head, rest = (tokenizer(part, add_special_tokens=False).input_ids for part in (text[:cut], text[cut:]))
+        elsewhere += whole[: len(head)] != head
+        wanted = whole[len(head) :] if whole[: len(head)] == head else rest
+        assert list(ids_behind(tokenizer, text[:cut], text)) == wanted
+    assert elsewhere > 5  # the whole was cut at other places than the start's end
+
+
+@pytest.mark.parametrize("caption", ["a dog <loc0007> a cat", "<seg001>", "<image><loc0007><bos>"])
+def test_added_tokens_that_are_not_marked_special_are_plain_text_too(of_family, caption):
+    tokenizer = of_family("paligemma").tokenizer
+    acting = {number for number, token in tokenizer.added_tokens_decoder.items() if len(token.content) > 3}
+    acting -= {number for number in acting if tokenizer.added_tokens_decoder[number].content.startswith("<0x")}
+    ids = caption_ids(tokenizer, caption)
+    assert not acting & set(ids)
+    assert tokenizer.decode(ids).replace(" ", "") == caption.replace(" ", "")

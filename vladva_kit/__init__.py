@@ -10,6 +10,7 @@ import importlib
 
 _PLACES = {
     "load_lvlm": "lvlm",
+    "estimate_memory": "memory",
     "Embedder": "embedder",
     "attach": "embedder",
     "ClipEmbedder": "peers",

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from vladva_kit.files import whole_folder
+from vladva_kit.hub import ADAPTER_FILES, fetched, is_hub_id
 from vladva_kit.lvlm import LVLM, load_lvlm
-from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, image_prompt, text_prompt, with_rows
+from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt, with_rows
 from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears, take_down_soft_prompt
 
 RECORD = "vladva.json"
@@ -51,6 +52,7 @@ def attach_adapter(
     _check_targets(lvlm, settings["target_modules"])
     if soft_prompt:
         saved.append("soft_prompt")
+        _check_ids(lvlm)
         hang_soft_prompt(model, hand_written_rows(lvlm, prompts))
     model.temperature = Temperature(temperature).to(model.device)
     with torch.random.fork_rng(devices=[]):
@@ -68,6 +70,16 @@ def attach_adapter(
         "temperature": temperature,
         "prompts": list(prompts),
     }
+
+
+def _check_ids(lvlm: LVLM) -> None:
+    """The soft prompt's ids are those above the embedding: none of them may be a token's."""
+    tokens, rows = len(lvlm.processor.tokenizer), lvlm.model.get_input_embeddings().num_embeddings
+    if tokens > rows:
+        raise ValueError(
+            f"the tokenizer of {lvlm.name} has {tokens} tokens, but its embedding only {rows} rows: tokens would be "
+            "taken for the soft prompt's; use the tokenizer that belongs to the model, or soft_prompt=False"
+        )
 
 
 def _plain(targets: str | Sequence[str]) -> str | list[str]:
@@ -89,17 +101,23 @@ def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
         )
 
 
+def hand_prompts(lvlm: LVLM, image_words: str = IMAGE_PROMPT, text_words: str = TEXT_PROMPT) -> tuple[Prompt, Prompt]:
+    """The hand-written prompts of both towers, as the LVLM's family writes them."""
+    image = image_prompt(lvlm.processor, image_words, lvlm.family)
+    return image, text_prompt(lvlm.processor, text_words, lvlm.family)
+
+
 def hand_written_rows(lvlm: LVLM, prompts: tuple[str, str]) -> Tensor:
     """(k, hidden) the hand-written prompts' embeddings as the LLM reads them, the image's rows first."""
-    image, text = image_prompt(lvlm.processor, prompts[0]), text_prompt(lvlm.processor, prompts[1])
+    image, text = hand_prompts(lvlm, *prompts)
     embedding = lvlm.model.get_input_embeddings()
     with torch.no_grad():
         return embedding(torch.tensor([*image.ids, *text.ids], device=embedding.weight.device))
 
 
-def soft_prompts(lvlm: LVLM, prompts: tuple[str, str]) -> tuple:
+def soft_prompts(lvlm: LVLM, prompts: tuple[str, str]) -> tuple[Prompt, Prompt]:
     """The image's and the text's prompt with the soft rows' ids in place of the words'."""
-    image, text = image_prompt(lvlm.processor, prompts[0]), text_prompt(lvlm.processor, prompts[1])
+    image, text = hand_prompts(lvlm, *prompts)
     first = lvlm.model.get_input_embeddings().num_embeddings
     return with_rows(image, first), with_rows(text, first + len(image.ids))
 
@@ -174,9 +192,6 @@ def local_folder(name: str | os.PathLike) -> Path:
         return path
     if str(name) == "emoji-llava-vladva":
         return SHIPPED / str(name)
-    if str(name).count("/") == 1 and not str(name).startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.json", "adapter_model.safetensors"]
-        return Path(snapshot_download(str(name), allow_patterns=patterns))
+    if is_hub_id(str(name)):
+        return fetched(str(name), ADAPTER_FILES)
     raise BadAdapter(f"'{name}' is neither a folder, nor the shipped emoji-llava-vladva, nor a hub id")

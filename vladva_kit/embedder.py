@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.adapter import attach_adapter, load_adapter, save_adapter, soft_prompts
+from vladva_kit.adapter import attach_adapter, hand_prompts, load_adapter, save_adapter, soft_prompts
 from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
+from vladva_kit.pixels import within
+from vladva_kit.placement import check_finite
 from vladva_kit.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     Prompt,
     Sequences,
     begins_with_bos,
-    image_prompt,
     image_sequences,
-    text_prompt,
     text_sequences,
 )
 
@@ -53,8 +53,9 @@ class Embedder:
 
     def __init__(self, lvlm: LVLM, image_words: str = IMAGE_PROMPT, text_words: str = TEXT_PROMPT) -> None:
         self.lvlm = lvlm
-        self.image_prompt: Prompt = image_prompt(lvlm.processor, image_words)
-        self.text_prompt: Prompt = text_prompt(lvlm.processor, text_words)
+        self.image_prompt: Prompt
+        self.text_prompt: Prompt
+        self.image_prompt, self.text_prompt = hand_prompts(lvlm, image_words, text_words)
         self.record: dict[str, Any] | None = None  # of the adapter, for one that learns
         self._base = False
 
@@ -78,8 +79,7 @@ class Embedder:
             yield
             return
         learnt = self.image_prompt, self.text_prompt
-        self.image_prompt = image_prompt(self.lvlm.processor, self.image_prompt.words)
-        self.text_prompt = text_prompt(self.lvlm.processor, self.text_prompt.words)
+        self.image_prompt, self.text_prompt = hand_prompts(self.lvlm, *(prompt.words for prompt in learnt))
         self._base = True
         try:
             with self.lvlm.adapter_off():
@@ -107,6 +107,15 @@ class Embedder:
         """
         with self.lvlm.adapter_off() if self.record is None else nullcontext():
             return self.lvlm.model.model(**sequences.inputs, use_cache=False).last_hidden_state
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(…, hidden) states of the inner model to (…, vocabulary) logits, as the family's own forward makes them."""
+        model = self.lvlm.model
+        logits = model.lm_head(states)
+        if self.lvlm.family.capped_logits:
+            cap = model.config.get_text_config().final_logit_softcapping
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 64) -> Tensor:
         """Pictures to unit vectors: (n, dim) float32 on the CPU.
@@ -150,7 +159,9 @@ class Embedder:
 
     def _embed(self, sequences: Sequences) -> Tensor:
         sequences = sequences.to(self.device)
-        return summary_embeddings(self.hidden_states(sequences), sequences).cpu()
+        embeddings = summary_embeddings(self.hidden_states(sequences), sequences).cpu()
+        check_finite(embeddings, self.lvlm.model.dtype, "summary states")
+        return embeddings
 
     def similarity(self, images: Tensor, texts: Tensor) -> Tensor:
         """Cosines (n_images, n_texts) of unit vectors, in float32.
@@ -187,21 +198,28 @@ class Embedder:
             return []
         processor, model = self.lvlm.processor, self.lvlm.model
         histories = histories or [()] * len(prompts)
-        pictures = [None if image is None else [open_image(image)] for image in images]
+        limit = self.lvlm.family.max_pixels
+        pictures = [None if image is None else [within(open_image(image), limit)] for image in images]
         if any(picture is None for picture in pictures) and any(picture is not None for picture in pictures):
             raise ValueError("some prompts come with a picture and some without: ask in two batches")
         texts = [
             processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
             for picture, history, prompt in zip(pictures, histories, prompts, strict=True)
         ]
-        inputs = processor(
-            **({"images": pictures} if pictures[0] is not None else {}),
-            text=texts,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=not begins_with_bos(processor.tokenizer, texts[0]),
-        ).to(self.device)
+        tokenizer, family = processor.tokenizer, self.lvlm.family
+        written = {
+            "text": texts,
+            "return_tensors": "pt",
+            "padding": True,
+            "padding_side": "left",
+            "add_special_tokens": not begins_with_bos(tokenizer, texts[0]),
+        }
+        if pictures[0] is not None:
+            inputs = processor(images=pictures, **written)
+        else:
+            inputs = tokenizer(return_token_type_ids=family.typed_text, **written)
+        inputs.pop("labels", None)
+        inputs = inputs.to(self.device)
         with self._running():
             ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         answers = ids[:, inputs["input_ids"].shape[1] :]

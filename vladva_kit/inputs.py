@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
@@ -52,18 +53,32 @@ def leaving_out(left_out: list[str] | None) -> Iterator[None]:
         left_out.append(str(error))
 
 
-def open_image(image: Image.Image | Path | str | bytes | Crop) -> Image.Image:
-    """Decode a path, the bytes of a file or a PIL image to RGB: `open_image("cat.png").mode == "RGB"`.
+def open_image(
+    image: Image.Image | Path | str | bytes | Crop, alpha: Literal["white", "drop"] = "white"
+) -> Image.Image:
+    """Decode a path, the bytes of a file or a PIL image to RGB, as a viewer shows it: `open_image("cat.png").mode`.
 
-    The camera's EXIF rotation is applied, as `datasets` does. Alpha is dropped, not blended, by `convert("RGB")`, as
-    in Winoground's official script. Raises PIL's own errors for what is no image, FileNotFoundError for a missing file.
+    The camera's EXIF rotation is applied, 16-bit greys become 8-bit ones, what is transparent lies on white; with
+    alpha="drop" its hidden colours show, as by `convert("RGB")` in Winoground's official script.
+    Raises PIL's own errors for what is no image, FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
-        return open_image(image.image).crop(image.box)
+        return open_image(image.image, alpha).crop(image.box)
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return _as_seen(image, alpha)
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
+        return _as_seen(opened, alpha)
+
+
+def _as_seen(image: Image.Image, alpha: str) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # PIL would cut off all above 255
+        greys = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((greys + 128) // 257).astype(np.uint8))
+    if alpha == "white" and image.has_transparency_data:
+        picture = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return image.convert("RGB")
 
 
 def check_image(image: Image.Image | Path | bytes | Crop, where: str) -> None:

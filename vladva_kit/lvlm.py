@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vladva_kit.families import Family, family_of
+from vladva_kit.hub import MODEL_FILES, fetched, is_hub_id
+from vladva_kit.pixels import limit_pixels
+from vladva_kit.placement import Placement, place
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 SHIPPED = Path(__file__).parent / "emoji_world"
 KNOWN = ("emoji-llava",)
@@ -22,6 +26,10 @@ KNOWN = ("emoji-llava",)
 
 class UnknownModel(ValueError):
     """A name that is neither a shipped model, nor a folder with a config.json, nor a hub id."""
+
+
+class MissingExtra(ValueError):
+    """A package that only some uses need is not installed; the message says how to get it."""
 
 
 @dataclass
@@ -69,7 +77,7 @@ def resolve(name: str, known: tuple[str, ...] = KNOWN) -> str:
         return str(name)
     if Path(name).exists():
         raise UnknownModel(f"'{name}' exists but holds no config.json: give the folder that save_pretrained wrote")
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if is_hub_id(name):
         return name
     raise UnknownModel(
         f"no model is called '{name}': shipped is {', '.join(known)}; otherwise give a folder with a config.json "
@@ -82,6 +90,8 @@ def load_lvlm(
     *,
     dtype: torch.dtype | None = None,
     device: str | None = None,
+    max_pixels: int | None = None,
+    four_bit: bool = False,
     trust_remote_code: bool = False,
     **from_pretrained: Any,
 ) -> LVLM:
@@ -89,27 +99,84 @@ def load_lvlm(
 
         lvlm = load_lvlm("emoji-llava")                              # shipped, offline, 5 million weights
         lvlm = load_lvlm("llava-hf/llava-1.5-7b-hf", device="cuda")  # from the hub
+        lvlm = load_lvlm("Qwen/Qwen2-VL-2B-Instruct", max_pixels=512 * 512)
 
-    dtype: on a CUDA GPU bfloat16 from compute capability 8.0, else float16; elsewhere float32. Weights are read from
-    safetensors only. Further keywords go to `from_pretrained`.
-    Raises UnknownModel for a name that leads nowhere.
+    dtype and device: as `place` chooses them. max_pixels: the most pixels of a picture that the tower reads; larger
+    ones are made smaller, and families that cut pictures into tiles cut fewer. Weights are read from safetensors only.
+    four_bit: the LLM's and the tower's linear layers in NF4, a quarter of the memory, by bitsandbytes
+    (`pip install 'vladva-kit[4bit]'`). revision, token and cache_dir go to the hub, further keywords to
+    `from_pretrained`.
+    Raises UnknownModel for a name that leads nowhere, HubTrouble where it cannot be fetched, MissingExtra where
+    four_bit lacks its package.
     """
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
-    source = resolve(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if dtype is None:
-        on_gpu = torch.device(device).type == "cuda"
-        capable = on_gpu and torch.cuda.get_device_capability(device)[0] >= 8
-        dtype = torch.bfloat16 if capable else torch.float16 if on_gpu else torch.float32
+    placement = place(device, dtype)
+    if "GPUs" in placement.why:
+        warnings.warn(placement.why, stacklevel=2)
+    quantized = _four_bits(placement) if four_bit else {}
+    source = _local(name, trust_remote_code, from_pretrained)
     shared = {"trust_remote_code": trust_remote_code}
     model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=dtype, use_safetensors=True, **shared, **from_pretrained
+        source, dtype=placement.dtype, use_safetensors=True, **shared, **quantized, **from_pretrained
     )
-    model = model.to(device).eval().requires_grad_(False)
-    processor = AutoProcessor.from_pretrained(source, **shared)
-    family = family_of(model.config.model_type)
+    if not four_bit and "device_map" not in from_pretrained:
+        model = model.to(placement.device)
+    model = model.eval().requires_grad_(False)
+    family = family_of(model.config)
+    processor = load_processor(source, model.config, family, **shared)
+    if max_pixels is not None:
+        limit_pixels(processor, family, max_pixels)
+        family = replace(family, max_pixels=max_pixels)
     if not family.tested:
         warnings.warn(f"{name} is of the family '{family.model_type}': {family.note}", stacklevel=2)
     return LVLM(name, model, processor, family)
+
+
+def _local(name: str, trust_remote_code: bool, keywords: dict[str, Any]) -> str:
+    """The model's folder on this machine; what is for the hub is taken out of the keywords."""
+    source = resolve(name)
+    to_hub = {key: keywords.pop(key) for key in ("revision", "token", "cache_dir") if key in keywords}
+    if source == name and not Path(name).exists():
+        source = str(fetched(name, (*MODEL_FILES, *(["*.py"] if trust_remote_code else [])), **to_hub))
+    if not any(Path(source).glob("*.safetensors")) and "gguf_file" not in keywords:
+        raise UnknownModel(
+            f"'{name}' holds no *.safetensors: weights in other formats can run code and are not read; ask its authors "
+            "for safetensors, or convert them with transformers' save_pretrained"
+        )
+    return source
+
+
+def _four_bits(placement: Placement) -> dict[str, Any]:
+    """What from_pretrained needs for weights in 4 bits."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra("four_bit=True needs bitsandbytes: pip install 'vladva-kit[4bit]', or leave four_bit out")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=placement.dtype)
+    return {"quantization_config": config, "device_map": {"": placement.device}}
+
+
+def load_processor(source: str, config: PreTrainedConfig, family: Family, **shared: Any) -> ProcessorMixin:
+    """The family's processor; where torchvision is missing, which only videos need, the same one without its videos.
+
+        load_processor(folder, model.config, family_of(model.config))
+
+    Raises ImportError where a package is missing that pictures need too.
+    """
+    import transformers
+    from transformers import AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    try:
+        processor = AutoProcessor.from_pretrained(source, **shared)
+    except ImportError:
+        own = PROCESSOR_MAPPING[type(config)]
+        if "video_processor" not in own.get_attributes():
+            raise
+        own = getattr(transformers, family.processor) if family.processor else own
+        without_videos = {"get_attributes": classmethod(lambda cls: ["image_processor", "tokenizer"])}
+        processor = type(own.__name__, (own,), without_videos).from_pretrained(source, **shared)
+    if processor.chat_template is None:
+        processor.chat_template = family.template
+    return processor

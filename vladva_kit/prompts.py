@@ -9,12 +9,17 @@ the prompt's words may occur earlier, and a batch's rows end in padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from vladva_kit.families import Family
+from vladva_kit.pixels import within
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,16 +28,21 @@ if TYPE_CHECKING:
 IMAGE_PROMPT = "Summarize the provided image in one word:"
 TEXT_PROMPT = "Summarize the provided text in one word:"
 IGNORED = -100  # the label of what is not learnt
+GENERAL = Family("")  # the general path: nothing is special
 _CAPTION = "CAPTIONGOESHERE"  # stands for the caption while the chat template is written
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words around an image or a caption: what stands before it, as text, and the prompt behind it, as ids."""
+    """The words around an image or a caption: what stands before it, as text, and the prompt behind it, as ids.
+
+    `appended`: how many tokens the processor writes behind `before` by itself; they are the prompt's last ones."""
 
     words: str
     before: str
     ids: tuple[int, ...]
+    family: Family = GENERAL
+    appended: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,21 +60,36 @@ class Sequences:
         return Sequences({k: v.to(device) for k, v in self.inputs.items()}, self.summary.to(device), labels)
 
 
-def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT) -> Prompt:
+def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = GENERAL) -> Prompt:
     """The image tower's prompt: all that the chat template writes behind the picture, up to the answer's first token.
 
     image_prompt(processor).words    # "Summarize the provided image in one word:"
     """
     text = _templated(processor, [{"type": "image"}, {"type": "text", "text": words}])
-    start = text.index(words)
-    return Prompt(words, text[:start], _ids(processor.tokenizer, text[start:]))
+    before = text[: text.index(words)]
+    appended = len(ids_behind(processor.tokenizer, before, before + family.appended))
+    return Prompt(words, before, ids_behind(processor.tokenizer, before, text + family.appended), family, appended)
 
 
-def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT) -> Prompt:
+def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = GENERAL) -> Prompt:
     """The text tower's prompt: what stands before the caption, and all that is written behind it."""
+    tokenizer = processor.tokenizer
     text = _templated(processor, [{"type": "text", "text": f"{_CAPTION} {words}"}])
     before, _, after = text.partition(_CAPTION)
-    return Prompt(words, before, _ids(processor.tokenizer, after))
+    # where the tokenizer writes the space before a caption's first word itself, the template's would be one too many
+    if before.endswith(" ") and _ids(tokenizer, before.rstrip(" ") + " " + _CAPTION) == (
+        *_ids(tokenizer, before.rstrip(" ")),
+        *_ids(tokenizer, _CAPTION),
+    ):
+        before = before.rstrip(" ")
+    return Prompt(words, before, ids_behind(tokenizer, _CAPTION, _CAPTION + after), family)
+
+
+def ids_behind(tokenizer: PreTrainedTokenizerBase, start: str, text: str) -> tuple[int, ...]:
+    """The ids of what stands in `text` behind `start`, as they are in the whole: a tokenizer that puts a space before a
+    text's first word would add one in the middle. Where the whole is cut elsewhere, the rest is taken by itself."""
+    head, whole = _ids(tokenizer, start), _ids(tokenizer, text)
+    return whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, text[len(start) :])
 
 
 def _templated(processor: ProcessorMixin, content: list[dict[str, str]]) -> str:
@@ -81,11 +106,24 @@ def with_rows(prompt: Prompt, first_id: int) -> Prompt:
 
 
 def caption_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """A caption's token ids; a special token written in it, such as "<image>", is read as plain text.
+    """A caption's token ids; a special token written in it, such as "<image>" or "<loc0001>", is read as plain text.
 
     caption_ids(tokenizer, "a dog")    # [17, 103]
     """
-    return tokenizer(caption, add_special_tokens=False, split_special_tokens=True).input_ids
+    acting = _acting_words(tokenizer)
+    # split_special_tokens is about those that are marked special; any other is cut behind its first character
+    cuts = [0, *(match.start() + 1 for match in acting.finditer(caption))] if acting else [0]
+    pieces = [caption[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
+    ids = [tokenizer(piece, add_special_tokens=False, split_special_tokens=True).input_ids for piece in pieces]
+    return [number for piece in ids for number in piece]
+
+
+@lru_cache(maxsize=4)
+def _acting_words(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
+    """The added tokens that are not marked special, such as PaliGemma's places and Qwen's tool calls."""
+    words = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    words = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words))) if words else None
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
@@ -105,7 +143,8 @@ def text_sequences(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], 
     for row, ids in enumerate(rows):
         padded[row, : len(ids)] = torch.tensor(ids)
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
-    return Sequences({"input_ids": padded, "attention_mask": mask}, lengths - 1)
+    types = {"token_type_ids": torch.zeros_like(padded)} if prompt.family.typed_text else {}
+    return Sequences({"input_ids": padded, "attention_mask": mask, **types}, lengths - 1)
 
 
 def image_sequences(
@@ -121,37 +160,44 @@ def image_sequences(
 
     Whatever else the family's processor returns beside ids is passed on, prolonged where it runs along the sequence.
     """
-    tokenizer = processor.tokenizer
+    tokenizer, family = processor.tokenizer, prompt.family
     batch = processor(
-        images=[[image] for image in images],
+        images=[[within(image, family.max_pixels)] for image in images],
         text=[prompt.before] * len(images),
         return_tensors="pt",
         padding=True,
         padding_side="right",
         add_special_tokens=not begins_with_bos(tokenizer, prompt.before),
     )
-    shape = batch["input_ids"].shape
-    lengths = batch["attention_mask"].sum(1)
+    batch.pop("labels", None)  # a processor's own idea of what is learnt
+    starts = batch["attention_mask"].sum(1) - prompt.appended
     tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(images))]
-    total = int((lengths + torch.tensor([len(tail) for tail in tails])).max())
-    fills = {"input_ids": _pad_id(tokenizer)}
-    inputs = {
-        key: _prolonged(value, total, fills.get(key, 0)) if value.shape[:2] == shape else value
-        for key, value in batch.items()
-    }
-    labels = torch.full((len(images), total), IGNORED)
-    for row, (start, tail) in enumerate(zip(lengths.tolist(), tails, strict=True)):
-        inputs["input_ids"][row, start : start + len(tail)] = torch.tensor(tail)
-        inputs["attention_mask"][row, start : start + len(tail)] = 1
+    ends = starts + torch.tensor([len(tail) for tail in tails])
+    inputs = _prolonged(batch, int(ends.max()), _pad_id(tokenizer))
+    labels = torch.full((len(images), int(ends.max())), IGNORED)
+    for row, (start, end, tail) in enumerate(zip(starts.tolist(), ends.tolist(), tails, strict=True)):
+        inputs["input_ids"][row, start:end] = torch.tensor(tail)
+        inputs["attention_mask"][row, start:end] = 1
         answer = start + len(prompt.ids)
-        labels[row, answer : start + len(tail)] = torch.tensor(tail[len(prompt.ids) :], dtype=torch.long)
-    return Sequences(inputs, lengths + len(prompt.ids) - 1, labels if captions else None)
+        labels[row, answer:end] = torch.tensor(tail[len(prompt.ids) :], dtype=torch.long)
+        if family.caption_type:
+            inputs["token_type_ids"][row, answer:end] = family.caption_type
+        for key in family.carried_on:
+            inputs[key][row, start:end] = batch[key][row, start - 1]
+    return Sequences(inputs, starts + len(prompt.ids) - 1, labels if captions else None)
 
 
-def _prolonged(value: Tensor, length: int, fill: int) -> Tensor:
-    longer = value.new_full((value.shape[0], length, *value.shape[2:]), fill)
-    longer[:, : value.shape[1]] = value
-    return longer
+def _prolonged(batch: Mapping[str, Tensor], length: int, pad: int) -> dict[str, Tensor]:
+    """The inputs that run along the sequence, made longer; the others as they are."""
+    shape = batch["input_ids"].shape
+    inputs = {}
+    for key, value in batch.items():
+        if value.shape[:2] == shape and not key.startswith(("pixel", "image")):
+            longer = value.new_full((len(value), length, *value.shape[2:]), pad if key == "input_ids" else 0)
+            longer[:, : shape[1]] = value[:, :length]
+            value = longer
+        inputs[key] = value
+    return inputs
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

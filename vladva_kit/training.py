@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from vladva_kit.data import Pair, check_lengths, load_pairs
 from vladva_kit.embedder import Embedder, summary_embeddings
 from vladva_kit.losses import contrastive, next_token, same_caption, same_text
+from vladva_kit.placement import check_finite
 from vladva_kit.progress import Progress
 from vladva_kit.prompts import Sequences, caption_ids, image_sequences, text_sequences
 
@@ -103,7 +104,7 @@ def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0
             paired, texts, model.temperature, batch.not_negative, extra, batch.not_extra
         )
     if images.labels is not None and next_token_weight:
-        figures["next_token"], _ = next_token(hidden, images.labels, model.lm_head)
+        figures["next_token"], _ = next_token(hidden, images.labels, embedder.logits)
     return {"loss": figures["contrastive"] + next_token_weight * figures["next_token"], **figures}
 
 
@@ -131,6 +132,7 @@ class VladvaTrainer(Trainer):
         """The step's loss; its parts are kept in `figures` for the progress bar and the log."""
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             figures = step_losses(self.embedder, inputs["batch"], self.next_token_weight)
+        check_finite(figures["loss"].detach(), self.embedder.lvlm.model.dtype, "losses")  # before they reach a weight
         self.figures = {name: float(value.detach()) for name, value in figures.items()}
         scale = float(self.embedder.lvlm.model.temperature(torch.ones(1, device=self.embedder.device)).detach())
         self.figures["temperature"] = 1 / scale

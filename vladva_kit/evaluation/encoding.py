@@ -117,7 +117,9 @@ def embed_images(
     """Embeddings (n, dim) float32 of images that are opened `batch_size` at a time, so that few are in memory."""
 
     def encode(batch: list[Picture]) -> np.ndarray:
-        return _unit_rows(embedder.encode_image([open_image(image) for image in batch]), "encode_image", len(batch))
+        return _unit_rows(
+            embedder.encode_image([open_image(image, alpha="drop") for image in batch]), "encode_image", len(batch)
+        )
 
     return _embed("image", images, digests, encode, batch_size, store)
 

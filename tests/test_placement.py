@@ -1,0 +1,90 @@
+"""Where a model runs, in which numbers, and why; numbers that run over are not passed on."""
+
+import importlib.util
+
+import pytest
+import torch
+
+import vladva_kit as vk
+from vladva_kit import lvlm as loading
+from vladva_kit.lvlm import MissingExtra, UnknownModel
+from vladva_kit.placement import NotFinite, check_finite, place
+
+
+def gpus(monkeypatch, capability, count=1):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # as on a T4, by emulation
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((8, 9), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_a_gpu_computes_in_bfloat16_from_capability_8_0(monkeypatch, capability, dtype):
+    gpus(monkeypatch, capability)
+    placement = place()
+    assert (placement.device, placement.dtype) == ("cuda", dtype)
+    assert f"{capability[0]}.{capability[1]}" in placement.why
+
+
+def test_a_cpu_computes_in_float32_and_what_is_asked_for_is_kept(monkeypatch):
+    gpus(monkeypatch, (8, 0))
+    assert place("cpu").dtype == torch.float32
+    asked = place(dtype=torch.float32)
+    assert (asked.device, asked.dtype) == ("cuda", torch.float32) and "as asked" in asked.why
+    assert "GPUs" not in asked.why
+
+
+def test_of_two_gpus_one_is_used_and_it_says_how_to_use_both(monkeypatch):
+    gpus(monkeypatch, (7, 5), count=2)
+    assert "one of 2 GPUs is used" in place().why and "device='cuda:1'" in place().why
+    assert "one of 2" not in place("cpu").why
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    gpus(monkeypatch, (8, 0), count=0)
+    with pytest.raises(ValueError, match="no CUDA GPU"):
+        vk.load_lvlm(device="cuda")
+
+
+def test_states_that_are_not_finite_stop_encoding_and_training(lvlm, pairs):
+    check_finite(torch.ones(3), torch.float16)
+    with pytest.raises(NotFinite, match="float16, whose numbers end at 65,504.*float32"):
+        check_finite(torch.tensor([1.0, float("inf")]), torch.float16)
+    embedder = vk.attach(lvlm)
+    lvlm.model.model.language_model.norm.weight.fill_(float("inf"))
+    with pytest.raises(NotFinite, match="summary states"):
+        embedder.encode_text(["a dog"])
+    before = {name: value.clone() for name, value in embedder.lvlm.model.state_dict().items() if "lora_" in name}
+    with pytest.raises(NotFinite, match="losses"):
+        vk.fit(embedder, pairs, vk.Settings(steps=1, batch_size=4), progress=False)
+    now = embedder.lvlm.model.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in before.items())  # nothing learnt is lost
+
+
+def test_four_bits_without_bitsandbytes_says_what_to_install(monkeypatch):
+    find = importlib.util.find_spec
+    without = lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    with pytest.raises(MissingExtra, match=r"pip install 'vladva-kit\[4bit\]'"):
+        vk.load_lvlm(four_bit=True)
+
+
+def test_weights_that_are_not_safetensors_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytest_model.bin").write_bytes(b"")
+    with pytest.raises(UnknownModel, match=r"no \*\.safetensors"):
+        vk.load_lvlm(str(tmp_path))
+
+
+def test_a_missing_package_that_pictures_need_is_not_hidden(monkeypatch):
+    import transformers
+
+    def fails(*_, **__):
+        raise ImportError("no such package")
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", fails)
+    with pytest.raises(ImportError, match="no such package"):
+        loading.load_lvlm("emoji-llava")
