@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def load_lvlm(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     source = resolve(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         on_gpu = torch.device(device).type == "cuda"
         capable = on_gpu and torch.cuda.get_device_capability(device)[0] >= 8

@@ -9,7 +9,7 @@ the prompt's words may occur earlier, and a batch's rows end in padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -130,16 +130,29 @@ def image_sequences(
         padding_side="right",
         add_special_tokens=not begins_with_bos(tokenizer, prompt.before),
     )
+    return behind_pictures(tokenizer, batch, prompt, captions)
+
+
+def behind_pictures(
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Mapping[str, Tensor],
+    prompt: Prompt,
+    captions: Sequence[list[int] | None] | None = None,
+) -> Sequences:
+    """What the processor made of pictures, with the prompt and the long captions' ids put behind it, right-padded.
+
+    behind_pictures(tokenizer, processor(images=…, text=…), prompt, [ids, None]).summary    # (batch,)
+    """
     shape = batch["input_ids"].shape
     lengths = batch["attention_mask"].sum(1)
-    tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(images))]
+    tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(lengths))]
     total = int((lengths + torch.tensor([len(tail) for tail in tails])).max())
     fills = {"input_ids": _pad_id(tokenizer)}
     inputs = {
         key: _prolonged(value, total, fills.get(key, 0)) if value.shape[:2] == shape else value
         for key, value in batch.items()
     }
-    labels = torch.full((len(images), total), IGNORED)
+    labels = torch.full((len(lengths), total), IGNORED)
     for row, (start, tail) in enumerate(zip(lengths.tolist(), tails, strict=True)):
         inputs["input_ids"][row, start : start + len(tail)] = torch.tensor(tail)
         inputs["attention_mask"][row, start : start + len(tail)] = 1
