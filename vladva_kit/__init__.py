@@ -19,6 +19,7 @@ _PLACES = {
     "BadInput": "inputs",
     "Settings": "training",
     "fit": "training",
+    "stream_pairs": "streams",
     "evaluate_retrieval": "evaluation",
     "evaluate_winoground": "evaluation",
     "evaluate_sugarcrepe": "evaluation",
