@@ -21,6 +21,7 @@ _PLACES = {
     "BadInput": "inputs",
     "Settings": "training",
     "fit": "training",
+    "stream_pairs": "streams",
     "evaluate_retrieval": "evaluation",
     "evaluate_winoground": "evaluation",
     "evaluate_sugarcrepe": "evaluation",

@@ -69,23 +69,36 @@ def train(
     model: Annotated[str, typer.Option(help="emoji-llava, a folder or a hub id.")] = "emoji-llava",
     steps: Steps = 150,
     batch_size: BatchSize = 64,
-    learning_rate: Rate = 2e-3,
+    learning_rate: Rate = 1e-3,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List unusable pairs and go on without them.")] = False,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Rows in memory at a time: any batch size then fits (cached gradients).")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory a row, for more time.")
+    ] = False,
+    cache_images: Annotated[
+        str | None, typer.Option(help="'memory' or a folder: run the frozen vision tower once over the pictures.")
+    ] = None,
 ) -> None:
     """Fine-tunes an LVLM on pairs of pictures and captions; writes the adapter."""
     import vladva_kit as vk
     from vladva_kit.data import SAMPLES
+    from vladva_kit.ranks import launched
     from vladva_kit.report import write_json
 
     embedder = vk.attach(vk.load_lvlm(model), seed=seed)
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        output_dir=str(out / "checkpoints"), resume=resume,
+        output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
+        gradient_checkpointing=gradient_checkpointing, cache_images=cache_images,
     )  # fmt: skip
     source = vk.sample(data) if data in SAMPLES else data
     history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
+    if launched()[0] != 0:  # of several ranks the first one writes
+        return
     embedder.save_pretrained(out / "adapter")
     write_json(out / "history.json", history)
     typer.echo(f"The adapter: {out / 'adapter'}")
@@ -385,3 +398,89 @@ def pretrain(
         before = out / f"{one.name}.safetensors"
     for folder in export(out, out, seed):
         typer.echo(folder)
+
+
+Source = Annotated[str, typer.Argument(help="A folder of pictures, an imagefolder, parquet or tar files, or a hub id.")]
+ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter's folder, a folder or a hub id.")]
+
+
+@app.command()
+def embed(
+    source: Source,
+    out: Out = Path("runs/embeddings"),
+    model: ModelName = "emoji-llava-vladva",
+    split: Annotated[str, typer.Option(help="Which split, where the source has several.")] = "train",
+    batch_size: Annotated[int, typer.Option(help="Pictures in memory at a time.")] = 64,
+    shard_size: Annotated[int, typer.Option(help="Pictures a file.")] = 10_000,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    workers: Annotated[int, typer.Option(help="Processes that decode.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
+) -> None:
+    """Embeds pictures into shards; run again, it goes on where it stopped. For several GPUs: accelerate launch."""
+    from tqdm.auto import tqdm
+
+    from vladva_kit.embedding_shards import clear_leftovers, embed_pictures
+    from vladva_kit.pictures import list_pictures
+    from vladva_kit.ranks import launched
+
+    if dtype not in ("float32", "float16"):
+        raise typer.BadParameter(f"no dtype is called '{dtype}': float32, float16")
+    rank, ranks = launched()
+    pictures = list_pictures(source, split)
+    with tqdm(total=len(pictures), unit="picture", disable=rank != 0) as bar:
+        embed_pictures(
+            pictures, _embedder(model).encode_image, out, model=model, shard_size=shard_size, batch_size=batch_size,
+            dtype=dtype, workers=workers, on_error="skip" if skip_bad else "raise", rank=rank, ranks=ranks,
+            progress=lambda rows: bar.update(rows * ranks),
+        )  # fmt: skip
+    whole = clear_leftovers(out)
+    typer.echo(f"{out}: {'all shards are there' if whole else f'rank {rank} of {ranks} is done'}")
+
+
+@app.command()
+def search(
+    folder: Annotated[Path, typer.Argument(help="What `vladva embed` wrote.")],
+    words: Annotated[list[str], typer.Argument(help="What to look for; several are several searches.")],
+    k: Annotated[int, typer.Option("--k", help="How many pictures each.")] = 10,
+) -> None:
+    """The pictures nearest to some words, by exact search over the shards."""
+    from vladva_kit.embedding_shards import read_manifest
+    from vladva_kit.embedding_shards import search as nearest
+
+    queries = _embedder(read_manifest(folder)["model"]).encode_text(words)
+    for text, found in zip(words, nearest(folder, queries, k), strict=True):
+        typer.echo(text)
+        for score, name in found:
+            typer.echo(f"  {score:.3f}  {name}")
+
+
+@app.command()
+def caption(
+    source: Source,
+    out: Out = Path("runs/captioned"),
+    model: ModelName = "emoji-llava",
+    split: Annotated[str, typer.Option(help="Which split, where the source has several.")] = "train",
+    batch_size: Annotated[int, typer.Option(help="Pictures asked about at a time.")] = 32,
+    short: Annotated[str, typer.Option(help="How a short caption is asked for.")] = "provide a short caption:",
+    long: Annotated[str, typer.Option(help="How a long one is.")] = "describe the picture in detail:",
+) -> None:
+    """Writes the short and long captions that pictures lack; run again, it goes on where it stopped."""
+    from tqdm.auto import tqdm
+
+    from vladva_kit.captioning import Requests, caption_pictures, finish
+    from vladva_kit.pictures import list_pictures
+    from vladva_kit.ranks import launched
+
+    rank, ranks = launched()
+    pictures = list_pictures(source, split)
+    with tqdm(total=len(pictures), unit="picture", disable=rank != 0) as bar:
+        caption_pictures(
+            _embedder(model), pictures, out, Requests(short, long), batch_size=batch_size, rank=rank, ranks=ranks,
+            progress=lambda rows: bar.update(rows * ranks),
+        )  # fmt: skip
+    if ranks > 1:
+        typer.echo(f"rank {rank} of {ranks} is done; the same command without a launcher makes the imagefolder")
+        return
+    for line in finish(pictures, out, model).lines():
+        typer.echo(line)
+    typer.echo(f"An imagefolder: {out}")

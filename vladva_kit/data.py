@@ -166,7 +166,7 @@ def _from_line(folder: Path, raw: bytes, where: str, decoded: set[Path]) -> Pair
     if "file_name" not in record:
         raise BadInput(f"{where}: no 'file_name' (keys: {', '.join(record) or 'none'}); each line must name its image")
     path = path_inside(folder, record["file_name"], where)
-    pair = _pair(path, record, where)
+    pair = pair_of(path, record, where)
     if path not in decoded:
         check_image(path, where)
         decoded.add(path)
@@ -193,12 +193,13 @@ def _from_list(pairs: list[Pair]) -> Iterator[Callable[[], Pair]]:
 
 
 def _checked(image: Any, record: dict[str, Any], where: str) -> Pair:
-    pair = _pair(image, record, where)
+    pair = pair_of(image, record, where)
     check_image(pair.image, where)
     return pair
 
 
-def _pair(image: Any, record: dict[str, Any], where: str) -> Pair:
+def pair_of(image: Any, record: dict[str, Any], where: str) -> Pair:
+    """A Pair of a record's captions, cleaned. Raises BadInput, naming `where`, for captions that cannot be used."""
     one = {key: clean_caption(record[key], key, where) for key in ("short", "long") if record.get(key) is not None}
     many = {}
     for key in ("captions", "negatives"):

@@ -198,10 +198,11 @@ def rows_undecoded(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterato
         if isinstance(dataset.features[name], datasets.Image):
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
     for row in dataset:
-        yield row | {name: _stored_image(row[name]) for name in columns}
+        yield row | {name: stored_image(row[name]) for name in columns}
 
 
-def _stored_image(value: Any) -> Any:
+def stored_image(value: Any) -> Any:
+    """An undecoded image cell of a dataset as Path, bytes or PIL image."""
     if isinstance(value, dict):  # how datasets hold an undecoded image
         value = value.get("bytes") or value.get("path")
     return Path(value) if isinstance(value, str) else value

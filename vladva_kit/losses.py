@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vladva_kit.prompts import IGNORED
 
@@ -21,8 +23,17 @@ def same_caption(captions: Sequence[str]) -> Tensor:
 
 def same_text(one: Sequence[str], other: Sequence[str]) -> Tensor:
     """(n, m) bool: where two texts are the same, whatever their case and spaces."""
-    plain = [[" ".join(text.lower().split()) for text in texts] for texts in (one, other)]
-    return torch.tensor([[first == second for second in plain[1]] for first in plain[0]], dtype=torch.bool)
+    return caption_keys(one)[:, None] == caption_keys(other)
+
+
+def caption_keys(captions: Sequence[str]) -> Tensor:
+    """(n,) int64: a number for each caption, the same for the same words; ranks exchange these, not texts.
+
+    caption_keys(["A dog", "a  dog"])    # twice the same number
+    """
+    plain = [" ".join(caption.lower().split()).encode("utf-8", "replace") for caption in captions]
+    digests = [hashlib.blake2b(caption, digest_size=8).digest() for caption in plain]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.long)
 
 
 def contrastive(
@@ -32,6 +43,8 @@ def contrastive(
     not_negative: Tensor | None = None,
     extra_texts: Tensor | None = None,
     not_extra: Tensor | None = None,
+    everyone: tuple[Tensor, Tensor] | None = None,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Symmetric cross-entropy over a batch's cosines; returns the loss and the in-batch accuracy, 0–1.
 
@@ -39,24 +52,26 @@ def contrastive(
 
     scale: cosines to logits (a temperature). not_negative: (n, n) bool, pairs that count neither way, such as identical
     captions. extra_texts: (m, dim) hard negatives, for the images only; not_extra: (n, m) bool, where one of
-    them is a row's own caption.
+    them is a row's own caption. everyone: the images and texts (global, dim) of all ranks, of which these rows are
+    those from `first` on; masks then have that many columns.
     Raises ValueError when there are fewer than two pairs: with nothing to tell apart the loss is 0.
     """
-    if len(images) < 2:
-        raise ValueError(f"a contrastive loss over {len(images)} pair: at least 2 are needed, more teach more")
-    logits = scale(images @ texts.T)
-    if not_negative is not None:
-        logits = logits.masked_fill(not_negative.to(logits.device), float("-inf"))
-    by_image = logits
-    if extra_texts is not None:
-        extra = scale(images @ extra_texts.T)
-        if not_extra is not None:
-            extra = extra.masked_fill(not_extra.to(extra.device), float("-inf"))
-        by_image = torch.cat([logits, extra], dim=1)
-    targets = torch.arange(len(images), device=logits.device)
-    loss = (F.cross_entropy(by_image, targets) + F.cross_entropy(logits.T, targets)) / 2
-    right = (by_image.argmax(1) == targets).float().mean() + (logits.argmax(0) == targets).float().mean()
-    return loss, right.detach() / 2
+    all_images, all_texts = everyone or (images, texts)
+    if len(all_images) < 2:
+        raise ValueError(f"a contrastive loss over {len(all_images)} pair: at least 2 are needed, more teach more")
+    by_image = _masked(scale(images @ all_texts.T), not_negative)
+    by_text = _masked(scale(texts @ all_images.T), not_negative)
+    if extra_texts is not None and len(extra_texts):
+        by_image = torch.cat([by_image, _masked(scale(images @ extra_texts.T), not_extra)], dim=1)
+    targets = first + torch.arange(len(images), device=images.device)
+    rows = max(len(images), 1)  # a rank may have none
+    loss = F.cross_entropy(by_image, targets, reduction="sum") + F.cross_entropy(by_text, targets, reduction="sum")
+    right = (by_image.argmax(1) == targets).float().sum() + (by_text.argmax(1) == targets).float().sum()
+    return loss / (2 * rows), right.detach() / (2 * rows)
+
+
+def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    return logits if mask is None else logits.masked_fill(mask.to(logits.device), float("-inf"))
 
 
 def next_token(
@@ -67,14 +82,21 @@ def next_token(
         next_token(hidden, labels, model.lm_head)    # hidden (n, length, dim), labels (n, length)
 
     Only states that predict a caption token meet the head, `chunk` at a time, so that logits are never held for
-    prompts, pictures and padding. A batch without long captions gives a loss of 0.
+    prompts, pictures and padding; where there is more than one chunk, logits are computed anew for the gradient, so
+    that one chunk's are held at a time. A batch without long captions gives a loss of 0.
     """
     learnt = labels[:, 1:] != IGNORED
     states, targets = hidden[:, :-1][learnt], labels[:, 1:][learnt]
     if not len(targets):
         return hidden.sum() * 0.0, 0
+    if len(targets) <= chunk:
+        return _summed(states, targets, head) / len(targets), len(targets)
     summed = hidden.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(targets), chunk):
-        logits = head(states[start : start + chunk]).float()
-        summed = summed + F.cross_entropy(logits, targets[start : start + chunk], reduction="sum")
+    for part in range(0, len(targets), chunk):
+        rows = slice(part, part + chunk)
+        summed = summed + checkpoint(_summed, states[rows], targets[rows], head, use_reentrant=False)
     return summed / len(targets), len(targets)
+
+
+def _summed(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    return F.cross_entropy(head(states).float(), targets, reduction="sum")

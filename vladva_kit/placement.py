@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,8 @@ def place(device: str | None = None, dtype: torch.dtype | None = None) -> Placem
     finite. A CPU computes in float32. Of several GPUs one is used, the first unless told.
     Raises ValueError for a CUDA device where there is none.
     """
-    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # a launched rank has its own
+    wanted = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device='{device}', but torch sees no CUDA GPU: leave device out to run on the CPU")
     chosen, why = _dtype_for(wanted)

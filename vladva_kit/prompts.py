@@ -169,12 +169,26 @@ def image_sequences(
         padding_side="right",
         add_special_tokens=not begins_with_bos(tokenizer, prompt.before),
     )
-    batch.pop("labels", None)  # a processor's own idea of what is learnt
+    return behind_pictures(tokenizer, batch, prompt, captions)
+
+
+def behind_pictures(
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Mapping[str, Tensor],
+    prompt: Prompt,
+    captions: Sequence[list[int] | None] | None = None,
+) -> Sequences:
+    """What the processor made of pictures, with the prompt and the long captions' ids put behind it, right-padded.
+
+    behind_pictures(tokenizer, processor(images=…, text=…), prompt, [ids, None]).summary    # (batch,)
+    """
+    family = prompt.family
+    batch = {key: value for key, value in batch.items() if key != "labels"}  # a processor's own idea of what is learnt
     starts = batch["attention_mask"].sum(1) - prompt.appended
-    tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(images))]
+    tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(starts))]
     ends = starts + torch.tensor([len(tail) for tail in tails])
     inputs = _prolonged(batch, int(ends.max()), _pad_id(tokenizer))
-    labels = torch.full((len(images), int(ends.max())), IGNORED)
+    labels = torch.full((len(starts), int(ends.max())), IGNORED)
     for row, (start, end, tail) in enumerate(zip(starts.tolist(), ends.tolist(), tails, strict=True)):
         inputs["input_ids"][row, start:end] = torch.tensor(tail)
         inputs["attention_mask"][row, start:end] = 1

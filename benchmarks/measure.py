@@ -1,0 +1,97 @@
+"""Medians of runs that take turns, and the page that a benchmark writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vladva_kit.files import write_json, write_whole
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def turns(ways: dict[str, Callable[[], Any]], runs: int = 5) -> dict[str, list[float]]:
+    """Seconds of each way, `runs` times, the ways taking turns so that a busy moment hits all; one warm-up each.
+
+    turns({"kit": lambda: encode(), "plain": lambda: plain()}, runs=5)
+    """
+    if runs < 1:
+        raise ValueError(f"{runs} runs: at least 1, and 5 for figures that are kept")
+    for way in ways.values():
+        way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median with the least and the largest: "1.20 (1.10–1.50)"."""
+    return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def arguments(about: str, **more: Any) -> argparse.Namespace:
+    """A benchmark's options; each keyword is one more, with its default: arguments(__doc__, batch=64)."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--runs", type=int, default=5, help="medians over this many")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the page goes")
+    for name, default in more.items():
+        kind = type(default) if not isinstance(default, list) else type(default[0])
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if isinstance(default, list) else None
+        )
+    return parser.parse_args()
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{on}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first row the heading."""
+    heading, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rest])
+
+
+def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[str, Any]) -> Path:
+    """Writes out/name.md and out/name.json, whole; returns the page's path."""
+    command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+    text = "\n\n".join([f"# {about.strip().splitlines()[0]}", f"`{command}`", f"Measured on {machine()}.", *parts])
+    write_whole({out / f"{name}.md": f"{text}\n".encode()})
+    write_json(out / f"{name}.json", {"command": command, "machine": machine(), **values})
+    print(text)
+    return out / f"{name}.md"
+
+
+def goal(said: str, value: float, limit: float, least: bool) -> str:
+    """A goal, and whether it was met: "Kit / floor: goal at most 1.1, measured 1.05, met."."""
+    met = "met" if (value >= limit if least else value <= limit) else "missed"
+    return f"{said}: goal {'at least' if least else 'at most'} {limit:g}, measured {value:.3g}, {met}."
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values beside a page. Raises ValueError where the benchmark has not run."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not there: run python -m benchmarks.{path.stem} first")
+    return json.loads(path.read_text())
