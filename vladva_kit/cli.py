@@ -46,16 +46,20 @@ def main() -> None:
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), steps: Steps = 150, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
-    """emoji-clip, the LVLM as it is and the LVLM fine-tuned for about three minutes, side by side."""
+def demo(out: Out = Path("runs/demo"), steps: Steps = 120, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
+    """emoji-clip, the LVLM as it is and the LVLM fine-tuned for about two minutes, side by side."""
     import rich
+    import torch
 
     from vladva_kit.demo import run_demo
     from vladva_kit.report import comparison_table
     from vladva_kit.training import Settings
 
     command = f"vladva demo --steps {steps} --batch-size {batch_size} --seed {seed}"
-    results = run_demo(out, Settings(steps=steps, batch_size=batch_size, seed=seed), command, typer.echo)
+    # Where the CPU multiplies in bfloat16, a step takes half as long, and its losses are the same to two digits.
+    bf16 = torch.cpu._is_avx512_bf16_supported() or None
+    settings = Settings(steps=steps, batch_size=batch_size, seed=seed, bf16=bf16)
+    results = run_demo(out, settings, command, typer.echo)
     rich.print(comparison_table(results))
     typer.echo(
         f"{sum(results['seconds'].values()):.0f} s. The page: {out / 'report.html'}; the adapter: {out / 'adapter'}"
