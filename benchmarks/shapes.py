@@ -66,7 +66,7 @@ def shaped(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32, s
     torch.manual_seed(0)
     with torch.device(device):
         model = LlavaForConditionalGeneration(config).to(dtype)
-    return LVLM(name, model.eval().requires_grad_(False), processor, family_of("llava"))
+    return LVLM(name, model.eval().requires_grad_(False), processor, family_of(model.config))
 
 
 def learning(lvlm: LVLM) -> vk.Embedder:

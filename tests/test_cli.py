@@ -73,7 +73,16 @@ def test_each_miniature_s_figures_are_the_same_through_the_command_and_the_funct
         "classification": vk.evaluate_classification(clip, miniatures / "classification_mini", ("a {}", "one {}")),
     }.items():
         out = tmp_path / benchmark
-        arguments = ["eval", "emoji-clip", "--benchmark", benchmark, "--out", str(out), "--cache", str(tmp_path / "c")]
+        arguments = [
+            "eval",
+            "emoji-clip",
+            "--benchmark",
+            benchmark,
+            "--out",
+            str(out),
+            "--cache",
+            str(tmp_path / "c" / benchmark),
+        ]
         templates = ["--template", "a {}", "--template", "one {}"] if benchmark == "classification" else []
         shown = run(app, [*arguments, *templates])
         assert shown.exit_code == 0, shown.output

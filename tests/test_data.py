@@ -239,5 +239,5 @@ def test_a_sample_beside_the_package_comes_first(tmp_path, installed_alone):
 
 
 def test_an_unknown_sample_lists_the_known_ones():
-    with pytest.raises(BadInput, match="'coco'; there are emoji_pairs, winoground_mini, sugarcrepe_mini, photos"):
+    with pytest.raises(BadInput, match="'coco'; there are emoji_pairs, winoground_mini, .*photos"):
         sample("coco")

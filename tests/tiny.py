@@ -23,7 +23,7 @@ def tiny_lvlm(dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> LVLM:
     for name, weight in model.named_parameters():
         if weight.dim() > 1 and "norm" not in name:
             weight.normal_(0, 0.1)  # at the usual 0.02 all pictures look alike
-    return LVLM("tiny", model, AutoProcessor.from_pretrained(resolve("emoji-llava")), family_of("llava"))
+    return LVLM("tiny", model, AutoProcessor.from_pretrained(resolve("emoji-llava")), family_of(config))
 
 
 def tiny_embedder(lora_dropout: float = 0.0, dropout: float = 0.0) -> vk.Embedder:

@@ -116,7 +116,7 @@ def test_the_next_word_loss_is_a_weighted_mean_over_what_is_learnt(pupil):
         logits = pupil.llava(input_ids=batch["input_ids"]).logits
         ours = next_word_loss(pupil.llava, batch)
     total = weights = 0.0
-    for row in range(2):
+    for row in range(len(batch["labels"])):
         for at in range(1, batch["labels"].shape[1]):
             if batch["labels"][row, at] != IGNORED:
                 weight = float(batch["weights"][row, at])
@@ -130,7 +130,11 @@ def test_half_of_the_heads_begin_by_looking_for_what_is_like_them():
     llava = Pupil().llava
     for layer in llava.model.language_model.layers:
         query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
-        assert torch.equal(query[:128], key[:128]) and not torch.allclose(query[128:], key[128:])
+        assert torch.equal(query[:128].abs(), key[:128].abs()) and not torch.allclose(query[128:], key[128:])
+        opposite = (query[:128] == -key[:128]).all(1)
+        assert opposite.nonzero().flatten().tolist() == [
+            64 * head + row for head in (0, 1) for row in (*range(8), *range(32, 40))
+        ]
         assert torch.equal(layer.self_attn.o_proj.weight[:, :128], layer.self_attn.v_proj.weight[:128].T)
     table = F.normalize(llava.get_input_embeddings().weight, dim=-1)
     assert table[ids()["ducks"]] @ table[ids()["duck"]] > 0.8 > 0.3 > abs(table[ids()["ducks"]] @ table[ids()["dog"]])

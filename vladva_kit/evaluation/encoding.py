@@ -149,7 +149,7 @@ def _embed(
     rows = store.load(kind) if store is not None else {}
     missing = [place for place in range(len(items)) if store is None or digests[place] not in rows]
     fresh: dict[int, np.ndarray] = {}
-    shown = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=2, leave=False)
+    shown = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
     with shown as bar:
         for start in range(0, len(missing), batch_size):
             places = missing[start : start + batch_size]
