@@ -42,7 +42,7 @@ def in_process(number: int, world: int, port: int, function, folder: str) -> Non
 def on_ranks(function, world: int, folder: Path) -> list:
     """What `function(rank, world)` returns in each of `world` processes."""
     mp.spawn(in_process, (world, free_port(), function, str(folder)), nprocs=world)
-    return [torch.load(folder / f"{number}.pt", weights_only=False) for number in range(world)]
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(world)]
 
 
 def a_batch(embedder, number: int, world: int, only_long: bool = False):
