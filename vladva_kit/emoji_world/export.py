@@ -38,7 +38,7 @@ _CLIP = (
     "of words.",
 )
 _LLAVA = (
-    "A `LlavaForConditionalGeneration` of 5.1 million weights that captions, answers questions and chats in two turns.",
+    "A `LlavaForConditionalGeneration` of 5.3 million weights that captions, answers questions and chats in two turns.",
     "Short and long captions, nine kinds of questions, two-turn chats, and texts without a picture. The LLM learns "
     "them first from patches that are told to it in words; the vision tower is emoji-clip's; then both learn together.",
     "about 250 words, one picture a chat, two turns; any other word is read as unknown.",
