@@ -32,6 +32,19 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
+def images_of(folder: Path, given: str | Path | None, meant: str) -> Path:
+    """Where a benchmark's images lie: in the folder given, or else in `folder`/images.
+
+        images_of(Path("sugar-crepe/data"), "val2017", "which is COCO's val2017")    # Path("val2017")
+
+    Raises BadInput, saying with `meant` what to give, where there is no such folder.
+    """
+    images = Path(given) if given is not None else folder / "images"
+    if not images.is_dir():
+        raise BadInput(f"{images} is no folder; give image_folder=, {meant}")
+    return images
+
+
 def refusals(on_error: str) -> list[str] | None:
     """Where `leaving_out` notes refusals: a list with "skip", None with "raise"; ValueError for anything else."""
     if on_error not in ("raise", "skip"):

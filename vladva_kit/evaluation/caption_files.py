@@ -13,6 +13,7 @@ from vladva_kit.inputs import (
     check_image,
     clean_caption,
     entry_with,
+    images_of,
     leaving_out,
     path_inside,
     read_json,
@@ -69,9 +70,7 @@ def load_caption_file(
     refused images are noted there and the others returned.
     """
     path = _file_of(Path(source))
-    images = Path(image_folder) if image_folder is not None else path.parent / "images"
-    if not images.is_dir():
-        raise BadInput(f"{images} is no folder; give image_folder=, the folder that the file's image names start from")
+    images = images_of(path.parent, image_folder, "the folder that the file's image names start from")
     gallery: list[Captioned] = []
     seen: dict[str, str] = {}
     for where, key, read in _entries(read_json(path), path, split):

@@ -18,6 +18,7 @@ from vladva_kit.inputs import (
     check_image,
     clean_caption,
     entry_with,
+    images_of,
     leaving_out,
     path_inside,
     read_json,
@@ -28,6 +29,7 @@ from vladva_kit.metrics import ChoiceScores, sugarcrepe
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 NEEDED = ("filename", "caption", "negative_caption")
 CHANCE = 50.0
+COCO_IMAGES = "which is COCO's val2017 for the official files: unpack http://images.cocodataset.org/zips/val2017.zip"
 
 
 @dataclass(frozen=True)
@@ -139,18 +141,13 @@ def load_sugarcrepe(
     With a list `left_out`, refused cases are noted there and the others returned.
     """
     source = Path(source)
-    images = Path(image_folder) if image_folder is not None else source / "images"
     missing = [name for name in CATEGORIES if not (source / f"{name}.json").is_file()]
     if missing:
         raise BadInput(
             f"{source} holds no {', '.join(f'{name}.json' for name in missing)}; all seven files are needed: "
             "git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
         )
-    if not images.is_dir():
-        raise BadInput(
-            f"{images} is no folder; give image_folder=, which is COCO's val2017 for the official files: unpack "
-            "http://images.cocodataset.org/zips/val2017.zip"
-        )
+    images = images_of(source, image_folder, COCO_IMAGES)
     cases: list[SugarCrepeCase] = []
     checked: set[Path] = set()
     for category in CATEGORIES:

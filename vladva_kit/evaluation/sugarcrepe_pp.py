@@ -11,11 +11,13 @@ from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots,
 from vladva_kit.evaluation.hub import hub_file, is_hub_id
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, category_scores, score
+from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES
 from vladva_kit.inputs import (
     BadInput,
     check_image,
     clean_caption,
     entry_with,
+    images_of,
     leaving_out,
     path_inside,
     read_json,
@@ -132,12 +134,7 @@ def load_sugarcrepe_pp(
 
     With a list `left_out`, refused cases are noted there and the others returned.
     """
-    images = Path(image_folder) if image_folder is not None else Path(source) / "images"
-    if not images.is_dir():
-        raise BadInput(
-            f"{images} is no folder; give image_folder=, which is COCO's val2017 for the official files: unpack "
-            "http://images.cocodataset.org/zips/val2017.zip"
-        )
+    images = images_of(Path(source), image_folder, COCO_IMAGES)
     cases: list[SugarCrepePPCase] = []
     checked: set[Path] = set()
     for category, path in _files(source).items():

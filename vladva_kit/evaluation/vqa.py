@@ -14,7 +14,16 @@ from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
 from vladva_kit.evaluation.generation import Talks
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import BadInput, check_image, clean_caption, entry_with, leaving_out, read_json, refusals
+from vladva_kit.inputs import (
+    BadInput,
+    check_image,
+    clean_caption,
+    entry_with,
+    images_of,
+    leaving_out,
+    read_json,
+    refusals,
+)
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -184,9 +193,7 @@ def load_vqa(
     With a list `left_out`, refused questions are noted there and the others returned.
     """
     source = Path(source)
-    images = Path(image_folder) if image_folder is not None else source / "images"
-    if not images.is_dir():
-        raise BadInput(f"{images} is no folder; give image_folder=, which is COCO's val2014 for the official files")
+    images = images_of(source, image_folder, "which is COCO's val2014 for the official files")
     numbered = _by_number(images)
     annotations = _listed(_one_file(source, "annotations"), "annotations")
     people: dict[Any, dict[str, Any]] = {}

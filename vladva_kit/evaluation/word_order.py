@@ -21,6 +21,7 @@ from vladva_kit.inputs import (
     check_image,
     clean_caption,
     entry_with,
+    images_of,
     leaving_out,
     path_inside,
     pick_split,
@@ -233,9 +234,7 @@ def _from_files(source: Path, image_folder: str | Path | None) -> Iterator[tuple
     paths = [source] if source.suffix == ".json" else [source / name for name in FILES if (source / name).is_file()]
     if not paths or paths[0].name not in FILES:
         raise BadInput(f"{source} is none of, and holds none of, {', '.join(FILES)}; give ARO's files or their folder")
-    images = Path(image_folder) if image_folder is not None else paths[0].parent / "images"
-    if not images.is_dir():
-        raise BadInput(f"{images} is no folder; give image_folder=, the folder that the files' image names start from")
+    images = images_of(paths[0].parent, image_folder, "the folder that the files' image names start from")
     for path in paths:
         entries = read_json(path)
         if not isinstance(entries, list):
