@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,7 @@ def _trained(cell: Cell, record: dict[str, Any], clock: _Clock) -> vk.Embedder:
 
 
 def settings(cell: Cell) -> vk.Settings:
-    """How `fit` is to train the cell; large batches go through in parts of 64 where training can do that."""
-    known = {field.name for field in fields(vk.Settings)}
-    in_parts = {"micro_batch_size": 64} if cell.batch_size > 256 and "micro_batch_size" in known else {}
+    """How `fit` is to train the cell; large batches go through in parts of 64."""
     return vk.Settings(
         steps=cell.steps,
         batch_size=cell.batch_size,
@@ -100,8 +98,8 @@ def settings(cell: Cell) -> vk.Settings:
         next_token_weight=cell.next_token_weight,
         learn_temperature=cell.learn_temperature,
         seed=cell.seed,
+        micro_batch_size=64 if cell.batch_size > 256 else None,
         **({"short_limit": LONG_LIMIT + 1} if cell.captions == "long" else {}),
-        **in_parts,
     )
 
 

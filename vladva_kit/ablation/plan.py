@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-
-from vladva_kit.training import Settings
+from dataclasses import dataclass, replace
 
 LONG = "contrastive on long captions"
 BASE, SOFT, LORA, BOTH, FULL = "base", "+ soft prompt", "+ LoRA", "+ both", "+ both + next-token"
 CLIP, CLIP_ON = "emoji-clip", "emoji-clip, trained on"
-# 1,024 pairs at once are held in memory only by cached gradients, where training has them
-BATCH_SIZES = (16, 64, 256, 1024) if "micro_batch_size" in {f.name for f in fields(Settings)} else (16, 64, 256)
+BATCH_SIZES = (16, 64, 256, 1024)
 
 
 @dataclass(frozen=True)

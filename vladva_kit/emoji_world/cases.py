@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vladva_kit.data import SAMPLES
 from vladva_kit.emoji_world.captions import long_caption, pair_caption, phrase, short_caption
 from vladva_kit.emoji_world.drawings import own_tints
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, SIZES, TINTS, UNSEEN_STYLE
@@ -17,16 +18,7 @@ from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, sample_scene, swapped
 from vladva_kit.emoji_world.truth import is_true
 
-DRAWN = (
-    "emoji_pairs",
-    "winoground_mini",
-    "sugarcrepe_mini",
-    "sugarcrepe_pp_mini",
-    "word_order_mini",
-    "captions_mini",
-    "classification_mini",
-    "vqa_mini",
-)
+DRAWN = tuple(name for name in SAMPLES if name != "photos")
 PICTURE_SIZE = 160  # pixels; the towers shrink it to their own size
 SPLITS = {"train": 2400, "validation": 200, "test": 500, "unseen_style": 500}
 CAPTIONS_PER_PICTURE = 3  # in validation, test and unseen_style
