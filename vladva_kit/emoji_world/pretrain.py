@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from vladva_kit.emoji_world.beginnings import begin_llm, begin_places, begin_tower
 from vladva_kit.emoji_world.lessons import GRID, IGNORED, PATCH_GROUPS, Lessons
 from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS, TRAINING_STYLES
 from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
@@ -54,7 +55,7 @@ class Stage:
     check_every: int = 500  # steps
 
 
-READ_STAGE = Stage("read", "read", steps=2000, batch_size=16, check_every=500)
+READ_STAGE = Stage("read", "read", steps=2400, batch_size=16, check_every=500)
 CLIP_STAGE = Stage("clip", "clip", steps=9000, batch_size=64, learning_rate=8e-4, check_every=1000)
 # At the full rate the LLM's first gradients would undo what the tower knows.
 LLAVA_STAGE = Stage("llava", "llava", steps=3000, batch_size=16, slow=("vision_model",), slow_rate=0.3, naming=0.3)
@@ -88,48 +89,15 @@ class Pupil(nn.Module):
                 vision_feature_layer=-1, vision_feature_select_strategy="full", tie_word_embeddings=True,
             )
         )  # fmt: skip
-        _begin_llm(self.llava)
+        begin_tower(self.clip.vision_model)
+        begin_llm(self.llava)
         # In training on CPUs, in bfloat16: short sequences are 2–3 times as fast by explicit products as by SDPA, the
         # LLM's long packed ones are faster by SDPA.
         self.clip.set_attn_implementation("eager")
         self.llava.set_attn_implementation("sdpa")
         self.llava.model.vision_tower = self.clip.vision_model
         self.places = nn.Embedding(2 * GRID, 256)  # rows, then columns: for told patches, not shipped
-        _begin_places(self.places)
-
-
-@torch.no_grad()
-def _begin_llm(llava: LlavaForConditionalGeneration) -> None:
-    """Where the LLM begins: with what a small one would otherwise spend most of its steps on.
-
-    Half of the heads look for what is like them and copy it (keys equal queries, outputs are values' transposes;
-    after "mimetic initialization", arXiv 2305.09828): to answer a question, its noun must find the patches that say
-    the same. Its own place it should pass over: in the turns of RoPE that tell near places apart, keys are the
-    queries' negatives. A plural begins beside its singular.
-    """
-    table, spread = llava.get_input_embeddings().weight, 256**-0.5
-    nn.init.normal_(table, std=spread)
-    plural = torch.randn(256) * spread / 2
-    for noun in NOUNS:
-        if noun.plural != noun.word:
-            table[ids()[noun.plural]] = table[ids()[noun.word]] + plural
-    for layer in llava.model.language_model.layers:
-        attention = layer.self_attn
-        size, alike = attention.head_dim, len(attention.q_proj.weight) // 2
-        nn.init.normal_(attention.q_proj.weight, std=1.25 * spread)
-        nn.init.normal_(attention.k_proj.weight, std=1.25 * spread)
-        near = torch.arange(alike) % (size // 2) < size // 8  # RoPE turns row i with row i + size / 2, the first most
-        attention.k_proj.weight[:alike] = attention.q_proj.weight[:alike] * torch.where(near, -1.0, 1.0)[:, None]
-        nn.init.normal_(attention.v_proj.weight[:alike], std=spread / 2)
-        attention.o_proj.weight[:, :alike] = attention.v_proj.weight[:alike].T
-
-
-@torch.no_grad()
-def _begin_places(places: nn.Embedding) -> None:
-    """Rows from top to bottom along one direction, columns from left to right along another, and each its own mark."""
-    along = torch.linspace(-1.2, 1.2, GRID)[:, None]
-    for part in places.weight.split(GRID):
-        part.copy_(along * F.normalize(torch.randn(256), dim=0) + torch.randn(GRID, 256) * 256**-0.5 / 4)
+        begin_places(self.places, self.llava.get_input_embeddings().weight)
 
 
 def told(pupil: Pupil, patch_words: Tensor) -> Tensor:

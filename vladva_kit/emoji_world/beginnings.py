@@ -1,0 +1,96 @@
+"""Where pretraining begins: weights that already look in the right places, so that steps are spent on what to see.
+
+After "mimetic initialization" (arXiv 2305.09828): not pretrained weights, but random ones with the structure that
+trained ones have. Without it, 2,000 steps of 16 pictures left the LLM at chance on which of two things is to the left;
+with it, 600 steps take it past nine in ten.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from vladva_kit.emoji_world.nouns import NOUNS
+from vladva_kit.emoji_world.words import ids
+
+BESIDE = {"above": "top", "below": "bottom", "front": "bottom", "behind": "top"}  # what is in front is drawn lower
+SHARED = 0.3  # length of what all words share, where a word's own part has length 1
+PLACED = 1.5  # how loudly the outermost rows and columns say where they are
+
+
+@torch.no_grad()
+def begin_words(table: Tensor) -> Tensor:
+    """The LLM's words: a plural beside its singular, "above" beside "top". Returns what all words share, (width,).
+
+    table: (vocabulary, width), written over.
+    """
+    width = table.shape[1]
+    nn.init.normal_(table, std=width**-0.5)
+    shared = F.normalize(torch.randn(width), dim=0)
+    table += SHARED * shared
+    plural = torch.randn(width) * width**-0.5 / 2
+    for noun in NOUNS:
+        if noun.plural != noun.word:
+            table[ids()[noun.plural]] = table[ids()[noun.word]] + plural
+    for near, word in BESIDE.items():
+        table[ids()[near]] = table[ids()[word]] + torch.randn(width) * width**-0.5 / 2
+    return shared
+
+
+@torch.no_grad()
+def begin_llm(llava: LlavaForConditionalGeneration) -> None:
+    """Heads of the LLM: half look for what is like them, a quarter for the last few words; both copy what they find.
+
+    To answer a question its noun must find the patches that say the same: keys equal queries, outputs are values'
+    transposes. Its own place it should pass over: in the turns of RoPE that tell near places apart, keys are the
+    queries' negatives. What the noun found is a few words back when the answer begins: a head that reads only what
+    all words share, through turns that fall off within about ten places, brings it there.
+    """
+    shared = begin_words(llava.get_input_embeddings().weight)
+    for layer in llava.model.language_model.layers:
+        attention = layer.self_attn
+        width, size = attention.q_proj.in_features, attention.head_dim
+        alike = attention.q_proj.out_features // 2
+        copying = alike + size
+        for part in (attention.q_proj, attention.k_proj):
+            nn.init.normal_(part.weight, std=1.25 * width**-0.5)
+            part.weight[alike:copying] *= 0.2
+            part.weight[alike + 3 : alike + 9] = 2.45 / (16 * SHARED) * shared  # turns of 0.27 to 0.03 a place
+        near = torch.arange(alike) % (size // 2) < size // 8  # RoPE turns row i with row i + size / 2, the first most
+        attention.k_proj.weight[:alike] = attention.q_proj.weight[:alike] * torch.where(near, -1.0, 1.0)[:, None]
+        nn.init.normal_(attention.v_proj.weight[:copying], std=width**-0.5 / 2)
+        attention.o_proj.weight[:, :copying] = attention.v_proj.weight[:copying].T
+
+
+@torch.no_grad()
+def begin_places(places: nn.Embedding, table: Tensor) -> None:
+    """Rows speak from "top" to "bottom", columns from "left" to "right", and each has its own mark.
+
+    places: rows, then columns. A thing's patches then say where it lies in the words that answers use.
+    """
+    half, width = len(places.weight) // 2, places.weight.shape[1]
+    along = torch.linspace(-PLACED, PLACED, half)[:, None]
+    for part, (first, last) in zip(places.weight.split(half), (("top", "bottom"), ("left", "right")), strict=True):
+        direction = table[ids()[last]] - table[ids()[first]]
+        part.copy_(along * direction + torch.randn(half, width) * width**-0.5 / 4)
+
+
+@torch.no_grad()
+def begin_tower(tower: nn.Module) -> None:
+    """The vision tower: places in sines, and patches look first at those near and like them.
+
+    Keys equal queries, outputs are values' negative transposes: each layer begins by sharpening what stands out.
+    """
+    table = tower.embeddings.position_embedding.weight
+    grid, width = int((len(table) - 1) ** 0.5), table.shape[1]
+    turns = 10 ** torch.linspace(0, -1.3, width // 4)
+    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    angles = torch.cat([columns.reshape(-1, 1) * turns, rows.reshape(-1, 1) * turns], 1)
+    table.zero_()
+    table[1:] = 0.3 * torch.cat([angles.sin(), angles.cos()], 1)
+    for layer in tower.encoder.layers:
+        attention = layer.self_attn
+        nn.init.normal_(attention.q_proj.weight, std=width**-0.5)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        nn.init.normal_(attention.v_proj.weight, std=width**-0.5 / 2)
+        attention.out_proj.weight.copy_(-attention.v_proj.weight.T)
