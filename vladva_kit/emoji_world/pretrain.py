@@ -55,10 +55,12 @@ class Stage:
     check_every: int = 500  # steps
 
 
-READ_STAGE = Stage("read", "read", steps=2400, batch_size=16, check_every=500)
-CLIP_STAGE = Stage("clip", "clip", steps=9000, batch_size=64, learning_rate=8e-4, check_every=1000)
+READ_STAGE = Stage("read", "read", steps=1400, batch_size=16, check_every=700)
+CLIP_STAGE = Stage("clip", "clip", steps=7000, batch_size=64, learning_rate=8e-4, check_every=1000)
 # At the full rate the LLM's first gradients would undo what the tower knows.
-LLAVA_STAGE = Stage("llava", "llava", steps=3000, batch_size=16, slow=("vision_model",), slow_rate=0.3, naming=0.3)
+LLAVA_STAGE = Stage(
+    "llava", "llava", steps=2800, batch_size=16, learning_rate=6e-4, slow=("vision_model",), slow_rate=0.3, naming=0.5
+)
 STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
 
 
