@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -234,13 +233,18 @@ def on_device(batch: dict, device: torch.device) -> dict:
     return {k: on_device(v, device) if isinstance(v, dict) else v.to(device) for k, v in batch.items()}
 
 
+def say_at_once(line: str) -> None:
+    """Prints a line that is seen even where the output goes to a file."""
+    print(line, flush=True)
+
+
 def train_stage(
     stage: Stage,
     folder: Path,
     seed: int = 0,
     check: Callable[[Pupil], dict[str, float]] | None = None,
     start_from: Path | None = None,
-    say: Callable[[str], None] = partial(print, flush=True),
+    say: Callable[[str], None] = say_at_once,
 ) -> Pupil:
     """Trains one stage, or goes on with it where `folder` holds its state; returns the trained pupil.
 
@@ -291,7 +295,7 @@ def _optimizer(stage: Stage, pupil: Pupil) -> torch.optim.Optimizer:
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16 itself; one that only emulates it takes three times as long as float32."""
+    """Whether this CPU multiplies in bfloat16 itself; emulated, it takes three times as long as float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
