@@ -80,7 +80,7 @@ class Pupil(nn.Module):
         )  # fmt: skip
         llm = dict(
             model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
+            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, attention_bias=True,
             rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **special,
         )  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))
