@@ -13,16 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vladva_kit.adapter import attach_adapter, hand_prompts, load_adapter, save_adapter, soft_prompts
+from vladva_kit.chat import answers
 from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
-from vladva_kit.pixels import within
 from vladva_kit.placement import check_finite
 from vladva_kit.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     Prompt,
     Sequences,
-    begins_with_bos,
     image_sequences,
     text_sequences,
 )
@@ -194,36 +193,8 @@ class Embedder:
         max_new_tokens: int = 128,
     ) -> list[str]:
         """As `generate`, for many at once; all with a picture, or all without."""
-        if not prompts:
-            return []
-        processor, model = self.lvlm.processor, self.lvlm.model
-        histories = histories or [()] * len(prompts)
-        limit = self.lvlm.family.max_pixels
-        pictures = [None if image is None else [within(open_image(image), limit)] for image in images]
-        if any(picture is None for picture in pictures) and any(picture is not None for picture in pictures):
-            raise ValueError("some prompts come with a picture and some without: ask in two batches")
-        texts = [
-            processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
-            for picture, history, prompt in zip(pictures, histories, prompts, strict=True)
-        ]
-        tokenizer, family = processor.tokenizer, self.lvlm.family
-        written = {
-            "text": texts,
-            "return_tensors": "pt",
-            "padding": True,
-            "padding_side": "left",
-            "add_special_tokens": not begins_with_bos(tokenizer, texts[0]),
-        }
-        if pictures[0] is not None:
-            inputs = processor(images=pictures, **written)
-        else:
-            inputs = tokenizer(return_token_type_ids=family.typed_text, **written)
-        inputs.pop("labels", None)
-        inputs = inputs.to(self.device)
         with self._running():
-            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answers = ids[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
+            return answers(self.lvlm, images, prompts, histories, max_new_tokens)
 
     def trainable(self) -> dict[str, int]:
         """How many weights learn, by kind; all others are frozen.
@@ -273,18 +244,6 @@ class Embedder:
         with tempfile.TemporaryDirectory() as folder:
             api.upload_folder(repo_id=repo_id, folder_path=self.save_pretrained(Path(folder) / "adapter"))
         return str(repo)
-
-
-def _messages(pictured: bool, history: Sequence[tuple[str, str]], prompt: str) -> list[dict]:
-    """A chat in transformers' form, the picture in its first turn."""
-    turns = [*history, (prompt, None)]
-    messages: list[dict] = []
-    for number, (asked, answer) in enumerate(turns):
-        content = [{"type": "image"}] if pictured and number == 0 else []
-        messages.append({"role": "user", "content": [*content, {"type": "text", "text": asked}]})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return messages
 
 
 def _with_record(lvlm: LVLM, record: dict[str, Any]) -> Embedder:
