@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.adapter import attach_adapter, hand_prompts, load_adapter, save_adapter, soft_prompts
+from vladva_kit.adapter import (
+    attach_adapter,
+    hand_prompts,
+    load_adapter,
+    learning_weights,
+    save_adapter,
+    soft_prompts,
+    what_learns,
+)
 from vladva_kit.chat import answers
 from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
@@ -201,12 +209,7 @@ class Embedder:
 
         embedder.trainable()    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
         """
-        counts = {"soft prompt": 0, "LoRA": 0, "temperature": 0}
-        for name, parameter in self.lvlm.model.named_parameters():
-            if parameter.requires_grad:
-                kind = "LoRA" if "lora_" in name else "soft prompt" if "soft_prompt" in name else "temperature"
-                counts[kind] += parameter.numel()
-        return counts
+        return learning_weights(self.lvlm)
 
     def save_pretrained(self, folder: str | os.PathLike) -> Path:
         """Writes soft prompts, LoRA and temperature to a folder, whole or not at all; the base is not written.
@@ -261,6 +264,7 @@ def attach(
     temperature: float = 0.07,
     prompts: tuple[str, str] = (IMAGE_PROMPT, TEXT_PROMPT),
     seed: int = 0,
+    quiet: bool = False,
 ) -> Embedder:
     """An embedder that can be trained: soft prompts from the hand-written ones, and LoRA on the LLM's linear layers.
 
@@ -268,7 +272,11 @@ def attach(
         embedder = attach(lvlm, lora={"r": 8, "lora_dropout": 0.05})
         embedder = attach(lvlm, lora=False)                      # soft prompts alone
 
+    What LoRA's targets matched, and how much learns, is printed, unless `quiet`.
     Raises ValueError when the LVLM carries an adapter already, when nothing would be trained, or when LoRA's targets
     match no layer.
     """
-    return _with_record(lvlm, attach_adapter(lvlm, soft_prompt, lora, temperature, prompts, seed))
+    embedder = _with_record(lvlm, attach_adapter(lvlm, soft_prompt, lora, temperature, prompts, seed))
+    if not quiet:
+        print(what_learns(lvlm, embedder.record))
+    return embedder

@@ -43,7 +43,7 @@ class CheckedModel:
         """With something attached; what the model says before that is noted first."""
         if self.attached is None:
             self.before = said(self)
-            self.attached = attach(self.lvlm)
+            self.attached = attach(self.lvlm, quiet=True)
         return self.attached
 
 

@@ -61,7 +61,7 @@ def train(
     from vladva_kit.ranks import launched
     from vladva_kit.report import write_json
 
-    embedder = vk.attach(vk.load_lvlm(model), seed=seed)
+    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=launched()[0] != 0)
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
