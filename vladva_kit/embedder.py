@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from vladva_kit.adapter import (
     attach_adapter,
     hand_prompts,
-    load_adapter,
     learning_weights,
+    load_adapter,
     save_adapter,
     soft_prompts,
     what_learns,
