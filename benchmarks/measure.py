@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -47,6 +49,24 @@ def median(values: Sequence[float]) -> float:
 def spread(values: Sequence[float]) -> str:
     """The median with the least and the largest: "1.20 (1.10–1.50)"."""
     return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def in_process(module: str, function: str, **values: Any) -> dict[str, Any] | None:
+    """What a function of a benchmark returns in a process of its own, or None where that dies.
+
+    in_process("benchmarks.memory", "one", batch=64, rows=32, shape="tiny", device="cpu", dtype="float32")
+    """
+    told = json.dumps(json.dumps(values))
+    code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({told}))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def peak(device: str) -> float:
+    """The most memory this process has held, GB: the allocator's on a GPU, the process's on a CPU."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def arguments(about: str, **more: Any) -> argparse.Namespace:

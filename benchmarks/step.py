@@ -1,13 +1,23 @@
-"""A training step: one forward for both losses against two; cached gradients against one graph."""
+"""A training step: one forward for both losses against two; cached gradients against one graph, and against a peer's.
+
+The peer is sentence-transformers' cached loss on the exported model, contrastive alone on both sides, at a batch of its
+own; its and the kit's peak memory are those of a process each.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 import vladva_kit as vk
-from benchmarks.measure import arguments, goal, median, page, spread, table, turns
+from benchmarks import peers
+from benchmarks.measure import arguments, goal, in_process, median, page, peak, spread, table, turns
 from benchmarks.shapes import learning, scenes, shaped
 from vladva_kit.cached_gradients import cached_step
 from vladva_kit.training import Batch, Collator, step_losses
@@ -19,11 +29,68 @@ def two_forwards(embedder: vk.Embedder, both: Batch, bare: Batch) -> None:
     step_losses(embedder, replace(both, texts=None, paired=both.paired[:0], keys=both.keys[:0]))["loss"].backward()
 
 
+def contrastive_steps(
+    shape: str, device: str, dtype: str, batch: int, rows: int, folder: Path, who: tuple[str, ...]
+) -> dict[str, Callable[[], Any]]:
+    """A cached step of the contrastive loss alone, by the kit and by sentence-transformers, on the same pairs."""
+    embedder, pairs = learning(shaped(shape, device, getattr(torch, dtype))), scenes(batch)
+    ways: dict[str, Callable[[], Any]] = {}
+    if "sentence-transformers" in who:  # exported first, so that it has LoRA as it begins
+        ways["sentence-transformers"] = peers.cached_loss_step(embedder, pairs, rows, folder)
+    if "kit" in who:
+        bare = Collator(embedder, next_token=False)(pairs)["batch"]
+        parameters = [weight for weight in embedder.lvlm.model.parameters() if weight.requires_grad]
+
+        def step() -> float:
+            for weight in parameters:
+                weight.grad = None
+            return float(cached_step(embedder, bare, 0.0, rows=rows)[0]["loss"])
+
+        ways["kit"] = step
+    return ways
+
+
+def peak_of(who: str, **values: Any) -> dict[str, float]:
+    """The peak memory of one contrastive step, GB, and what was held before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        step = contrastive_steps(**values, folder=Path(folder) / "exported", who=(who,))[who]
+    before = peak(values["device"])
+    step()
+    return {"peak": peak(values["device"]), "before": before}
+
+
+def against_peer(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
+    """The page's part on sentence-transformers, and its values; one sentence where it is missing."""
+    if not peers.there():
+        return [peers.MISSING], {}
+    values = {name: getattr(chosen, name) for name in ("shape", "device", "dtype", "rows")}
+    values["batch"] = chosen.peer_batch
+    with tempfile.TemporaryDirectory() as folder:
+        ways = contrastive_steps(**values, folder=Path(folder) / "exported", who=("sentence-transformers", "kit"))
+    losses = {name: way() for name, way in ways.items()}
+    seconds = turns(ways, chosen.runs)
+    peaks = {who: in_process("benchmarks.step", "peak_of", who=who, **values) for who in ways}
+    if None in peaks.values():
+        raise RuntimeError(f"a step in a process of its own died: {peaks}; take a smaller --peer-batch")
+    rows = [["contrastive step", "seconds: median (least–largest)", "peak GB", "loss"]]
+    rows += [[name, spread(own), f"{peaks[name]['peak']:.2f}", f"{losses[name]:.4f}"] for name, own in seconds.items()]
+    faster = median(seconds["sentence-transformers"]) / median(seconds["kit"])
+    memory = peaks["kit"]["peak"] / peaks["sentence-transformers"]["peak"]
+    return [
+        f"The contrastive loss alone, {chosen.peer_batch} pairs, chunks of {chosen.rows} rows, on both sides; in the "
+        "kit the soft prompts and the temperature learn besides LoRA.",
+        table(rows),
+        goal("sentence-transformers' cached loss / the kit's step", faster, 1.0, least=True),
+        goal("The kit's peak memory / its", memory, 1.0, least=False),
+    ], {"seconds": seconds, "peaks": peaks, "losses": losses, "faster": faster, "memory": memory}
+
+
 def main() -> None:
     """Runs and writes the page."""
     chosen = arguments(
-        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, device="cpu", dtype="float32", peak_tflops=0.0
-    )
+        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, peer_batch=1024, device="cpu", dtype="float32",
+        peak_tflops=0.0,
+    )  # fmt: skip
     embedder = learning(shaped(chosen.shape, chosen.device, getattr(torch, chosen.dtype)))
     pairs = scenes(chosen.batch)
     both = Collator(embedder)(pairs)["batch"]
@@ -54,15 +121,17 @@ def main() -> None:
         f"{chosen.batch} pairs of {tokens / chosen.batch:.0f} tokens, {chosen.shape}; chunks of {chosen.rows} rows.",
         table(rows),
         goal("Two forwards / one", ratio, 1.5, least=True),
-        "Against sentence-transformers' cached loss: not measured here; it is not among the kit's dependencies.",
     ]
     if chosen.peak_tflops:
         mfu = flops / median(seconds["one forward"]) / chosen.peak_tflops / 1e12
         parts.append(f"MFU of the one forward: {100 * mfu:.1f} % of {chosen.peak_tflops:g} TFLOP/s.")
+    told, peer = against_peer(chosen)
+    parts += told
     adapter = sum(weight.numel() for weight in parameters)
     page(chosen.out, "step", __doc__, parts, {
         "seconds": seconds, "ratio": ratio, "pairs_a_second": rate, "adapter_weights": adapter, "batch": chosen.batch,
         "dim": embedder.lvlm.model.config.text_config.hidden_size, "shape": chosen.shape,
+        "peer": peer,
     })  # fmt: skip
 
 
