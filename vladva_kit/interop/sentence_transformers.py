@@ -51,10 +51,23 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
     with whole_folder(folder) as beside:
         model.save_pretrained(beside)
         processor.save_pretrained(beside)
-        for name, value in _module_files(width).items():
+        for name, value in {**_module_files(width), **_left_behind(lvlm)}.items():
             (beside / name).parent.mkdir(exist_ok=True)
             (beside / name).write_text(json.dumps(value, indent=2) + "\n")
     return folder
+
+
+def _left_behind(lvlm: LVLM) -> dict[str, Any]:
+    """The settings for videos, where the processor was loaded without them: any other reader looks for the file."""
+    source = Path(lvlm.model.name_or_path)
+    if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
+        return {}
+    name = "video_preprocessor_config.json"
+    if (source / name).is_file():
+        return {name: json.loads((source / name).read_text())}
+    told = source / "processor_config.json"
+    settings = json.loads(told.read_text()).get("video_processor") if told.is_file() else None
+    return {name: settings} if settings else {}
 
 
 def _with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[int]]:
