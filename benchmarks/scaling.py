@@ -111,8 +111,8 @@ Over ranks, each an A100 at {100 * chosen.share:.0f} % of its peak, which is ass
 ## What is communicated
 
 A step gathers the embeddings of both towers, sends their gradients back to the ranks that own the rows, and averages
-the adapter's gradients ({paper.adapter:,} weights of the paper's model) in one call. The frozen LVLM is never sent; nor are
-logits: a rank computes its own rows against everybody's columns. Of one step of the paper's model, MB a rank:
+the adapter's gradients ({paper.adapter:,} weights of the paper's model) in one call. The frozen LVLM is never sent;
+nor are logits: a rank computes its own rows against everybody's columns. In a step of the paper's model, MB a rank:
 
 {_parts(paper)}
 
