@@ -21,6 +21,7 @@ for name, command in {
     "prompts": studies.prompts,
     "check": models.check,
     "memory": models.memory,
+    "export": models.export,
     "world": world.world,
     "pretrain": world.pretrain,
     "embed": pictures.embed,

@@ -10,7 +10,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vladva_kit.case_plots import decimals, verdict, winoground_case
 from vladva_kit.plot_parts import (
     BLUE,
     GREY,
@@ -27,6 +26,7 @@ from vladva_kit.plot_parts import (
     save,
     wrapped,
 )
+from vladva_kit.winoground_plots import decimals, verdict, winoground_case
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
