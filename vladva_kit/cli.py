@@ -26,6 +26,7 @@ for name, command in {
     "pretrain": world.pretrain,
     "embed": pictures.embed,
     "search": pictures.search,
+    "index": pictures.index,
     "caption": pictures.caption,
 }.items():
     app.command(name)(command)
