@@ -13,7 +13,7 @@ import torch
 
 import vladva_kit as vk
 from benchmarks import peers
-from benchmarks.measure import arguments, goal, median, page, spread, table, turns
+from benchmarks.measure import arguments, explained, goal, median, page, spread, table, turns
 from benchmarks.shapes import scenes, shaped
 from vladva_kit.embedder import summary_embeddings
 from vladva_kit.prompts import Sequences, image_sequences, text_sequences
@@ -97,7 +97,7 @@ def main() -> None:
     page(chosen.out, "encode", __doc__, [
         f"{chosen.pairs} pictures and {2 * chosen.pairs} captions, {chosen.shape}, batches of {chosen.batch}.",
         table(rows),
-        *met,
+        *explained(met, "the kit's way", ways["kit"]),
         "The kit's time holds preprocessing and tokenizing, the floor's does not.",
         *told,
     ], {"seconds": seconds, "ratios": ratios})  # fmt: skip

@@ -119,6 +119,27 @@ def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[st
     return out / f"{name}.md"
 
 
+def profile(way: Callable[[], Any], most: int = 8) -> str:
+    """Where a way's time goes, as a Markdown table: the operations that take the largest shares of one run."""
+    on_gpu = torch.cuda.is_available()
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+    with torch.profiler.profile(activities=kinds) as seen:
+        way()
+    name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = sorted(((getattr(event, name), event) for event in seen.key_averages()), key=lambda one: -one[0])
+    total = sum(time for time, _ in spent)
+    rows = [["operation", "calls", "of the time"]]
+    rows += [[f"`{event.key}`", str(event.count), f"{100 * time / total:.1f} %"] for time, event in spent[:most]]
+    return table(rows)
+
+
+def explained(goals: Sequence[str], what: str, way: Callable[[], Any]) -> list[str]:
+    """The goals' lines; where one is missed, behind them a profile of the kit's way: explained(lines, "encode", way)."""
+    if not any(line.endswith("missed.") for line in goals):
+        return list(goals)
+    return [*goals, f"Where the time of {what} goes, by torch's profiler:", profile(way)]
+
+
 def goal(said: str, value: float, limit: float, least: bool) -> str:
     """A goal, and whether it was met: "Kit / floor: goal at most 1.1, measured 1.05, met."."""
     met = "met" if (value >= limit if least else value <= limit) else "missed"

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 
 import pytest
+import torch
 
 from benchmarks import measure, peers, scaling
 from benchmarks.cost import line
@@ -80,6 +81,16 @@ def test_ways_take_turns_and_are_warmed_up_once():
 def test_a_goal_says_whether_it_was_met():
     assert measure.goal("x", 2.5, 2.0, least=True).endswith("measured 2.5, met.")
     assert measure.goal("x", 2.5, 2.0, least=False).endswith("measured 2.5, missed.")
+
+
+def test_a_missed_goal_stands_with_a_profile_and_one_that_is_met_without():
+    square = torch.randn(200, 200)
+    way = lambda: [square @ square for _ in range(20)]  # noqa: E731
+    assert measure.explained(["x: goal at least 2, measured 3, met."], "it", way) == [
+        "x: goal at least 2, measured 3, met."
+    ]
+    said = measure.explained(["x: goal at least 2, measured 1, missed."], "the squares", way)
+    assert "time of the squares" in said[1] and "`aten::mm` | 20 |" in said[2]
 
 
 def test_a_line_is_fitted():
