@@ -134,7 +134,7 @@ def profile(way: Callable[[], Any], most: int = 8) -> str:
 
 
 def explained(goals: Sequence[str], what: str, way: Callable[[], Any]) -> list[str]:
-    """The goals' lines; where one is missed, behind them a profile of the kit's way: explained(lines, "encode", way)."""
+    """The goals' lines; where one is missed, a profile of the way behind them: explained(lines, "encoding", way)."""
     if not any(line.endswith("missed.") for line in goals):
         return list(goals)
     return [*goals, f"Where the time of {what} goes, by torch's profiler:", profile(way)]

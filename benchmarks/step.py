@@ -101,61 +101,62 @@ def against_peer(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
     ], {"seconds": seconds, "peaks": peaks, "losses": losses, "faster": faster, "memory": memory}
 
 
-def main() -> None:
-    """Runs and writes the page."""
-    chosen = arguments(
-        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, peer_batch=1024, device="cpu", dtype="float32",
-        peak_tflops=0.0,
-    )  # fmt: skip
+def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
+    """The page's part on the kit's own ways of a step with both losses, and its values."""
     embedder = learning(shaped(chosen.shape, chosen.device, getattr(torch, chosen.dtype)))
     pairs = scenes(chosen.batch)
     both = Collator(embedder)(pairs)["batch"]
     bare = Collator(embedder, next_token=False)(pairs)["batch"]
     parameters = [weight for weight in embedder.lvlm.model.parameters() if weight.requires_grad]
 
-    def clean(way):
-        for weight in parameters:
-            weight.grad = None
-        way()
+    def clean(way: Callable[[], Any]) -> Callable[[], None]:
+        def cleaned() -> None:
+            for weight in parameters:
+                weight.grad = None
+            way()
 
-    seconds = turns(
-        {
-            "one forward": lambda: clean(lambda: step_losses(embedder, both)["loss"].backward()),
-            "two forwards": lambda: clean(lambda: two_forwards(embedder, both, bare)),
-            "cached": lambda: clean(lambda: cached_step(embedder, both, rows=chosen.rows)),
-        },
-        chosen.runs,
-    )
+        return cleaned
+
+    ways = {
+        "one forward": clean(lambda: step_losses(embedder, both)["loss"].backward()),
+        "two forwards": clean(lambda: two_forwards(embedder, both, bare)),
+        "cached": clean(lambda: cached_step(embedder, both, rows=chosen.rows)),
+    }
+    seconds = turns(ways, chosen.runs)
+    rate = {name: chosen.batch / median(own) for name, own in seconds.items()}
     rows = [["way", "seconds: median (least–largest)", "pairs a second"]]
-    rows += [[name, spread(own), f"{chosen.batch / median(own):.1f}"] for name, own in seconds.items()]
+    rows += [[name, spread(own), f"{rate[name]:.1f}"] for name, own in seconds.items()]
     ratio = median(seconds["two forwards"]) / median(seconds["one forward"])
     tokens = int(both.images.inputs["attention_mask"].sum() + both.texts.inputs["attention_mask"].sum())
     learnt = int((both.images.labels != IGNORED).sum())
     image_tokens = int((both.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
     flops = operations(embedder.lvlm.model, tokens, learnt, image_tokens)
-    rate = {name: chosen.batch / median(own) for name, own in seconds.items()}
     reached = flops / median(seconds["one forward"]) / 1e12
     parts = [
         f"{chosen.batch} pairs of {tokens / chosen.batch:.0f} tokens, {chosen.shape}; chunks of {chosen.rows} rows.",
         table(rows),
-        *explained(
-            [goal("Two forwards / one", ratio, 1.5, least=True)],
-            "the one forward",
-            lambda: clean(lambda: step_losses(embedder, both)["loss"].backward()),
-        ),  # fmt: skip
+        *explained([goal("Two forwards / one", ratio, 1.5, least=True)], "the one forward", ways["one forward"]),
         f"The one forward makes {reached:.3g} TFLOP/s, counted in matrix products.",
     ]
     if chosen.peak_tflops:
         mfu = 100 * reached / chosen.peak_tflops
         parts.append(f"MFU of the one forward: {mfu:.1f} % of {chosen.peak_tflops:g} TFLOP/s.")
-    told, peer = against_peer(chosen)
-    parts += told
-    adapter = sum(weight.numel() for weight in parameters)
-    page(chosen.out, "step", __doc__, parts, {
-        "seconds": seconds, "ratio": ratio, "pairs_a_second": rate, "adapter_weights": adapter, "batch": chosen.batch,
+    return parts, {
+        "seconds": seconds, "ratio": ratio, "pairs_a_second": rate, "tflops": reached,
+        "adapter_weights": sum(weight.numel() for weight in parameters), "batch": chosen.batch,
         "dim": embedder.lvlm.model.config.text_config.hidden_size, "shape": chosen.shape,
-        "tflops": reached, "peer": peer,
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Runs and writes the page."""
+    chosen = arguments(
+        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, peer_batch=1024, device="cpu", dtype="float32",
+        peak_tflops=0.0,
+    )  # fmt: skip
+    parts, values = within_kit(chosen)
+    told, peer = against_peer(chosen)
+    page(chosen.out, "step", __doc__, [*parts, *told], {**values, "peer": peer})
 
 
 if __name__ == "__main__":
