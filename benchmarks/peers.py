@@ -41,14 +41,14 @@ def cached_loss_step(embedder: vk.Embedder, pairs: list[vk.Pair], rows: int, fol
 
     LoRA of the same rank is put on the same layers; the kit's soft prompts and temperature learn besides.
     """
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
     from sentence_transformers import losses
 
     model = sentence_model(embedder, folder)
     inner = model[0].auto_model
     for weight in inner.parameters():
         weight.requires_grad_(False)
-    inner.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=llm_linears(inner)))
+    inject_adapter_in_model(LoraConfig(r=16, lora_alpha=16, target_modules=llm_linears(inner)), inner)
     loss = losses.CachedMultipleNegativesRankingLoss(
         model, scale=1 / 0.07, mini_batch_size=rows, directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",

@@ -143,7 +143,8 @@ def _inner_state(lvlm: LVLM, learnt: bool) -> dict[str, Tensor]:
 def _module_files(width: int) -> dict[str, Any]:
     """What sentence-transformers reads beside the model: the last token's state, made unit length."""
     modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-    message = {"method": "forward", "method_output_name": "last_hidden_state", "format": "structured"}
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    taken = {"text": forward, "image": forward, "message": {**forward, "format": "structured"}}  # each by the template
     return {
         "modules.json": [
             {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
@@ -151,7 +152,7 @@ def _module_files(width: int) -> dict[str, Any]:
         ],
         "sentence_bert_config.json": {
             "transformer_task": "feature-extraction",
-            "modality_config": {"message": message},
+            "modality_config": taken,
             "module_output_name": "token_embeddings",
         },
         "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
