@@ -119,7 +119,7 @@ def _merged(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
     with torch.no_grad():
         rows[ids] = embedding(prompts) / getattr(embedding, "embed_scale", 1.0)  # Gemma 3 scales what it looks up
     state[name] = rows
-    config.get_text_config().vocab_size = len(rows)
+    config.get_text_config().vocab_size += len(rows) - len(embedding.weight)  # mllama's has rows beyond it already
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=rows.dtype)
     model.load_state_dict(state, assign=True)  # strict: nothing missing, nothing left over
