@@ -73,11 +73,11 @@ class VQAResult:
     left_out: tuple[str, ...] = ()  # why a question was left out, where that was asked for
 
     def margins(self) -> Iterator[CaseMargin]:
-        """Each question once; right where it is fully right, with its accuracy as the margin."""
+        """Each question twice: by its accuracy, and right where that is 1."""
         for case in self.cases:
-            texts = case.question, case.answer
-            right = case.accuracy == 1
-            yield CaseMargin("fully right", case.id, case.answer_type, case.image.name, *texts, case.accuracy, right)
+            told = case.id, case.answer_type, case.image.name, case.question, case.answer, case.accuracy
+            yield CaseMargin("accuracy", *told, correct=None, value=case.accuracy)
+            yield CaseMargin("fully right", *told, correct=case.accuracy == 1)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON; a picture is its file's name."""
