@@ -107,7 +107,8 @@ def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
 
     monkeypatch.setattr(retrieval, "ranks", watched)
     vectors = np.eye(700, dtype=np.float32)
-    found = retrieval._ranks(vectors, np.repeat(vectors, 5, axis=0), [set(range(5 * i, 5 * i + 5)) for i in range(700)])
+    right = [set(range(5 * i, 5 * i + 5)) for i in range(700)]
+    found = retrieval.ranks_in_blocks(vectors, np.repeat(vectors, 5, axis=0), right)
     assert found.rank.tolist() == [0] * 700
     assert largest == retrieval.BLOCK * 3500
 

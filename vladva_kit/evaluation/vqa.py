@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
-from vladva_kit.evaluation.generation import Talks
+from vladva_kit.evaluation.generation import Talks, ask
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 from vladva_kit.inputs import (
@@ -153,11 +153,8 @@ def evaluate_vqa(
         raise ValueError(f"request is {request!r}; it must hold one {{}} for the question")
     left_out = refusals(on_error)
     cases = load_vqa(source, image_folder, left_out)[:limit]
-    answers: list[str] = []
-    for start in range(0, len(cases), batch_size):
-        part = cases[start : start + batch_size]
-        asked = [request.replace("{}", case.question) for case in part]
-        answers += embedder.generate_batch([case.image for case in part], asked, None, max_new_tokens)
+    asked = [request.replace("{}", case.question) for case in cases]
+    answers = ask(embedder, [case.image for case in cases], asked, None, max_new_tokens, batch_size)
     scored = tuple(
         replace(case, answer=answer, accuracy=vqa_accuracy(answer, case.answers))
         for case, answer in zip(cases, answers, strict=True)
