@@ -125,6 +125,14 @@ def test_margins_are_kept_for_each_query_and_k(guessing):
             kept = [case for case in cases if case.score == f"{way} R@{k}"]
             assert [case.correct for case in kept] == [rank < k for rank in ranks]
             assert 100 * np.mean([case.correct for case in kept]) == pytest.approx(scores[k].percent)
+    texts = [f"image {image} wording {word}" for image in range(5) for word in range(2)]
+    cosines = guessing._unit(texts) @ guessing._unit([colour(image) for image in range(5)]).T
+    for place, case in enumerate(case for case in cases if case.score == "text_to_image R@1"):
+        rival = max((image for image in range(5) if image != place // 2), key=lambda image: cosines[place, image])
+        assert (case.image, case.caption, case.other) == (str(place // 2), texts[place], f"image {rival} wording 0")
+    for image, case in enumerate(case for case in cases if case.score == "image_to_text R@1"):
+        rival = max((place for place in range(10) if place // 2 != image), key=lambda place: cosines[place, image])
+        assert (case.caption, case.other) == (texts[2 * image], texts[rival])
 
 
 def test_pairs_without_a_short_caption_are_left_out_only_if_asked_and_counted(guessing):
