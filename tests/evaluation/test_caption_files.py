@@ -50,8 +50,9 @@ def meaning(n):
 def test_a_karpathy_file_gives_the_images_of_its_split_and_five_captions_of_each(tmp_path, knowing):
     karpathy(tmp_path)
     embedder = knowing(meaning(4))
-    result = evaluate_retrieval(embedder, tmp_path, captions_per_image=5)
+    result = evaluate_retrieval(embedder, tmp_path)
     assert (result.n_images, result.n_captions) == (3, 15)
+    assert evaluate_retrieval(embedder, tmp_path, captions_per_image=6).n_captions == 18
     assert result.captions[:5] == tuple(wordings(0)[:5]) and result.owners[:6] == (0, 0, 0, 0, 0, 1)
     assert result.text_to_image[1].percent == result.image_to_text[1].percent == 100
     assert evaluate_retrieval(embedder, tmp_path / "dataset_coco.json", split="restval").n_images == 1

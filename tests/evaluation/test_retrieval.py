@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
@@ -111,6 +112,22 @@ def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
     found = retrieval.ranks_in_blocks(vectors, np.repeat(vectors, 5, axis=0), right)
     assert found.rank.tolist() == [0] * 700
     assert largest == retrieval.BLOCK * 3500
+
+
+def test_more_queries_need_no_more_memory():
+    def peak(queries):
+        vectors, right = np.ones((queries, 4), dtype=np.float32), [{0}] * queries
+        tracemalloc.start()
+        try:
+            retrieval.ranks_in_blocks(vectors, candidates, right)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    candidates = np.ones((2000, 4), dtype=np.float32)
+    few, many = peak(2 * retrieval.BLOCK), peak(8 * retrieval.BLOCK)
+    assert many < 1.1 * few
+    assert many < 8 * retrieval.BLOCK * 2000 * 8  # one square of float64
 
 
 def test_margins_are_kept_for_each_query_and_k(guessing):

@@ -23,15 +23,15 @@ from vladva_kit.inputs import (
 if TYPE_CHECKING:
     import datasets
 
-FILES = (  # by their official names, as a folder is searched for them
-    "dataset_coco.json",
-    "dataset_flickr30k.json",
-    "nocaps_val_4500_captions.json",
-    "coco_karpathy_test.json",
-    "flickr30k_test.json",
-    "captions_val2017.json",
-    "captions_val2014.json",
-)
+FILES = {  # by their official names, as a folder is searched for them; and how many captions of an image count
+    "dataset_coco.json": 5,
+    "dataset_flickr30k.json": 5,
+    "nocaps_val_4500_captions.json": None,
+    "coco_karpathy_test.json": 5,
+    "flickr30k_test.json": 5,
+    "captions_val2017.json": 5,
+    "captions_val2014.json": 5,
+}
 IMAGE_COLUMNS = ("image", "images", "jpg")
 CAPTION_COLUMNS = ("captions", "caption", "raw", "sentences_raw", "annotations_captions", "text")
 
@@ -50,6 +50,14 @@ Entry = tuple[str, str, Callable[[], tuple[list[Any], list[Any]]]]  # where, key
 def has_caption_file(source: Path) -> bool:
     """Whether `load_caption_file` can read it: a JSON file, or a folder that holds one of the official names."""
     return source.suffix == ".json" or any((source / name).is_file() for name in FILES)
+
+
+def captions_that_count(source: Path) -> int | None:
+    """The first captions of an image that retrieval counts in a file: 5 in COCO's and Flickr30k's, else None for all.
+
+    captions_that_count(Path("dataset_coco.json"))    # 5
+    """
+    return FILES.get(_file_of(source).name)
 
 
 def load_caption_file(

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladva_kit.data import Pair, load_pairs
-from vladva_kit.evaluation.caption_files import Captioned, gallery_of_dataset, has_caption_file, load_caption_file
+from vladva_kit.evaluation.caption_files import (
+    Captioned,
+    captions_that_count,
+    gallery_of_dataset,
+    has_caption_file,
+    load_caption_file,
+)
 from vladva_kit.evaluation.encoding import (
     EncodesPairs,
     all_dots,
@@ -111,8 +117,9 @@ def evaluate_retrieval(
 
     `source` is anything `load_pairs` takes; a JSON file of captions or its folder, as `load_caption_file` reads them
     (Karpathy's splits, COCO's and nocaps' annotations), with the images in `image_folder`; or a hub id whose columns
-    are image and captions. `captions_per_image` keeps the first few captions of an image (5 is COCO's rule); pairs that
-    name the same image are one image. A caption that stands with several images is right for all of them. Each image
+    are image and captions. `captions_per_image` keeps the first few captions of an image; where it is not given, the
+    first five in COCO's and Flickr30k's official files, as is their rule, and else all. Pairs that name the same image
+    are one image. A caption that stands with several images is right for all of them. Each image
     and caption is encoded once; `cache` is a folder that keeps embeddings, see `encode_once`. A wrong candidate that
     ties is ranked before the right one, and counted. Chance is that of a random order; intervals draw the captions of
     one image together. Scores are taken `BLOCK` queries at a time.
@@ -122,6 +129,8 @@ def evaluate_retrieval(
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
     left_out = refusals(on_error)
+    if captions_per_image is None and isinstance(source, str | Path) and has_caption_file(Path(source)):
+        captions_per_image = captions_that_count(Path(source))
     gallery = load_gallery(source, split, image_folder, left_out)
     images, captions, owner = _different_images(gallery, captions_per_image)
     encoded = encode_once(embedder, images, captions, batch_size, cache)
