@@ -93,6 +93,18 @@ def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(column):
         gallery_of_dataset(dataset.rename_columns({column: "words"}))
 
 
+def test_of_a_dataset_whose_rows_say_their_split_only_those_are_taken():
+    rows = {"image": [Image.new("RGB", (2, 2), colour(n)) for n in range(4)], "caption": list("abcd")}
+    dataset = datasets.Dataset.from_dict(rows | {"split": ["train", "test", "val", "test"]})
+    assert [one.captions for one in gallery_of_dataset(dataset)] == [("b",), ("d",)]
+    assert len(gallery_of_dataset(datasets.Dataset.from_dict(rows | {"split": ["x"] * 4}))) == 4
+    with pytest.raises(BadInput, match="column 'split' has no 'validation'; it has test, train, val"):
+        gallery_of_dataset(dataset, split="validation")
+    refused: list[str] = []
+    broken = dataset.map(lambda row, at: {"caption": " " if at == 3 else row["caption"]}, with_indices=True)
+    assert len(gallery_of_dataset(broken, refused)) == 1 and refused[0].startswith("dataset row 3: ")
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [

@@ -92,11 +92,15 @@ def load_caption_file(
     return gallery
 
 
-def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = None) -> list[Captioned]:
+def gallery_of_dataset(
+    dataset: datasets.Dataset, left_out: list[str] | None = None, split: str = "test"
+) -> list[Captioned]:
     """Images with all their captions in a dataset: `gallery_of_dataset(hub_dataset("lmms-lab/NoCaps", "val"))`.
 
-    One column is the image, one a caption or a list of them, by any of the names in use on the hub. Raises BadInput for
-    other columns, and for rows that cannot be used; with a list `left_out`, those are noted there.
+    One column is the image, one a caption or a list of them, by any of the names in use on the hub. Where a column
+    `split` says which part a row belongs to, as in nlphuji/flickr30k, whose one split holds all 31,014 images, only the
+    rows of `split` are taken. Raises BadInput for other columns, and for rows that cannot be used; with a list
+    `left_out`, those are noted there.
     """
     image = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
     column = next((name for name in CAPTION_COLUMNS if name in dataset.column_names), None)
@@ -106,7 +110,8 @@ def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = N
             "them with dataset.rename_columns({'img': 'image', 'sentences': 'captions'})"
         )
     gallery: list[Captioned] = []
-    for index, row in enumerate(rows_undecoded(dataset, [image])):
+    places = _rows_of(dataset, split)
+    for index, row in zip(places, rows_undecoded(dataset.select(places), [image]), strict=True):
         where = f"dataset row {index}"
         with leaving_out(left_out):
             check_image(row[image], where)
@@ -114,6 +119,18 @@ def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = N
     if not gallery:
         raise BadInput(f"the dataset: no row in it can be used{': ' + left_out[0] if left_out else ''}")
     return gallery
+
+
+def _rows_of(dataset: datasets.Dataset, split: str) -> list[int]:
+    """The rows that belong to a split, by the column that says so; all where there is none, or it is always the same."""
+    parts = list(dataset["split"]) if "split" in dataset.column_names else []
+    if len(set(parts)) < 2:
+        return list(range(len(dataset)))
+    if split not in parts:
+        raise BadInput(
+            f"the dataset's column 'split' has no {split!r}; it has {', '.join(sorted(set(map(str, parts))))}"
+        )
+    return [index for index, part in enumerate(parts) if part == split]
 
 
 def _file_of(source: Path) -> Path:

@@ -168,7 +168,7 @@ def load_gallery(
     With a list `left_out`, refused pairs are noted there and the others returned.
     """
     if is_hub_id(source):
-        return gallery_of_dataset(hub_dataset(str(source), split), left_out)
+        return gallery_of_dataset(hub_dataset(str(source), split), left_out, split)
     if isinstance(source, str | Path) and has_caption_file(Path(source)):
         return load_caption_file(source, image_folder, split, left_out)
     pairs = load_pairs(source, split, "raise" if left_out is None else "skip", left_out)
