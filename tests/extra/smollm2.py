@@ -38,15 +38,9 @@ def unpack(folder: Path) -> None:
     """The LLM by itself in `folder`, float32, with its tokenizer: reading GGUF takes minutes, safetensors seconds."""
     path = gguf_file()
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
-    read = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
-    config = read.config
-    del config.quantization_config  # it would not be saved as a model in four bits, and it is none any more
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(read.state_dict())
-    plain.generation_config = read.generation_config
-    plain.save_pretrained(folder)
+    in_float32 = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **in_float32)
+    model.save_pretrained(folder)
 
 
 def chat_template(own: str) -> str:

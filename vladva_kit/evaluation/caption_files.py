@@ -122,7 +122,7 @@ def gallery_of_dataset(
 
 
 def _rows_of(dataset: datasets.Dataset, split: str) -> list[int]:
-    """The rows that belong to a split, by the column that says so; all where there is none, or it is always the same."""
+    """The rows that belong to a split, by the column that says so; all where there is none, or it never changes."""
     parts = list(dataset["split"]) if "split" in dataset.column_names else []
     if len(set(parts)) < 2:
         return list(range(len(dataset)))
