@@ -19,6 +19,7 @@ TINY = {
     "memory": "--shape tiny --batches 4 8 --rows 2",
     "cost": "--shape tiny --batches 2 4 6 --words 30 60 90 --sides 32 64 96 --batch 2 --rows 2 --runs 1",
     "start": "--runs 1",
+    "recall": "--images 600 --captions 2 --dim 16 --runs 1",
     "loader": "--pairs 640 --batch 32 --window 64 --stops 4",
 }
 
@@ -40,6 +41,9 @@ def test_each_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
     if name == "memory":
         assert [point["batch"] for point in values["points"]] == [4, 8]
         assert all(point["cached"]["peak"] > 0 and point["whole"]["peak"] > 0 for point in values["points"])
+    if name == "recall":
+        assert values["square"] == 600 * 1200 * 4 / 1e9
+        assert 0 < values["peaks"]["blocks"] < values["peaks"]["one square"]
     if name == "loader":
         assert values["stops"][-1]["pairs"] == 640
     if name == "cost":
