@@ -115,6 +115,11 @@ def build(family: str, folder: Path, tied: bool = False, dtype: torch.dtype = to
     return folder
 
 
+def is_tied(model: torch.nn.Module) -> bool:
+    """Whether the head and the token embedding are one tensor."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
 def _kept(family: str, settings: dict) -> dict:
     return {"image_seq_length": settings["image_seq_length"]} if "image_seq_length" in settings else {}
 
