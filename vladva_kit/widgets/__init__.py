@@ -1,7 +1,9 @@
 """Widgets for notebooks, and for each a plain function, ending in _view, that shows the same without a front end."""
 
+from vladva_kit.analysis.flat_map import FlatMap, flat_map
+from vladva_kit.widgets.attention_view import AttentionView, attention_view
 from vladva_kit.widgets.chat_box import ChatBox, chat_view
-from vladva_kit.widgets.embedding_map import EmbeddingMap, FlatMap, flat_map, map_view
+from vladva_kit.widgets.embedding_map import EmbeddingMap, map_view
 from vladva_kit.widgets.page import View
 from vladva_kit.widgets.remembered import ModelBusy, Remembered
 from vladva_kit.widgets.retrieval_box import RetrievalBox, found_captions_view, found_pictures_view
@@ -11,6 +13,7 @@ from vladva_kit.widgets.training_dashboard import TrainingDashboard, training_vi
 from vladva_kit.widgets.winoground_probe import WinogroundProbe, winoground_view
 
 __all__ = [
+    "AttentionView",
     "ChatBox",
     "EmbeddingMap",
     "FlatMap",
@@ -22,6 +25,7 @@ __all__ = [
     "TrainingDashboard",
     "View",
     "WinogroundProbe",
+    "attention_view",
     "chat_view",
     "flat_map",
     "found_captions_view",
