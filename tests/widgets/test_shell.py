@@ -21,7 +21,7 @@ from vladva_kit.widgets import (
     winoground_view,
 )
 from vladva_kit.widgets.page import marked, page, unseen_words
-from vladva_kit.widgets.shell import Work, uploaded
+from vladva_kit.widgets.shell import WIDGET_VIEW, Work, uploaded
 
 from .conftest import COLOURS, plain, png, upload
 
@@ -74,6 +74,16 @@ def test_every_picture_of_every_view_has_words(every_widget):
     for widget in every_widget:
         assert all(re.search(r' alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", widget.view.value))
         assert widget.view.value.startswith("<style>") and "vk" in widget.view.value
+
+
+def test_a_notebook_gets_the_widget_and_its_view_and_colab_the_widget_alone(monkeypatch, every_widget):
+    for widget in every_widget:
+        bundle = widget._repr_mimebundle_()
+        assert bundle[WIDGET_VIEW] == {"version_major": 2, "version_minor": 0, "model_id": widget.box.model_id}
+        assert bundle["text/html"] == widget.view.value and bundle["text/plain"] == type(widget).__name__
+        monkeypatch.setitem(sys.modules, "google.colab", sys)
+        assert set(widget._repr_mimebundle_()) == {WIDGET_VIEW, "text/plain"}
+        monkeypatch.delitem(sys.modules, "google.colab")
 
 
 def test_uploads_of_both_majors_give_the_last_picture():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
@@ -10,6 +11,8 @@ from typing import Any
 from vladva_kit.inputs import BadInput, open_image
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import ModelBusy
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # how a notebook names a live widget
 
 
 def controls() -> ModuleType:
@@ -49,10 +52,15 @@ class Shell:
         for control in watched:
             control.observe(self.refresh, "value")
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """The widget, and beside it the view of the moment as HTML: whoever shows a notebook takes what it can show.
 
-        display(self.box)
+        A front end takes the widget; GitHub, an HTML export and the committed notebooks, which keep none, the view.
+        """
+        live = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        bundle: dict[str, Any] = {WIDGET_VIEW: live, "text/plain": type(self).__name__}
+        # which of the two Colab would take is not documented: there it is not asked
+        return bundle if "google.colab" in sys.modules else {**bundle, "text/html": str(self.view.value)}
 
 
 class Work:
