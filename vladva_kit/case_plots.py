@@ -43,7 +43,9 @@ def sugarcrepe_case(
     axes = right.subplots()
     margins = [float(true) - float(false) for true, false in scores.values()]
     _signed_bars(axes, list(scores), margins)
-    axes.set_title(f"true:  {wrapped(caption, 52, 3)}\nfalse: {wrapped(negative, 52, 3)}", loc="left", parse_math=False)
+    axes.set_title(
+        f"true:  {wrapped(caption, 52, 3)}\nfalse: {wrapped(negative, 52, 3)}", loc="left", fontweight="normal"
+    )
     axes.set_xlabel("similarity of the true caption minus that of the false one (cosine)", fontsize=9)
     return figure
 
@@ -125,12 +127,12 @@ def hardest_pairs(
     chosen = np.argsort(own - others.max(axis=0), kind="stable")[:k]
     figure = Figure(figsize=(7.0, 1.75 * len(chosen) + 0.7), layout="constrained")
     figure.suptitle(title)
-    rows = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(1.6, 1, 1))
+    rows = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(1.5, 1, 1))
     for (text, mine, found), place in zip(rows, chosen, strict=True):
         best = int(others[:, place].argmax())
         rank = int((values[:, place] >= own[place]).sum())
         _nothing(text)
-        text.text(1, 0.5, wrapped(captions[place], 26, 5), ha="right", va="center", transform=text.transAxes)
+        text.text(1, 0.5, wrapped(captions[place], 30, 5), ha="right", va="center", transform=text.transAxes)
         for panel, which, said in ((mine, place, f"rank {rank} of {len(values)}"), (found, best, "the best other")):
             _picture(panel, thumbnail(pictures[which]))
             lost = values[which, place] <= (others[:, place].max() if which == place else own[place])
@@ -160,7 +162,7 @@ def _signed_bars(axes: Axes, names: Sequence[str], values: Sequence[float], verd
     reach = max(map(abs, values)) or 1.0
     for place, value in zip(places, values, strict=True):
         mark = (" ✓" if value > 0 else " ✗") if verdict else ""
-        text = f"{value:+.3f}{mark}".replace("-", "−")
+        text = (f"{value:+.3f}" if abs(value) >= 5e-4 else "0.000").replace("-", "−") + mark
         axes.annotate(
             text, (value, place), (4 if value >= 0 else -4, 0), textcoords="offset points", va="center", fontsize=8,
             ha="left" if value >= 0 else "right",

@@ -35,7 +35,7 @@ def embedding_maps(
     maps: Mapping[str, FlatMap],
     pictures: Sequence[Image.Image | Path | bytes],
     field: Sequence[Any] | None = None,
-    thumbnails: int = 12,
+    thumbnails: int = 9,
     title: str = "Pictures and captions on one plane",
 ) -> Figure:
     """A map a model, pictures linked to their captions: `embedding_maps({"before": flat_map(images, texts)}, pictures)`.
@@ -54,7 +54,7 @@ def embedding_maps(
     for axes, (name, places) in zip(np.ravel(figure.subplots(1, len(maps))), maps.items(), strict=True):
         _map(axes, places, shades)
         for place in spread_places(places.images, thumbnails):
-            box = OffsetImage(np.asarray(thumbnail(pictures[place], 64)), zoom=0.42)
+            box = OffsetImage(np.asarray(thumbnail(pictures[place], 64)), zoom=0.36)
             edge = {"edgecolor": shades[place], "linewidth": 1.6}
             axes.add_artist(AnnotationBbox(box, places.images[place], pad=0.1, bboxprops=edge))
         axes.set_title(name, parse_math=False)
@@ -63,7 +63,7 @@ def embedding_maps(
 
 
 def spread_places(points: np.ndarray, k: int) -> list[int]:
-    """Up to `k` of the points (n, 2) that lie far from each other, the outermost first: `spread_places(points, 12)`."""
+    """Up to `k` of the points (n, 2) that lie far from each other, the outermost first: `spread_places(points, 9)`."""
     points = np.asarray(points, dtype=np.float64)
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())]
     nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
@@ -122,7 +122,7 @@ def own_and_other_pairs(
             panel.axvline(part.mean(), color=colour, linewidth=2, linestyle="-" if chosen is own else "--")
         better = np.searchsorted(np.sort(values[~own]), values[own]).mean() / (~own).sum()  # strictly above
         panel.set_title(
-            f"{name}: an own pair beats another in {better:.0%} of draws", loc="left", fontsize=9, parse_math=False
+            f"{name}: an own pair beats another in {better:.1%} of draws", loc="left", fontsize=9, parse_math=False
         )
         panel.set_ylabel("of them (%)")
     panels[0].legend(loc="upper right", bbox_to_anchor=(1, 1.45), ncols=2, fontsize=9)

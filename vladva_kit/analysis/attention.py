@@ -99,6 +99,8 @@ def seen_part(lvlm: LVLM, image: Any) -> Image.Image:
     crop = processor.crop_size
     shortest = dict(processor.size).get("shortest_edge") or crop["height"]
     scale = min(picture.size) / shortest
-    width, height = (min(size, round(crop[name] * scale)) for size, name in zip(picture.size, ("width", "height"), strict=True))
+    width, height = (
+        min(size, round(crop[name] * scale)) for size, name in zip(picture.size, ("width", "height"), strict=True)
+    )
     left, upper = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, upper, left + width, upper + height))

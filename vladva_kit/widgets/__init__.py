@@ -9,6 +9,7 @@ from vladva_kit.widgets.remembered import ModelBusy, Remembered
 from vladva_kit.widgets.retrieval_box import RetrievalBox, found_captions_view, found_pictures_view
 from vladva_kit.widgets.scene_composer import SceneComposer, scene_view
 from vladva_kit.widgets.similarity_explorer import SimilarityExplorer, similarity_view
+from vladva_kit.widgets.sugarcrepe_probe import SugarCrepeProbe, sugarcrepe_view
 from vladva_kit.widgets.training_dashboard import TrainingDashboard, training_view
 from vladva_kit.widgets.winoground_probe import WinogroundProbe, winoground_view
 
@@ -22,6 +23,7 @@ __all__ = [
     "RetrievalBox",
     "SceneComposer",
     "SimilarityExplorer",
+    "SugarCrepeProbe",
     "TrainingDashboard",
     "View",
     "WinogroundProbe",
@@ -33,6 +35,7 @@ __all__ = [
     "map_view",
     "scene_view",
     "similarity_view",
+    "sugarcrepe_view",
     "training_view",
     "winoground_view",
 ]

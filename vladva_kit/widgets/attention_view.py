@@ -81,9 +81,7 @@ def _words_for(grid: np.ndarray) -> str:
     return f"{ROWS[3 * row // grid.shape[0]]} {COLUMNS[3 * column // grid.shape[1]]}"
 
 
-def maps_in_turn(
-    embedder: Embedder, picture: Image.Image | Path | bytes, maps: dict[str, np.ndarray]
-) -> Iterator[str]:
+def maps_in_turn(embedder: Embedder, picture: Image.Image | Path | bytes, maps: dict[str, np.ndarray]) -> Iterator[str]:
     """One forward without the adapter, one with it where there is one; puts (layers, heads, rows, columns) in `maps`.
 
     Raises ValueError where the family's image tokens are no grid over the picture.
@@ -168,6 +166,4 @@ class AttentionView(Shell):
         key, picture = self._looked_at()
         if key not in self.maps:
             return page("message_soft", text="not looked at yet: choose the picture again")
-        return attention_view(
-            seen_part(self.embedder.lvlm, picture), self.maps[key], self.layer.value, self.head.value
-        )
+        return attention_view(seen_part(self.embedder.lvlm, picture), self.maps[key], self.layer.value, self.head.value)
