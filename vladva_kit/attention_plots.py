@@ -25,7 +25,7 @@ GLOW = LinearSegmentedColormap.from_list("glow", [(0, f"{VERMILION}00"), (1, f"{
 def attention_overlay(
     picture: Image.Image | Path | bytes, maps: Mapping[str, Any], title: str = "Where the summary token looks"
 ) -> Figure:
-    """A picture, and the attention that falls on each patch of it: `attention_overlay(picture, {"before": a, "after": b})`.
+    """A picture, and the attention on each of its patches: `attention_overlay(picture, {"before": a, "after": b})`.
 
     Each map is (rows, columns), parts of all the attention (0 to 1), as `SummaryReading.maps` has them for one layer
     and head; the picture is the part that the tower reads (`analysis.seen_part`). All maps share one scale.

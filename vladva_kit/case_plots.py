@@ -56,7 +56,7 @@ def word_weights(
     weights: Mapping[str, WordWeights],
     title: str = "The words that the score hangs on",
 ) -> Figure:
-    """A picture and a bar a word for each model: `word_weights(picture, {"base": leave_one_word_out(base, picture, text)})`.
+    """A bar a word for each model: `word_weights(picture, {"base": leave_one_word_out(base, picture, text)})`.
 
     Each model has a scale of its own, since their similarities spread differently. Raises ValueError unless all models
     were given the same words.
@@ -80,7 +80,7 @@ def word_weights(
 def margins_by_category(
     margins: Mapping[str, Iterable[CaseMargin]], title: str = "How clearly each case is right or wrong"
 ) -> Figure:
-    """Every case as a dot, by category, a panel a model: `margins_by_category({"base": read_margins(path)["winoground"]})`.
+    """Every case as a dot, by category, a panel a model: `margins_by_category({"base": result.margins()})`.
 
     Give cases of one score ("group", "accuracy", …). Right of the line is right; on it, a tie, which is wrong.
     Raises ValueError for no case, or for cases of several scores.

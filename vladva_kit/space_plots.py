@@ -38,7 +38,7 @@ def embedding_maps(
     thumbnails: int = 9,
     title: str = "Pictures and captions on one plane",
 ) -> Figure:
-    """A map a model, pictures linked to their captions: `embedding_maps({"before": flat_map(images, texts)}, pictures)`.
+    """A map a model, pictures linked to captions: `embedding_maps({"before": flat_map(images, texts)}, pictures)`.
 
     `field` colours each pair by a value; a few pictures, far from each other, are drawn where they lie.
     Raises ValueError where there are not as many places, pictures and values.

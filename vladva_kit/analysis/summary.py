@@ -57,8 +57,8 @@ class SummaryReading:
         attention = self._attention()
         if self.grid is None:
             raise ValueError(
-                f"{attention.shape[-1]} image tokens that are no one grid of patches: read one picture at a time; where "
-                "the family cuts a picture into tiles, `attention` has the tokens in its own order"
+                f"{attention.shape[-1]} image tokens that are no one grid of patches: read one picture at a time; "
+                "where the family cuts a picture into tiles, `attention` has the tokens in its own order"
             )
         rows, columns = self.grid
         return attention[..., attention.shape[-1] - rows * columns :].reshape(*attention.shape[:-1], rows, columns)

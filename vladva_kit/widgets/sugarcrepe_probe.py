@@ -50,7 +50,7 @@ def sugarcrepe_view(
 def listed_by_margin(
     cases: Sequence[SugarCrepeCase], category: str = EVERY, only_failures: bool = False, by_margin: bool = False
 ) -> list[Key]:
-    """The cases to leaf through, as one model scored them: `listed_by_margin(result.cases, "swap_att", by_margin=True)`.
+    """The cases to leaf through, as one model scored them: `listed_by_margin(result.cases, "swap_att", True)`.
 
     A tie is a failure; worst first where sorted by margin.
     """
