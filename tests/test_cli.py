@@ -62,7 +62,7 @@ def miniatures(tmp_path, monkeypatch):
 
 def test_each_miniature_s_figures_are_the_same_through_the_command_and_the_function(tmp_path, miniatures, monkeypatch):
     clip = vk.ClipEmbedder("emoji-clip")
-    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: clip)
+    monkeypatch.setattr("vladva_kit.commands.judging.named_embedder", lambda name: clip)
     images = miniatures / "sugarcrepe_mini" / "images"
     files = miniatures / "captions_mini"
     for benchmark, result in {
@@ -99,7 +99,7 @@ def test_questions_about_pictures_are_put_to_the_model_by_the_command(tmp_path, 
         def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
             return ["yes"] * len(prompts)
 
-    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: Says())
+    monkeypatch.setattr("vladva_kit.commands.judging.named_embedder", lambda name: Says())
     assert run(app, ["eval", "x", "--benchmark", "vqa", "--out", str(tmp_path / "r")]).exit_code == 0
     told = json.loads((tmp_path / "r" / "results.json").read_text())["models"]["x"]["vqa"]
     (questions,) = (miniatures / "vqa_mini").glob("*annotations.json")
