@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lab lint clean
+.PHONY: demo test test-browser screenshots lab lint clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -12,6 +12,12 @@ demo: $(VENV)/.kit
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+test-browser: $(VENV)/.browser
+	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/.browser
+	$(BIN)/python -m tests.browser.screenshots
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
@@ -28,6 +34,10 @@ $(VENV)/.test: $(VENV)/.kit
 
 $(VENV)/.notebooks: $(VENV)/.kit
 	$(BIN)/python -m pip install --quiet -e ".[notebooks]"
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
+	$(BIN)/python -m pip install --quiet -e ".[notebooks,test,browser]"
 	touch $@
 
 clean:

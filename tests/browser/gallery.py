@@ -1,10 +1,9 @@
 """A notebook with every widget in it, a cell each, as a person would write it: what the browser is shown."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
-
-import vladva_kit as vk
 
 SETUP = """\
 import vladva_kit as vk
@@ -36,18 +35,20 @@ settings = vk.Settings(steps=400, batch_size=8)
 dashboard = vk.widgets.TrainingDashboard(learner, vk.sample("emoji_pairs"), settings, pairs, validate_every=2)
 dashboard""",
     "chat": "vk.widgets.ChatBox(tuned, pictures[:3])",
+    "attention": "vk.widgets.AttentionView(tuned, pictures[:3])",
+    "crepe": """\
+clip = {"emoji-clip": models["emoji-clip"]}
+results = {"emoji-clip": vk.evaluate_sugarcrepe(clip["emoji-clip"], vk.sample("sugarcrepe_mini"))}
+vk.widgets.SugarCrepeProbe(clip, results)""",
 }
-if hasattr(vk.widgets, "AttentionView"):
-    CELLS["attention"] = "vk.widgets.AttentionView(tuned, pictures[:3])"
 WIDGETS = tuple(name for name in CELLS if name != "setup")
 CELLS["end"] = 'print("all cells have run")'
 
 
-def write_gallery(path: Path, **changed: str) -> Path:
-    """Writes the notebook; a keyword replaces the cell of that name: `write_gallery(path, chat="1 + 1")`."""
-    cells = {**CELLS, **changed}
+def write_gallery(path: Path, names: Iterable[str] = tuple(CELLS)) -> Path:
+    """Writes the notebook, or those cells of it: `write_gallery(path, ["setup", "chat"])`."""
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source, id=name) for name, source in cells.items()],
+        cells=[nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names],
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
     )
     nbformat.write(notebook, path)

@@ -352,6 +352,47 @@ def test_the_chat_answers_with_the_adapter_on_and_off_and_another_picture_begins
     until(shown, "(shown, src) => shown.querySelector('img').src !== src", shown.locator("img").get_attribute("src"))
 
 
+def test_the_attention_view_shows_another_head_and_another_picture(gallery, picture_file, keep):
+    shown = gallery.output("attention")
+    says(shown, "mean")
+    overlay = shown.locator("img.plot")
+    assert overlay.evaluate("image => image.naturalWidth") > 400
+    slid(shown, "layer", 2)
+    slid(shown, "head", 1)
+    until(shown, "shown => /layer 2 of \\d+, head 1 of \\d+/.test(shown.querySelector('img').alt)")
+    shares = [number(row.locator("td").first.inner_text()) for row in shown.locator("tbody tr").all()]
+    assert len(shares) == 2 and all(0 <= share <= 100 for share in shares)
+    keep(gallery.cell("attention"))
+    before = overlay.get_attribute("src")
+    uploaded(shown, "your picture", picture_file)
+    until(shown, "(shown, src) => shown.querySelector('img') && shown.querySelector('img').src !== src", before)
+    own = overlay.get_attribute("src")
+    chosen(shown, "look at", "picture 2")  # what was given last is what is looked at
+    until(
+        shown,
+        "(shown, given) => shown.querySelector('img') && !given.includes(shown.querySelector('img').src)",
+        [before, own],
+    )
+
+
+def test_sugarcrepes_cases_are_leafed_through_worst_first_and_rewritten(gallery, keep):
+    shown = gallery.output("crepe")
+    margins = []
+    for place in range(1, 4):
+        says(shown, re.compile(f"^{place} of "))
+        true, false, margin = map(number, shown.locator("tbody td").all_inner_texts())
+        assert margin == pytest.approx(true - false, abs=CLOSE)
+        assert ("✓" in shown.locator("tbody td").last.inner_text()) == (margin > 0)
+        margins.append(margin)
+        pressed(shown, "next ▶")
+    assert margins == sorted(margins)
+    says(shown, re.compile("^4 of "))
+    written(shown, "false", EVIL)
+    says(shown, "4 of 420: your own")
+    says(shown, re.compile(re.escape("<img src=x")))
+    keep(gallery.cell("crepe"))
+
+
 @pytest.mark.parametrize(
     ("name", "label"), [("probe", "caption 1"), ("search", "caption"), ("chat", "question")], ids=lambda value: value
 )
