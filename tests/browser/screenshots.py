@@ -1,6 +1,6 @@
 """Takes the README's pictures of the widgets, from a real JupyterLab: python -m tests.browser.screenshots
 
-Writes docs/images/*.png anew; to be run again when the shipped weights change. `make screenshots` installs what it needs.
+Writes docs/images/*.png anew; run it again when the shipped weights change. `make screenshots` installs its needs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TAKEN: dict[str, Callable[[Any], None]] = {"probe": probe, "explorer": explorer,
 
 
 def main() -> None:
-    """Writes one picture for each of TAKEN. Raises RuntimeError without a browser, or for a picture that is too large."""
+    """Writes one picture for each of TAKEN. RuntimeError: there is no browser, or a picture is too large."""
     if why := missing():
         raise RuntimeError(why)
     FOLDER.mkdir(parents=True, exist_ok=True)
