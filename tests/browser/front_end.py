@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "runs" / "browser"  # screenshots, to be looked at
@@ -119,12 +120,23 @@ def _address(process: subprocess.Popen, runtime: Path, log: Path, seconds: float
     raise RuntimeError(f"Jupyter did not start in {seconds:.0f} s:\n{log.read_text()[-2000:]}")
 
 
+def end_kernel(server: Server, path: str) -> None:
+    """Ends what runs behind a notebook: it holds a model in memory."""
+    header = {"Authorization": f"token {server.token}"}
+    with urlopen(Request(f"{server.url}api/sessions", headers=header)) as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        if session["path"] == path:
+            urlopen(Request(f"{server.url}api/sessions/{session['id']}", headers=header, method="DELETE")).close()
+
+
 @dataclass
 class NotebookPage:
     """A notebook that is open in the browser, and what went wrong on the page."""
 
     page: Any
     server: Server
+    path: str
     wrong: list[str] = field(default_factory=list)
 
     def cell(self, name: str) -> Any:
@@ -146,10 +158,9 @@ class NotebookPage:
 
     @property
     def places(self) -> dict[str, int]:
+        """Where each cell of the notebook stands, by its name."""
         cells = json.loads((self.server.folder / self.path).read_text())["cells"]
         return {cell["id"]: place for place, cell in enumerate(cells)}
-
-    path: str = ""
 
 
 # Each code cell has a number, or one has failed, after which Jupyter runs no more.
@@ -166,7 +177,7 @@ def opened(browser: Any, server: Server, path: str, place: str = "lab/tree") -> 
     """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks"."""
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.set_default_timeout(SOON)
-    shown = NotebookPage(page, server, path=path)
+    shown = NotebookPage(page, server, path)
     page.on("console", lambda message: shown.wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: shown.wrong.append(f"{error}"))
     page.on("dialog", lambda dialog: (shown.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -182,3 +193,4 @@ def opened(browser: Any, server: Server, path: str, place: str = "lab/tree") -> 
         raise
     finally:
         page.close()
+        end_kernel(server, path)
