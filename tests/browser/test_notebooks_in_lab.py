@@ -43,3 +43,10 @@ def test_it_opens_as_it_is_committed_with_its_figures(path, browser, lab, keep):
 
 def test_there_are_notebooks_to_open():
     assert PATHS
+
+
+def test_a_cell_that_fails_is_noticed(browser, lab):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in ("1 / 0", "2")])
+    nbformat.write(notebook, lab.folder / "fails.ipynb")
+    with opened(browser, lab, "fails.ipynb") as page, pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        page.run_all()
