@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .front_end import PICTURES, chromium, jupyter, missing, opened
 from .gallery import write_gallery
@@ -36,13 +37,30 @@ def lab(browser, tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
-def gallery(browser, lab):
+@pytest.fixture(scope="session")
+def open_gallery(browser, lab):
     """The notebook of all widgets, open in JupyterLab, all its cells run."""
     write_gallery(lab.folder / "gallery.ipynb")
     with opened(browser, lab, "gallery.ipynb") as page:
         page.run_all()
         yield page
+
+
+@pytest.fixture
+def gallery(open_gallery):
+    """The page of all widgets, on which nothing may go wrong meanwhile."""
+    open_gallery.wrong.clear()
+    yield open_gallery
+    assert open_gallery.wrong == []
+    assert open_gallery.page.evaluate("document.title") != "it ran"
+
+
+@pytest.fixture
+def picture_file(tmp_path):
+    """A photograph of one's own: all green."""
+    path = tmp_path / "green.png"
+    Image.new("RGB", (80, 80), (10, 160, 70)).save(path)
+    return path
 
 
 @pytest.fixture

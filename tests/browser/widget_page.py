@@ -8,6 +8,8 @@ from typing import Any
 
 from .front_end import SLOW
 
+EVIL = "<img src=x onerror=\"document.title='it ran'\">"  # a caption that must be shown and not be obeyed
+CLOSE = 0.011  # numbers are shown with two decimals at least
 NUMBER = re.compile(r"[-−+]?\d+\.\d+")
 
 
