@@ -5,12 +5,9 @@ spectrum(reading.embeddings).effective_rank
 with embedder.base(): before = read_images(embedder, pictures)
 """
 
-<<<<<<< HEAD
+from vladva_kit.analysis.anatomy import PartWeights, Piece, part_weights, tower_pieces
 from vladva_kit.analysis.attention import seen_part
 from vladva_kit.analysis.flat_map import FlatMap, flat_map
-=======
-from vladva_kit.analysis.anatomy import PartWeights, Piece, part_weights, tower_pieces
->>>>>>> nb1
 from vladva_kit.analysis.space import ModalityGap, Spectrum, modality_gap, spectrum
 from vladva_kit.analysis.summary import SummaryReading, read_images, read_texts
 from vladva_kit.analysis.wording import NearestWords, WordWeights, leave_one_word_out, nearest_words
