@@ -138,6 +138,18 @@ def test_train_writes_an_adapter_that_loads(tmp_path, pairs):
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter").trainable()["LoRA"] > 0
 
 
+def test_export_writes_what_the_function_writes_and_refuses_a_clip(tmp_path):
+    from vladva_kit.interop.sentence_transformers import export
+
+    assert run(app, ["export", "emoji-llava", "--out", str(tmp_path / "one")]).exit_code == 0
+    export(vk.Embedder(vk.load_lvlm()), tmp_path / "two")
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+    assert {"model.safetensors", "modules.json"} <= {str(file) for file in files}
+    refused = run(app, ["export", "emoji-clip", "--out", str(tmp_path / "clip")])
+    assert refused.exit_code and "no LVLM" in refused.output and not (tmp_path / "clip").exists()
+
+
 def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["vladva", "eval", "emoji-lama"])
     with pytest.raises(SystemExit) as stopped:

@@ -21,10 +21,12 @@ for name, command in {
     "prompts": studies.prompts,
     "check": models.check,
     "memory": models.memory,
+    "export": models.export,
     "world": world.world,
     "pretrain": world.pretrain,
     "embed": pictures.embed,
     "search": pictures.search,
+    "index": pictures.index,
     "caption": pictures.caption,
 }.items():
     app.command(name)(command)

@@ -136,8 +136,8 @@ def _judged(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A folder that vladva eval --out wrote.")],
-    second: Annotated[Path, typer.Argument(help="Another one, on the same data.")],
+    first: Annotated[str, typer.Argument(help="A folder of vladva eval --out or demo; as runs/demo:base, one model.")],
+    second: Annotated[str, typer.Argument(help="Another one, on the same data.")],
     out: Annotated[Path | None, typer.Option(help="Write the differences here as JSON.")] = None,
     seed: Seed = 0,
 ) -> None:

@@ -1,10 +1,13 @@
-"""Commands that look at a model before it is used: `check`, `memory`."""
+"""Commands for one model: `check` and `memory` before it is used, `export` after."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vladva_kit.commands.options import Out, named_embedder
 
 
 def check(
@@ -41,3 +44,16 @@ def memory(
     from vladva_kit.memory import what_fits_where
 
     typer.echo(what_fits_where(models))
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="An adapter's folder, or an LVLM with its hand-written prompts.")],
+    out: Out = Path("runs/exported"),
+) -> None:
+    """Writes the towers as a folder that sentence-transformers loads; it embeds and does not talk."""
+    from vladva_kit.interop.sentence_transformers import export as export_towers
+
+    embedder = named_embedder(model)
+    if not hasattr(embedder, "lvlm"):
+        raise typer.BadParameter(f"'{model}' is no LVLM: sentence-transformers loads a CLIP by its own name")
+    typer.echo(export_towers(embedder, out))

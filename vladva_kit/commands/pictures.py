@@ -1,4 +1,4 @@
-"""Commands for folders of pictures: `embed`, `search`, `caption`."""
+"""Commands for folders of pictures: `embed`, `search`, `index`, `caption`."""
 
 from __future__ import annotations
 
@@ -49,16 +49,30 @@ def search(
     folder: Annotated[Path, typer.Argument(help="What `vladva embed` wrote.")],
     words: Annotated[list[str], typer.Argument(help="What to look for; several are several searches.")],
     k: Annotated[int, typer.Option("--k", help="How many pictures each.")] = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Read every row, also where there is an index.")] = False,
 ) -> None:
-    """The pictures nearest to some words, by exact search over the shards."""
+    """The pictures nearest to some words: exactly, or by the index that `vladva index` has made."""
+    from vladva_kit import embedding_index
     from vladva_kit.embedding_shards import read_manifest
     from vladva_kit.embedding_shards import search as nearest
 
     queries = named_embedder(read_manifest(folder)["model"]).encode_text(words)
-    for text, found in zip(words, nearest(folder, queries, k), strict=True):
+    indexed = (folder / embedding_index.INDEX).is_file() and not exact
+    rows = embedding_index.rows_of(folder)
+    if rows > embedding_index.EXACT_UP_TO and not indexed and not exact:
+        typer.secho(f"{rows} rows are read; `vladva index` makes an index of them", fg="yellow", err=True)
+    found = embedding_index.search_index(folder, queries, k) if indexed else nearest(folder, queries, k)
+    for text, pictures in zip(words, found, strict=True):
         typer.echo(text)
-        for score, name in found:
+        for score, name in pictures:
             typer.echo(f"  {score:.3f}  {name}")
+
+
+def index(folder: Annotated[Path, typer.Argument(help="What `vladva embed` wrote.")]) -> None:
+    """An index beside millions of embeddings, by faiss, which `vladva search` then takes."""
+    from vladva_kit.embedding_index import build_index
+
+    typer.echo(build_index(folder))
 
 
 def caption(

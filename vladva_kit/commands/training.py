@@ -16,12 +16,14 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 120, batch_size: BatchSize
     import torch
 
     from vladva_kit.demo import run_demo
+    from vladva_kit.placement import has_bfloat16, place
     from vladva_kit.report import comparison_table
-    from vladva_kit.training import Settings
+    from vladva_kit.settings import Settings
 
     command = f"vladva demo --steps {steps} --batch-size {batch_size} --seed {seed}"
     # Where the CPU multiplies in bfloat16, a step takes half as long, and its losses are the same to two digits.
-    bf16 = torch.cpu._is_avx512_bf16_supported() or None
+    device = torch.device(place().device)
+    bf16 = True if device.type == "cpu" and has_bfloat16(device) else None
     settings = Settings(steps=steps, batch_size=batch_size, seed=seed, bf16=bf16)
     results = run_demo(out, settings, command, typer.echo)
     rich.print(comparison_table(results))
@@ -46,6 +48,9 @@ def train(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory a row, for more time.")
     ] = False,
+    group_by_length: Annotated[
+        bool, typer.Option("--group-by-length", help="Pairs of like long captions share a batch: less padding.")
+    ] = False,
     cache_images: Annotated[
         str | None, typer.Option(help="'memory' or a folder: run the frozen vision tower once over the pictures.")
     ] = None,
@@ -56,11 +61,11 @@ def train(
     from vladva_kit.ranks import launched
     from vladva_kit.report import write_json
 
-    embedder = vk.attach(vk.load_lvlm(model), seed=seed)
+    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=launched()[0] != 0)
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
-        gradient_checkpointing=gradient_checkpointing, cache_images=cache_images,
+        gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
     )  # fmt: skip
     source = vk.sample(data) if data in SAMPLES else data
     history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
