@@ -53,8 +53,8 @@ def test_what_was_given_last_is_what_is_looked_for(box):
     box.picture.value = 2
     assert found(box.view.value)[0] == "a blue wall"
     box.upload.value = upload(("white.png", png("white")))
-    box.caption.value = "a red wall"
-    assert "“a red wall”" in box.view.value and found(box.view.value)[0] == "a red wall"
+    box.caption.value = "a green wall"
+    assert "“a green wall”" in box.view.value and found(box.view.value)[0] == "a green wall"
     assert not box.upload.value and box.picture.value == -1
 
 

@@ -5,6 +5,7 @@ spectrum(reading.embeddings).effective_rank
 with embedder.base(): before = read_images(embedder, pictures)
 """
 
+from vladva_kit.analysis.anatomy import PartWeights, Piece, part_weights, tower_pieces
 from vladva_kit.analysis.attention import seen_part
 from vladva_kit.analysis.flat_map import FlatMap, flat_map
 from vladva_kit.analysis.space import ModalityGap, Spectrum, modality_gap, spectrum
@@ -15,6 +16,8 @@ __all__ = [
     "FlatMap",
     "ModalityGap",
     "NearestWords",
+    "PartWeights",
+    "Piece",
     "Spectrum",
     "SummaryReading",
     "WordWeights",
@@ -22,8 +25,10 @@ __all__ = [
     "leave_one_word_out",
     "modality_gap",
     "nearest_words",
+    "part_weights",
     "read_images",
     "read_texts",
     "seen_part",
     "spectrum",
+    "tower_pieces",
 ]
