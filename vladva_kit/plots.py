@@ -26,6 +26,7 @@ from vladva_kit.plot_parts import (
     save,
     wrapped,
 )
+from vladva_kit.tower_plots import likely_words, prompt_rows, tower_sequences, what_learns
 from vladva_kit.winoground_plots import decimals, verdict, winoground_case
 
 if TYPE_CHECKING:
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
 __all__ = [
     "as_png",
     "decimals",
+    "likely_words",
     "model_comparison",
+    "prompt_rows",
     "save",
     "similarity_before_after",
     "similarity_matrix",
+    "tower_sequences",
     "training_curve",
     "verdict",
+    "what_learns",
     "winoground_case",
 ]
 SMOOTHED = 15  # a running mean spans this part of a curve
@@ -68,6 +73,7 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str = "Training"
             _curve(axes, history, key)
         axes.set_ylabel(label)
         axes.set_ylim(*{"loss (nats)": (0, None), "right pair first (%)": (0, 100)}.get(label, (None, None)))
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step one and a half
         axes.grid(axis="y", alpha=0.3)
         if label != "temperature":
             axes.legend(

@@ -11,19 +11,21 @@ from traitlets import Dict
 import vladva_kit as vk
 from vladva_kit.inputs import BadInput
 from vladva_kit.widgets import (
+    AttentionView,
     ChatBox,
     EmbeddingMap,
     RetrievalBox,
     SceneComposer,
     SimilarityExplorer,
+    SugarCrepeProbe,
     TrainingDashboard,
     WinogroundProbe,
     winoground_view,
 )
 from vladva_kit.widgets.page import marked, page, unseen_words
-from vladva_kit.widgets.shell import Work, uploaded
+from vladva_kit.widgets.shell import WIDGET_VIEW, Work, uploaded
 
-from .conftest import COLOURS, plain, png, upload
+from .conftest import COLOURS, plain, png, sugarcrepe_result, upload
 
 KINDS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
 SHOWN = ("HTML", "IntProgress")
@@ -43,13 +45,17 @@ def every_widget(colours, cases, lvlm, pairs):
     walls, captions = [plain(name) for name in COLOURS], list(COLOURS)
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
     box = RetrievalBox({"m": colours}, walls, captions)
-    box.work.wait()
+    view = AttentionView(vk.Embedder(lvlm), [pairs[0].image])
+    for widget in (box, view):
+        widget.work.wait()
     return [
         box,
+        view,
         ChatBox(vk.Embedder(lvlm), walls),
         EmbeddingMap({"m": vectors}, walls, captions),
         SceneComposer({"m": colours}),
         SimilarityExplorer({"m": np.eye(4)}, walls, captions),
+        SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
         TrainingDashboard(vk.Embedder(lvlm), pairs),
         WinogroundProbe({"m": colours}, cases),
     ]
@@ -74,6 +80,16 @@ def test_every_picture_of_every_view_has_words(every_widget):
     for widget in every_widget:
         assert all(re.search(r' alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", widget.view.value))
         assert widget.view.value.startswith("<style>") and "vk" in widget.view.value
+
+
+def test_a_notebook_gets_the_widget_and_its_view_and_colab_the_widget_alone(monkeypatch, every_widget):
+    for widget in every_widget:
+        bundle = widget._repr_mimebundle_()
+        assert bundle[WIDGET_VIEW] == {"version_major": 2, "version_minor": 0, "model_id": widget.box.model_id}
+        assert bundle["text/html"] == widget.view.value and bundle["text/plain"] == type(widget).__name__
+        monkeypatch.setitem(sys.modules, "google.colab", sys)
+        assert set(widget._repr_mimebundle_()) == {WIDGET_VIEW, "text/plain"}
+        monkeypatch.delitem(sys.modules, "google.colab")
 
 
 def test_uploads_of_both_majors_give_the_last_picture():
@@ -106,6 +122,7 @@ def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_i
 
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():
     work, done = Work(), []
+    assert work.box.layout.display == "none"  # a bar without work is only in the way
 
     def endless():
         while True:
@@ -122,7 +139,7 @@ def test_new_work_cancels_the_old_and_an_error_is_raised_once():
     assert "OSError: the &lt;disk&gt; is full" in work.said.value
     work.start(iter(range(3)), 3, lambda: done.append("three"), "counting")
     work.wait()
-    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled
+    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled and not work.box.layout.display
 
 
 def test_texts_are_escaped_around_the_marked_words(lvlm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
@@ -10,6 +11,8 @@ from typing import Any
 from vladva_kit.inputs import BadInput, open_image
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import ModelBusy
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # how a notebook names a live widget
 
 
 def controls() -> ModuleType:
@@ -49,10 +52,15 @@ class Shell:
         for control in watched:
             control.observe(self.refresh, "value")
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """The widget, and beside it the view of the moment as HTML: whoever shows a notebook takes what it can show.
 
-        display(self.box)
+        A front end takes the widget; GitHub, an HTML export and the committed notebooks, which keep none, the view.
+        """
+        live = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        bundle: dict[str, Any] = {WIDGET_VIEW: live, "text/plain": type(self).__name__}
+        # which of the two Colab would take is not documented: there it is not asked
+        return bundle if "google.colab" in sys.modules else {**bundle, "text/html": str(self.view.value)}
 
 
 class Work:
@@ -70,7 +78,8 @@ class Work:
         self.bar = widgets.IntProgress(min=0)
         self.cancel = widgets.Button(description="cancel", disabled=True)
         self.said = widgets.HTML()
-        self.box = widgets.HBox([self.bar, self.cancel, self.said])
+        # nothing to see before there is work
+        self.box = widgets.HBox([self.bar, self.cancel, self.said], layout=widgets.Layout(display="none"))
         self.cancel.on_click(lambda _: self._cancelled.set())
         self.error: Exception | None = None
         self._cancelled = threading.Event()
@@ -83,6 +92,7 @@ class Work:
             self._thread.join()
         self._cancelled.clear()
         self.error, self.bar.value, self.bar.max, self.cancel.disabled = None, 0, total, False
+        self.box.layout.display = ""
         self._say(what)
         self._thread = threading.Thread(target=self._run, args=(pieces, total, done), daemon=True)
         self._thread.start()
@@ -127,3 +137,10 @@ def uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
         return open_image(bytes(files[-1]["content"]))
     except OSError as error:
         raise BadInput(f"{files[-1]['name']} is no picture that can be read: give a PNG, JPEG or WebP file") from error
+
+
+def emptied(upload: Any) -> None:
+    """Takes the files out of a FileUpload: `emptied(upload)`; its value is read-only in ipywidgets 7."""
+    upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7
+    if upload.has_trait("_counter"):  # ipywidgets 7 counts them apart
+        upload._counter = 0
