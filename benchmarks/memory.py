@@ -6,14 +6,12 @@ their features lie in the same memory there, what they take is told apart.
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
-import sys
+from argparse import Namespace
 
 import torch
 
-from benchmarks.measure import arguments, page, table
+from benchmarks.measure import arguments, in_process, page, peak, table
 
 FIELDS = ("batch", "rows", "shape", "device", "dtype", "limit_gb")
 
@@ -28,7 +26,7 @@ def one(batch: int, rows: int, shape: str, device: str, dtype: str, limit_gb: fl
     data = Collator(embedder)(scenes(batch))["batch"]
     if limit_gb and device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9), int(limit_gb * 1e9)))
-    before = _peak(device)
+    before = peak(device)
     if rows:
         cached_step(embedder, data, rows=rows)
     else:
@@ -37,23 +35,13 @@ def one(batch: int, rows: int, shape: str, device: str, dtype: str, limit_gb: fl
     width = embedder.lvlm.model.config.text_config.hidden_size
     image_tokens = int((data.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
     held = pixels.numel() * pixels.element_size() + image_tokens * width * embedder.lvlm.model.dtype.itemsize
-    return {"peak": _peak(device), "before": before, "held": held / 1e9}
+    return {"peak": peak(device), "before": before, "held": held / 1e9}
 
 
-def _peak(device: str) -> float:
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def point(chosen, batch: int, rows: int) -> dict[str, float] | None:
+def point(chosen: Namespace, batch: int, rows: int) -> dict[str, float] | None:
     """One point in a process of its own, or None where it dies."""
     values = {**{name: getattr(chosen, name, None) for name in FIELDS}, "batch": batch, "rows": rows}
-    code = (
-        f"import json, benchmarks.memory as m; print(json.dumps(m.one(**json.loads({json.dumps(json.dumps(values))}))))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    return in_process("benchmarks.memory", "one", **values)
 
 
 def main() -> None:

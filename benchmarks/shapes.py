@@ -71,7 +71,7 @@ def shaped(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32, s
 
 def learning(lvlm: LVLM) -> vk.Embedder:
     """With soft prompts and LoRA, as in the paper."""
-    return vk.attach(lvlm)
+    return vk.attach(lvlm, quiet=True)
 
 
 def scenes(n: int, seed: int = 0) -> list[vk.Pair]:

@@ -4,18 +4,22 @@ import json
 import runpy
 import statistics
 import sys
+from argparse import Namespace
 
 import pytest
+import torch
 
-from benchmarks import measure, scaling
+from benchmarks import measure, peers, scaling
 from benchmarks.cost import line
+from benchmarks.shapes import learning, shaped
 
 TINY = {
     "encode": "--shape tiny --pairs 4 --batch 2 --runs 1",
-    "step": "--shape tiny --batch 4 --rows 2 --runs 1 --peak-tflops 1",
+    "step": "--shape tiny --batch 4 --rows 2 --runs 1 --peer-batch 4 --peak-tflops 1",
     "memory": "--shape tiny --batches 4 8 --rows 2",
     "cost": "--shape tiny --batches 2 4 6 --words 30 60 90 --sides 32 64 96 --batch 2 --rows 2 --runs 1",
     "start": "--runs 1",
+    "recall": "--images 600 --captions 2 --dim 16 --runs 1",
     "loader": "--pairs 640 --batch 32 --window 64 --stops 4",
 }
 
@@ -37,12 +41,37 @@ def test_each_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
     if name == "memory":
         assert [point["batch"] for point in values["points"]] == [4, 8]
         assert all(point["cached"]["peak"] > 0 and point["whole"]["peak"] > 0 for point in values["points"])
+    if name == "recall":
+        assert values["square"] == 600 * 1200 * 4 / 1e9
+        assert 0 < values["peaks"]["blocks"] < values["peaks"]["one square"]
     if name == "loader":
         assert values["stops"][-1]["pairs"] == 640
     if name == "cost":
         assert set(values) >= {"batch size", "caption tokens", "image tokens"}
     if name == "step":
         assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
+    if name in ("step", "encode"):
+        assert ("not installed" in text) is not peers.there()
+
+
+@pytest.mark.skipif(not peers.there(), reason="needs sentence-transformers")
+def test_sentence_transformers_has_the_kit_s_embeddings_and_its_loss(tmp_path, monkeypatch):
+    text, values = run("encode", tmp_path, monkeypatch, TINY["encode"])
+    off = float(text.partition("the kit's within ")[2].split()[0].rstrip("."))
+    assert off < 1e-5 and values["ratios"]["sentence-transformers / kit"] > 0
+    _, values = run("step", tmp_path, monkeypatch, TINY["step"])
+    losses = values["peer"]["losses"]
+    assert losses["sentence-transformers"] == pytest.approx(losses["kit"], rel=1e-4)
+    assert values["peer"]["peaks"]["kit"]["peak"] > 0.1  # a process with torch in it
+
+
+def test_the_operations_of_a_step_by_hand():
+    model = learning(shaped("tiny")).lvlm.model
+    layer = 4 * 64 * 64 + 3 * 64 * 96  # attention, and an MLP of three matrices
+    sight = 4 * 64 * 64 + 2 * 64 * 256 + 65 * 64  # of the tower's one layer; the places' embedding
+    once = 4 * 2 * layer * 100 + 4 * 64 * 512 * 30 + 2 * sight * 65
+    assert measure.operations(model, tokens=100, learnt=30, patches=65) == once
+    assert measure.operations(model, 100, 30, 65, forwards=2) == once + 2 * 2 * layer * 100
 
 
 def test_ways_take_turns_and_are_warmed_up_once():
@@ -56,6 +85,16 @@ def test_ways_take_turns_and_are_warmed_up_once():
 def test_a_goal_says_whether_it_was_met():
     assert measure.goal("x", 2.5, 2.0, least=True).endswith("measured 2.5, met.")
     assert measure.goal("x", 2.5, 2.0, least=False).endswith("measured 2.5, missed.")
+
+
+def test_a_missed_goal_stands_with_a_profile_and_one_that_is_met_without():
+    square = torch.randn(200, 200)
+    way = lambda: [square @ square for _ in range(20)]  # noqa: E731
+    assert measure.explained(["x: goal at least 2, measured 3, met."], "it", way) == [
+        "x: goal at least 2, measured 3, met."
+    ]
+    said = measure.explained(["x: goal at least 2, measured 1, missed."], "the squares", way)
+    assert "time of the squares" in said[1] and "`aten::mm` | 20 |" in said[2]
 
 
 def test_a_line_is_fitted():
@@ -72,7 +111,7 @@ def test_what_ranks_exchange_by_hand():
 
 def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatch):
     values = {"pairs_a_second": {"cached": 100.0}, "dim": 4096, "adapter_weights": 40_000_000, "shape": "tiny",
-              "batch": 64, "command": "python -m benchmarks.step", "machine": "a machine"}  # fmt: skip
+              "batch": 64, "tflops": 0.1, "command": "python -m benchmarks.step", "machine": "a machine"}  # fmt: skip
     with pytest.raises(ValueError, match=r"run python -m benchmarks.step first"):
         measure.read(tmp_path / "step.json")
     (tmp_path / "step.json").write_text(json.dumps(values))
@@ -81,5 +120,17 @@ def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatc
     scaling.main()
     text = page.read_text()
     hours = 8_100_000 * 7 / 100 / 3600
-    assert "55,371 steps" in text and f"{hours:.0f} hours on one device" in text
-    assert f"| 1 | 1024 | {hours:.0f} | {hours * 3:.0f} | 0.0 | 0.0 % |" in text
+    assert "55,371 steps" in text and f"| 1 | 1024 | {hours:.0f} | {hours * 3:.0f} | 0.0 | 0 % |" in text
+    each = 6 * 6_476_005_376 * 776 + 4 * 4096 * 32_064 * 100 + 2 * 24 * 12 * 1024**2 * 577
+    assert scaling.Paper().operations(2) == each
+    assert f"| a machine: measured | 0.1 | {1e11 / each:.3g} |" in text
+    assert "| 8 | 29.4 | 58.7 | 281.0 |" in text  # 2 x 1,024 rows of 4,096 floats, by seven eighths
+
+
+def test_sending_takes_a_fifth_of_computing_from_the_ranks_said_on():
+    chosen = Namespace(bandwidth=0.5, price=1.0)
+    said = scaling._limit(4.0, scaling.Paper(), chosen)
+    ranks = int(said.split()[1])
+    for number, more in ((ranks - 1, False), (ranks, True)):
+        compute, talk = scaling.seconds_of_step(number, 4.0, 4096, scaling.Paper().adapter, 0.5)
+        assert (talk > 0.2 * compute) is more

@@ -1,13 +1,16 @@
 """Cached gradients: the whole batch's, whatever the chunk; what is run, how often, and what a lack of memory costs."""
 
 import pytest
+import tiny_families
 import torch
 from tiny import gradients, largest_difference, tiny_embedder, tiny_lvlm, tiny_pairs
 from torch.nn import functional as F
 
 import vladva_kit as vk
 from vladva_kit.cached_gradients import cached_step
+from vladva_kit.checks import CAPTIONS, LONG, example_pictures
 from vladva_kit.embedder import summary_embeddings
+from vladva_kit.families import FAMILIES
 from vladva_kit.image_features import take_rows
 from vladva_kit.losses import contrastive
 from vladva_kit.prompts import IGNORED
@@ -40,6 +43,26 @@ def test_losses_and_gradients_are_the_whole_batchs_whatever_the_chunk(embedder, 
     assert used == rows
     assert {name: float(value) for name, value in figures.items()} == pytest.approx(whole[0], rel=1e-5)
     assert largest_difference(gradients(embedder), whole[1]) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_family_gradients_are_the_whole_batchs(tmp_path, one_thread, family):
+    lvlm = vk.load_lvlm(str(tiny_families.build(family, tmp_path / family)), dtype=torch.float32)
+    own = vk.attach(lvlm, quiet=True)
+    for name, weight in lvlm.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    pairs = [vk.Pair(*row) for row in zip(example_pictures(), CAPTIONS, LONG, strict=True)]
+    batch = Collator(own)(pairs)["batch"]
+    wanted = step_losses(own, batch)
+    wanted["loss"].backward()
+    wanted_gradients = gradients(own)
+    found, rows = cached_step(own, batch, rows=2)
+    assert rows == 2 and float(found["loss"]) == pytest.approx(float(wanted["loss"]), rel=1e-5)
+    learnt = {name for name, gradient in wanted_gradients.items() if gradient.abs().sum() > 0}
+    found_gradients = gradients(own)
+    assert len(learnt) > 5
+    assert largest_difference({n: found_gradients[n] for n in learnt}, {n: wanted_gradients[n] for n in learnt}) < 1e-5
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import vladva_kit as vk
 from vladva_kit import adapter, checks, embedder, families
+from vladva_kit.checks import adapters, embeddings
 from vladva_kit.cli import app
 from vladva_kit.lvlm import LVLM
 
@@ -110,18 +111,18 @@ def test_a_tower_that_reads_no_picture_and_tokens_that_act_fail_check_7(folder, 
     assert "is the picture read" in failed(lvlm)[7]
     lvlm = vk.load_lvlm(folder("llava"))
     acting = lambda tokenizer, text: tokenizer(text, add_special_tokens=False).input_ids  # noqa: E731
-    monkeypatch.setattr(checks, "caption_ids", acting)
+    monkeypatch.setattr(embeddings, "caption_ids", acting)
     assert "acts as token" in failed(lvlm)[7]
 
 
 def test_a_loss_that_does_not_fall_and_a_base_that_changes_fail_check_8(folder, monkeypatch):
-    losses = checks.step_losses
+    losses = adapters.step_losses
 
     def flat(embedder, batch):
         loss = losses(embedder, batch)["loss"]
         return {"loss": loss * 0.0 + 1.0}
 
-    monkeypatch.setattr(checks, "step_losses", flat)
+    monkeypatch.setattr(adapters, "step_losses", flat)
     assert "smallest rate" in failed(vk.load_lvlm(folder("llava")))[8]
     lvlm = vk.load_lvlm(folder("llava"))
 
@@ -130,7 +131,7 @@ def test_a_loss_that_does_not_fall_and_a_base_that_changes_fail_check_8(folder, 
             lvlm.model.lm_head.weight[0, 0] += 1e-3
         return losses(embedder, batch)
 
-    monkeypatch.setattr(checks, "step_losses", careless)
+    monkeypatch.setattr(adapters, "step_losses", careless)
     assert "changed weights of the base" in failed(lvlm)[8]
 
 

@@ -62,7 +62,7 @@ def miniatures(tmp_path, monkeypatch):
 
 def test_each_miniature_s_figures_are_the_same_through_the_command_and_the_function(tmp_path, miniatures, monkeypatch):
     clip = vk.ClipEmbedder("emoji-clip")
-    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: clip)
+    monkeypatch.setattr("vladva_kit.commands.judging.named_embedder", lambda name: clip)
     images = miniatures / "sugarcrepe_mini" / "images"
     files = miniatures / "captions_mini"
     for benchmark, result in {
@@ -99,7 +99,7 @@ def test_questions_about_pictures_are_put_to_the_model_by_the_command(tmp_path, 
         def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
             return ["yes"] * len(prompts)
 
-    monkeypatch.setattr("vladva_kit.cli._embedder", lambda name: Says())
+    monkeypatch.setattr("vladva_kit.commands.judging.named_embedder", lambda name: Says())
     assert run(app, ["eval", "x", "--benchmark", "vqa", "--out", str(tmp_path / "r")]).exit_code == 0
     told = json.loads((tmp_path / "r" / "results.json").read_text())["models"]["x"]["vqa"]
     (questions,) = (miniatures / "vqa_mini").glob("*annotations.json")
@@ -136,6 +136,18 @@ def test_train_writes_an_adapter_that_loads(tmp_path, pairs):
         assert run(app, [*arguments, "--skip-bad"]).exit_code == 0
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter").trainable()["LoRA"] > 0
+
+
+def test_export_writes_what_the_function_writes_and_refuses_a_clip(tmp_path):
+    from vladva_kit.interop.sentence_transformers import export
+
+    assert run(app, ["export", "emoji-llava", "--out", str(tmp_path / "one")]).exit_code == 0
+    export(vk.Embedder(vk.load_lvlm()), tmp_path / "two")
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
+    assert {"model.safetensors", "modules.json"} <= {str(file) for file in files}
+    refused = run(app, ["export", "emoji-clip", "--out", str(tmp_path / "clip")])
+    assert refused.exit_code and "no LVLM" in refused.output and not (tmp_path / "clip").exists()
 
 
 def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys):

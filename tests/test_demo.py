@@ -6,6 +6,7 @@ import pytest
 
 import vladva_kit as vk
 from vladva_kit import demo
+from vladva_kit.compare import compare
 from vladva_kit.emoji_world import cases
 from vladva_kit.emoji_world.cases import write_sample
 
@@ -29,6 +30,17 @@ def test_it_writes_adapter_results_figures_and_page(small_world):
     saved = json.loads((out / "results.json").read_text())
     assert saved["command"] == "vladva demo" and len(saved["history"]) == 3
     assert {"torch", "transformers", "peft"} <= saved["versions"].keys()
+    assert saved["data"].keys() == results["models"]["base"].keys() and len(saved["data"]["winoground/seen"]) == 64
+    assert saved["identity"]["base"]["adapter"] is None and len(saved["identity"]["fine-tuned"]["adapter"]) == 64
+    found = compare(f"{out}:base", out)
+    assert (found.first, found.second, found.alone) == ("base", "fine-tuned", ())
+    for one in found.differences:
+        if (one.benchmark, one.score, one.category) == ("winoground/seen", "group", ""):
+            assert one.second == results["models"]["fine-tuned"]["winoground/seen"]["group"]["percent"] and one.n == 12
+            break
+    else:
+        raise AssertionError("no difference in Winoground's group score")
+    assert "generation/seen" in compare(f"{out}:emoji-clip", f"{out}:base").alone
     page = (out / "report.html").read_text()
     assert "emoji-clip" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert (out / "figures" / "training.svg").is_file() and (out / "figures" / "training.png").is_file()

@@ -206,6 +206,24 @@ def test_attaching_nothing_is_refused(lvlm):
         vk.attach(lvlm, soft_prompt=False, lora=False)
 
 
+def test_what_matched_and_what_learns_is_printed_unless_quiet(capsys):
+    embedder = vk.attach(vk.load_lvlm())
+    kinds = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    counts = embedder.trainable()
+    assert capsys.readouterr().out == (
+        f"emoji-llava: LoRA on 28 layers of model.language_model ({kinds}); soft prompt {counts['soft prompt']:,}, "
+        f"LoRA {counts['LoRA']:,}, temperature 1 weights learn\n"
+    )
+    leaking = vk.attach(vk.load_lvlm(), lora={"target_modules": ["q_proj"]}, soft_prompt=False)
+    said = capsys.readouterr().out
+    assert "LoRA on 4 layers of model.vision_tower (q_proj); LoRA on 4 layers of model.language_model (q_proj)" in said
+    assert leaking.trainable()["soft prompt"] == 0 and "soft prompt" not in said
+    vk.attach(vk.load_lvlm(), lora=False)
+    assert "LoRA" not in capsys.readouterr().out
+    vk.attach(vk.load_lvlm(), quiet=True)
+    assert capsys.readouterr().out == ""
+
+
 def test_lora_targets_that_match_nothing_are_refused(lvlm):
     with pytest.raises(ValueError, match="no_such_layer"):
         vk.attach(lvlm, lora={"target_modules": ["no_such_layer"]})

@@ -84,8 +84,10 @@ def test_a_folder_appears_with_all_its_files_or_with_none(tmp_path):
     folder = tmp_path / "model"
     with whole_folder(folder) as beside:
         (beside / "a").write_text("1")
+        (beside / "deeper").mkdir()
+        (beside / "deeper" / "b").write_text("1")
         assert not folder.exists()
-    assert [file.name for file in folder.iterdir()] == ["a"]
+    assert sorted(file.name for file in folder.rglob("*")) == ["a", "b", "deeper"]
     with pytest.raises(KeyboardInterrupt), whole_folder(folder) as beside:
         (beside / "a").write_text("2")
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ import torch
 
 from vladva_kit.metrics import (
     choice,
+    joined,
     macro,
     micro,
     ranks,
@@ -24,7 +25,7 @@ def test_recall_equals_a_plain_loop_over_sorted_lists_with_ties():
     scores, right = coarse(40, 15, levels=8), np.random.default_rng(1).random((40, 15)) < 0.2
     right[np.arange(40), np.arange(40) % 15] = True
     hits = {1: 0, 5: 0, 10: 0}
-    ties = 0
+    ties, rivals = 0, ranks(scores, right).rival.tolist()
     for query in range(40):
         # highest score first, and among equal scores the wrong ones first
         order = sorted(range(15), key=lambda c: (-scores[query, c], right[query, c]))
@@ -32,6 +33,8 @@ def test_recall_equals_a_plain_loop_over_sorted_lists_with_ties():
             hits[k] += any(right[query, c] for c in order[:k])
         best = max(scores[query, c] for c in range(15) if right[query, c])
         ties += any(scores[query, c] == best for c in range(15) if not right[query, c])
+        wrong = [c for c in range(15) if not right[query, c]]
+        assert rivals[query] in wrong and scores[query, rivals[query]] == max(scores[query, c] for c in wrong)
     assert recall_at_k(scores, right) == {k: pytest.approx(100 * n / 40) for k, n in hits.items()}
     assert ranks(scores, right).ties == ties > 0
     sets = [set(np.flatnonzero(row).tolist()) for row in right]
@@ -43,6 +46,15 @@ def test_the_margin_is_the_best_right_minus_the_best_wrong():
     assert found.margin.tolist() == [-0.25, 0.5, np.inf]
     assert found.rank.tolist() == [1, 0, 0]
     assert found.tied.tolist() == [False, False, False]
+    assert found.rival.tolist() == [2, 2, -1]
+
+
+def test_blocks_of_queries_joined_are_what_all_of_them_at_once_give():
+    scores, right = coarse(30, 9), np.random.default_rng(1).random((30, 9)) < 0.3
+    right[np.arange(30), np.arange(30) % 9] = True
+    whole, parts = ranks(scores, right), joined([ranks(scores[at], right[at]) for at in (slice(0, 7), slice(7, 30))])
+    for name in ("rank", "margin", "tied", "rival"):
+        assert getattr(whole, name).tolist() == getattr(parts, name).tolist()
 
 
 def test_winoground_equals_the_official_rule_in_a_plain_loop_with_ties():

@@ -4,11 +4,12 @@ import importlib.util
 
 import pytest
 import torch
+from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit import lvlm as loading
 from vladva_kit.lvlm import MissingExtra, UnknownModel
-from vladva_kit.placement import NotFinite, check_finite, place
+from vladva_kit.placement import NotFinite, check_finite, place, trains_in_bfloat16
 
 
 def gpus(monkeypatch, capability, count=1):
@@ -47,6 +48,54 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     gpus(monkeypatch, (8, 0), count=0)
     with pytest.raises(ValueError, match="no CUDA GPU"):
         vk.load_lvlm(device="cuda")
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_training_in_bfloat16_is_chosen_on_gpus_and_done_on_cpus_that_are_asked(monkeypatch):
+    gpus(monkeypatch, (8, 0))
+    assert trains_in_bfloat16(None, GPU, torch.bfloat16) and not trains_in_bfloat16(None, CPU, torch.bfloat16)
+    assert not trains_in_bfloat16(None, GPU, torch.float32) and not trains_in_bfloat16(False, GPU, torch.bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert trains_in_bfloat16(True, CPU, torch.float32)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    with pytest.warns(UserWarning, match="emulates bfloat16: it will train, but slower than in float32"):
+        assert trains_in_bfloat16(True, CPU, torch.float32)
+
+
+def test_training_in_bfloat16_is_refused_where_a_gpu_emulates_it_or_weights_are_in_float16(monkeypatch):
+    gpus(monkeypatch, (7, 5))
+    with pytest.raises(ValueError, match="cuda has no bfloat16 in hardware.*leave bf16 out"):
+        trains_in_bfloat16(True, GPU, torch.float32)
+    with pytest.raises(ValueError, match=r"float16: load the model with dtype=torch\.bfloat16"):
+        trains_in_bfloat16(True, CPU, torch.float16)
+
+
+@pytest.mark.filterwarnings("ignore:bf16=True on a CPU")
+@pytest.mark.parametrize("rows", [None, 2], ids=["one graph", "cached"])
+def test_a_cpu_trains_in_bfloat16_near_what_it_does_in_float32(rows):
+    histories = [
+        vk.fit(
+            tiny_embedder(),
+            tiny_pairs(9),
+            vk.Settings(steps=3, batch_size=4, warmup=1, micro_batch_size=rows, bf16=bf16),
+            progress=False,
+        )
+        for bf16 in (None, True)
+    ]
+    for plain, half in zip(*histories, strict=True):
+        assert half["next_token"] == pytest.approx(plain["next_token"], rel=0.02)
+        assert half["next_token"] != plain["next_token"]
+        assert half["contrastive"] == pytest.approx(plain["contrastive"], rel=0.1)
+
+
+def test_weights_in_bfloat16_encode_and_train_on_a_cpu():
+    embedder = vk.attach(tiny_lvlm(dtype=torch.bfloat16))
+    history = vk.fit(embedder, tiny_pairs(9), vk.Settings(steps=2, batch_size=4, warmup=1), progress=False)
+    assert all(0 < row["loss"] < 20 for row in history)
+    assert embedder.encode_text(["a dog"]).isfinite().all()
 
 
 def test_states_that_are_not_finite_stop_encoding_and_training(lvlm, pairs):

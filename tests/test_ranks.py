@@ -111,9 +111,9 @@ def a_shortage(number: int, world: int) -> tuple[int, dict]:
     return rows, gradients(embedder)
 
 
-def a_fit(rows: int | None, batch_size: int = 8) -> tuple[list[dict], dict[str, torch.Tensor]]:
+def a_fit(rows: int | None, batch_size: int = 8, grouped: bool = False) -> tuple[list[dict], dict[str, torch.Tensor]]:
     embedder = tiny_embedder()
-    settings = vk.Settings(steps=2, batch_size=batch_size, warmup=1, micro_batch_size=rows)
+    settings = vk.Settings(steps=2, batch_size=batch_size, warmup=1, micro_batch_size=rows, group_by_length=grouped)
     history = vk.fit(embedder, tiny_pairs(17), settings, progress=False)
     return history, {n: p.detach().clone() for n, p in embedder.lvlm.model.named_parameters() if p.requires_grad}
 
@@ -125,6 +125,7 @@ def all_parts(number: int, world: int) -> dict:
         "steps": steps(number, world),
         "shortage": a_shortage(number, world),
         "fits": [a_fit(rows) for rows in CHUNKS],
+        "grouped": [a_fit(2, grouped=True)],
         "refusal": str(refused.value),
         "sharded": sharded_steps(number, world),
     }
@@ -167,10 +168,11 @@ def test_on_weights_sharded_by_fsdp2_losses_and_gradients_are_the_same(two, alon
             assert_equal(found, alone[2])  # both losses, in one graph
 
 
-def test_fit_on_two_ranks_is_fit_on_one(two):
-    history, weights = a_fit(None)
+@pytest.mark.parametrize("kind", ["fits", "grouped"])
+def test_fit_on_two_ranks_is_fit_on_one(two, kind):
+    history, weights = a_fit(None, grouped=kind == "grouped")
     for parts in two:
-        for found, learnt in parts["fits"]:
+        for found, learnt in parts[kind]:
             for name in ("loss", "contrastive", "next_token", "accuracy", "temperature"):
                 assert [row[name] for row in found] == pytest.approx([row[name] for row in history], rel=1e-4)
             assert all(torch.allclose(learnt[name], weights[name], atol=1e-4) for name in weights)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -13,8 +14,9 @@ from typer.testing import CliRunner
 import vladva_kit as vk
 from vladva_kit.cli import app
 from vladva_kit.compare import MEAN, compare, difference_table
+from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import mcnemar, paired
-from vladva_kit.results import read_results, save_results
+from vladva_kit.results import read_results, save_judged, save_results
 
 KINDS = ("Object", "Relation", "Both")
 
@@ -152,6 +154,61 @@ def test_runs_that_lack_something_are_refused_with_the_way_out(runs, tmp_path):
     path.write_text(json.dumps({"models": {"a": {}}, "data": {"sugarcrepe": "x"}}))
     with pytest.raises(ValueError, match="no benchmark in common: the first run has winoground, the second sugarcrepe"):
         compare(folder / "first", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def together(runs, tmp_path_factory):
+    """Both guessers in one run, as a demo has its models."""
+    _, results = runs
+    judged = {name: {"winoground": result} for name, result in results.items()}
+    folder = tmp_path_factory.mktemp("together")
+    save_judged(folder, judged, {name: {"name": name} for name in results}, {"seed": 0})
+    return folder
+
+
+def test_one_of_several_models_is_named_and_else_the_last_is_taken(runs, together):
+    folder, _ = runs
+    apart = compare(folder / "first", folder / "second")
+    assert compare(f"{together}:first", f"{together}:second") == apart
+    assert compare(f"{together}:first", together) == compare(folder / "first", together / "results.json") == apart
+    shown = CliRunner().invoke(app, ["compare", f"{together}:first", str(folder / "second")], env={"COLUMNS": "160"})
+    assert shown.exit_code == 0 and "first" in shown.output and "second" in shown.output
+    with pytest.raises(ValueError, match="are one model of one run; it has first, second: name one behind a colon"):
+        compare(together, f"{together}:second")
+    with pytest.raises(ValueError, match="holds no model 'third'; it has first, second"):
+        compare(f"{together}:third", together)
+    again = compare(folder / "second", together)  # of one name, told apart by where they lie
+    assert (again.first, again.second) == (str(folder / "second"), str(together))
+
+
+def test_models_judged_on_different_data_are_not_written_into_one_run(runs, winoground, tmp_path):
+    _, results = runs
+    other = replace(results["second"], data="other")
+    judged = {"first": {"winoground": results["first"]}, "second": {"winoground": other}}
+    with pytest.raises(ValueError, match="winoground: second was judged on other data"):
+        save_judged(tmp_path / "run", judged, {}, {})
+    assert not (tmp_path / "run").exists()
+
+
+def test_graded_answers_are_compared_by_what_they_count_for_without_a_test_of_right_and_wrong(tmp_path):
+    class Graded:
+        data = "one"
+
+        def __init__(self, values):
+            self.values = values
+
+        def as_dict(self):
+            return {"accuracy": {"percent": 100 * np.mean(self.values)}}
+
+        def margins(self):
+            for case, value in enumerate(self.values):
+                yield CaseMargin("accuracy", str(case), "", str(case), "?", "", value, correct=None, value=value)
+
+    for name, values in (("a", [0.3, 0.6, 1.0, 0.0]), ("b", [0.6, 0.6, 1.0, 1.0])):
+        save_judged(tmp_path / name, {name: {"vqa": Graded(values)}}, {}, {})
+    (one,) = compare(tmp_path / "a", tmp_path / "b").differences
+    assert (one.first, one.second, one.difference) == (pytest.approx(47.5), pytest.approx(80), pytest.approx(32.5))
+    assert one.low <= one.difference <= one.high and (one.only_first, one.only_second, one.p_value) == (None,) * 3
 
 
 def test_the_command_prints_the_differences_and_writes_them(runs, tmp_path):

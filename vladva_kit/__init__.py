@@ -19,7 +19,7 @@ _PLACES = {
     "load_pairs": "data",
     "sample": "data",
     "BadInput": "inputs",
-    "Settings": "training",
+    "Settings": "settings",
     "fit": "training",
     "stream_pairs": "streams",
     "evaluate_retrieval": "evaluation",

@@ -101,6 +101,46 @@ def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
         )
 
 
+def lora_layers(lvlm: LVLM) -> dict[str, list[str]]:
+    """The layers that LoRA is on, by the part of the model that they are in.
+
+    lora_layers(lvlm)    # {"model.language_model": ["layers.0.self_attn.q_proj", …]}
+    """
+    decoder = next(name for name, module in lvlm.model.named_modules() if module is lvlm.model.get_decoder())
+    found: dict[str, list[str]] = {}
+    for name in lvlm.adapter.targeted_module_names:
+        part = decoder if name.startswith(f"{decoder}.") else ".".join(name.split(".")[:2])
+        found.setdefault(part, []).append(name.removeprefix(f"{part}."))
+    return found
+
+
+def learning_weights(lvlm: LVLM) -> dict[str, int]:
+    """How many weights learn, by kind.
+
+    learning_weights(lvlm)    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
+    """
+    counts = {"soft prompt": 0, "LoRA": 0, "temperature": 0}
+    for name, parameter in lvlm.model.named_parameters():
+        if parameter.requires_grad:
+            kind = "LoRA" if "lora_" in name else "soft prompt" if "soft_prompt" in name else "temperature"
+            counts[kind] += parameter.numel()
+    return counts
+
+
+def what_learns(lvlm: LVLM, record: Mapping[str, Any]) -> str:
+    """What was attached, in a line: which layers LoRA's targets matched, and how many weights of each kind learn.
+
+    what_learns(lvlm, embedder.record)
+    # "emoji-llava: LoRA on 28 layers of model.language_model (down_proj, …); soft prompt 5,632, … weights learn"
+    """
+    parts = []
+    for part, names in lora_layers(lvlm).items() if record["lora"] else ():
+        kinds = sorted({name.rpartition(".")[2] for name in names})
+        parts.append(f"LoRA on {len(names)} layers of {part} ({', '.join(kinds)})")
+    counts = ", ".join(f"{kind} {count:,}" for kind, count in learning_weights(lvlm).items() if count)
+    return f"{lvlm.name}: {'; '.join([*parts, counts])} weights learn"
+
+
 def hand_prompts(lvlm: LVLM, image_words: str = IMAGE_PROMPT, text_words: str = TEXT_PROMPT) -> tuple[Prompt, Prompt]:
     """The hand-written prompts of both towers, as the LVLM's family writes them."""
     image = image_prompt(lvlm.processor, image_words, lvlm.family)

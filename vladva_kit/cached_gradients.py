@@ -14,19 +14,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vladva_kit.batches import Batch
 from vladva_kit.embedder import Embedder, summary_embeddings
 from vladva_kit.image_features import ImageFeatures, encode_pictures, take_rows, tower_is_frozen, with_features
 from vladva_kit.losses import next_token
 from vladva_kit.prompts import IGNORED, Sequences
 from vladva_kit.ranks import any_rank, contrastive_over_ranks, counts_of_all, world_size
-
-if TYPE_CHECKING:
-    from vladva_kit.training import Batch
 
 Run = Callable[..., Any]
 

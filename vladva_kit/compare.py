@@ -1,4 +1,7 @@
-"""Two models on the same cases: differences with paired intervals and McNemar's test; other data is refused."""
+"""Two models on the same cases: differences with paired intervals and McNemar's test; other data is refused.
+
+Answers that are neither right nor wrong (VQA accuracy, CIDEr) are compared by what they count for, without the test.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Difference:
     difference: float
     low: float
     high: float
-    only_first: int | None  # cases that only the first has right; None for a mean of categories
+    only_first: int | None  # cases that only the first has right; None for a mean of categories, and graded answers
     only_second: int | None
     p_value: float | None
     n: int
@@ -57,24 +60,55 @@ class Comparison:
 
 
 def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
-    """Two runs of `vladva eval --out`, case by case: `compare("runs/base", "runs/tuned").differences[0].low`.
+    """Two models case by case: `compare("runs/base", "runs/tuned").differences[0].low`.
 
-    Each score over all cases, over each category, and as the mean of its categories; intervals draw the cases of one
-    image together. Raises ValueError where the runs were scored on different data, have no benchmark in common, or
-    lack a file.
+    Each is a folder of `vladva eval --out` or `vladva demo`, or its results.json; where it holds several models, one is
+    named behind a colon, `compare("runs/demo:base", "runs/demo:fine-tuned")`, else the last is taken, which the run is
+    about. Each score over all cases, over each category, and as the mean of its categories; intervals draw the cases
+    of one image together. Raises ValueError where the two are one, were scored on different data, have no benchmark in
+    common, or lack a file.
     """
-    (folder_a, record_a), (folder_b, record_b) = read_results(first), read_results(second)
-    common = [name for name in record_a["data"] if name in record_b["data"]]
+    one, other = _run(first), _run(second)
+    if (one.folder.resolve(), one.model) == (other.folder.resolve(), other.model):
+        raise ValueError(f"{first} and {second} are one model of one run; it has {', '.join(one.models)}: {_NAMED}")
+    common = [name for name in one.data if name in other.data]
     if not common:
-        have = (", ".join(record["data"]) or "none" for record in (record_a, record_b))
+        have = (", ".join(run.data) or "none" for run in (one, other))
         raise ValueError("no benchmark in common: the first run has {}, the second {}".format(*have))
-    name_a, name_b = (next(iter(record["models"])) for record in (record_a, record_b))
-    cases_a, cases_b = (read_margins(folder / FILES["margins"]) for folder in (folder_a, folder_b))
     differences: list[Difference] = []
     for name in common:
-        _check_same_data(name, record_a["data"][name], record_b["data"][name])
-        differences += _differences(name, cases_a.get(name, []), cases_b.get(name, []), seed)
-    return Comparison(name_a, name_b, tuple(differences), tuple(sorted(set(record_a["data"]) ^ set(record_b["data"]))))
+        _check_same_data(name, one.data[name], other.data[name])
+        differences += _differences(name, one.cases.get(name, []), other.cases.get(name, []), seed)
+    alone = tuple(sorted(set(one.data) ^ set(other.data)))
+    names = (one.model, other.model) if one.model != other.model else (str(first), str(second))
+    return Comparison(*names, tuple(differences), alone)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model of a run: the fingerprints of what it was judged on, and its cases, by benchmark."""
+
+    folder: Path
+    model: str
+    models: tuple[str, ...]
+    data: dict[str, str]
+    cases: dict[str, list[CaseMargin]]
+
+
+_NAMED = "name one behind a colon, as runs/demo:base"
+
+
+def _run(place: str | Path) -> _Run:
+    path, model = str(place), ""
+    if not Path(path).exists() and ":" in path:
+        path, _, model = path.rpartition(":")
+    folder, record = read_results(path)
+    models = tuple(record["models"])
+    if model and model not in models:
+        raise ValueError(f"{path} holds no model {model!r}; it has {', '.join(models)}: {_NAMED}")
+    model = model or models[-1]
+    data = {name: record["data"][name] for name in record["models"][model] if name in record["data"]}
+    return _Run(folder, model, models, data, read_margins(folder / FILES["margins"]).get(model, {}))
 
 
 def _check_same_data(name: str, first: str, second: str) -> None:
@@ -89,7 +123,7 @@ def _differences(
     benchmark: str, first: Iterable[CaseMargin], second: Iterable[CaseMargin], seed: int
 ) -> list[Difference]:
     of_first, of_second = ({case.key: case for case in cases} for cases in (first, second))
-    if of_first.keys() != of_second.keys():
+    if not of_first or of_first.keys() != of_second.keys():
         raise ValueError(f"{benchmark}: margins.parquet does not hold the same cases in both runs; evaluate both again")
     by_score: dict[str, list[CaseMargin]] = {}
     for case in of_first.values():
@@ -97,42 +131,44 @@ def _differences(
     found: list[Difference] = []
     for score, cases in by_score.items():
         groups = [case.image for case in cases]
-        right = np.array([[case.correct, of_second[case.key].correct] for case in cases])
-        found.append(_difference(benchmark, score, "", right, groups, seed))
+        counts = np.array([[case.counts, of_second[case.key].counts] for case in cases])
+        graded = any(case.correct is None for case in cases)
+        found.append(_difference(benchmark, score, "", counts, groups, seed, graded))
         categories = list(dict.fromkeys(case.category for case in cases if case.category))
         if len(categories) > 1:
             parts = {name: [at for at, case in enumerate(cases) if case.category == name] for name in categories}
-            found.append(_mean_difference(benchmark, score, right, groups, parts, seed))
+            found.append(_mean_difference(benchmark, score, counts, groups, parts, seed))
             found += [
-                _difference(benchmark, score, name, right[places], [groups[at] for at in places], seed)
+                _difference(benchmark, score, name, counts[places], [groups[at] for at in places], seed, graded)
                 for name, places in parts.items()
             ]
     return found
 
 
 def _difference(
-    benchmark: str, score: str, category: str, right: np.ndarray, groups: list[str], seed: int
+    benchmark: str, score: str, category: str, counts: np.ndarray, groups: list[str], seed: int, graded: bool
 ) -> Difference:
-    told = paired(right[:, 0], right[:, 1], groups, seed)
-    first, second = (100.0 * right.mean(axis=0)).tolist()
-    counted = told.mcnemar.only_first, told.mcnemar.only_second, told.mcnemar.p_value
+    change = paired(counts[:, 0], counts[:, 1], groups, seed)
+    first, second = (100.0 * counts.mean(axis=0)).tolist()
+    test = None if graded else change.mcnemar  # it counts right and wrong, and nothing between
+    counted = (test.only_first, test.only_second, test.p_value) if test else (None, None, None)
     return Difference(
-        benchmark, score, category, first, second, told.difference, told.low, told.high, *counted, len(right)
+        benchmark, score, category, first, second, change.difference, change.low, change.high, *counted, len(counts)
     )
 
 
 def _mean_difference(
-    benchmark: str, score: str, right: np.ndarray, groups: list[str], parts: dict[str, list[int]], seed: int
+    benchmark: str, score: str, counts: np.ndarray, groups: list[str], parts: dict[str, list[int]], seed: int
 ) -> Difference:
     """The difference of the macro averages; category by category, each with a stream of its own."""
-    change = right[:, 1].astype(float) - right[:, 0]
+    change = counts[:, 1] - counts[:, 0]
     means = [
         bootstrap_means(change[places], seed=seed + number, groups=[groups[at] for at in places])
         for number, places in enumerate(parts.values())
     ]
     low, high = interval_of(np.mean(means, axis=0))
-    first, second = (100.0 * np.mean([right[places].mean(axis=0) for places in parts.values()], axis=0)).tolist()
-    return Difference(benchmark, score, MEAN, first, second, second - first, low, high, None, None, None, len(right))
+    first, second = (100.0 * np.mean([counts[places].mean(axis=0) for places in parts.values()], axis=0)).tolist()
+    return Difference(benchmark, score, MEAN, first, second, second - first, low, high, None, None, None, len(counts))
 
 
 def difference_table(found: Comparison) -> rich.table.Table:

@@ -12,8 +12,9 @@ from vladva_kit import plots
 from vladva_kit.data import load_pairs
 from vladva_kit.evaluation import WinogroundResult
 from vladva_kit.evaluation.generation import load_scenes
-from vladva_kit.evaluation.identity import describe, versions
-from vladva_kit.report import worst_failures, write_json, write_report
+from vladva_kit.evaluation.identity import describe
+from vladva_kit.report import worst_failures, write_report
+from vladva_kit.results import save_judged
 
 SHOWN = 10  # pairs in the similarity matrices
 TALKS_ABOUT = 100  # pictures that are asked about, before and after
@@ -41,7 +42,7 @@ def judge(model: Any, talk: bool, say: Callable[[str], None] = print) -> dict[st
 def run_demo(
     folder: Path, settings: vk.Settings, command: str = "vladva demo", say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Judges three models, fine-tunes one in between, and writes adapter, results.json, figures and report.html.
+    """Judges three models, fine-tunes one in between; writes adapter, results.json and all beside it, figures, page.
 
     results = run_demo(Path("runs/demo"), Settings(steps=150, batch_size=64))
     results["models"]["fine-tuned"]["winoground/seen"]["group"]["percent"]
@@ -70,16 +71,9 @@ def run_demo(
     judged["fine-tuned"] = judge(embedder, talk=True, say=say)
     clock("judging the fine-tuned")
     embedder.save_pretrained(folder / "adapter")
-    results = {
-        "command": command,
-        "seed": settings.seed,
-        "versions": versions(),
-        "seconds": seconds,
-        "identity": {"emoji-clip": describe(clip), "base": describe(baseline), "fine-tuned": describe(embedder)},
-        "history": history,
-        "models": {name: {key: one.as_dict() for key, one in parts.items()} for name, parts in judged.items()},
-    }
-    write_json(folder / "results.json", results)
+    identity = {"emoji-clip": describe(clip), "base": describe(baseline), "fine-tuned": describe(embedder)}
+    told = {"command": command, "seed": settings.seed, "seconds": seconds, "history": history}
+    results = save_judged(folder, judged, identity, told)
     figures = {
         "Training": plots.training_curve(history),
         "Similarity before and after": plots.similarity_before_after(

@@ -12,17 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.adapter import attach_adapter, hand_prompts, load_adapter, save_adapter, soft_prompts
+from vladva_kit.adapter import (
+    attach_adapter,
+    hand_prompts,
+    learning_weights,
+    load_adapter,
+    save_adapter,
+    soft_prompts,
+    what_learns,
+)
+from vladva_kit.chat import answers
 from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
-from vladva_kit.pixels import within
 from vladva_kit.placement import check_finite
 from vladva_kit.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     Prompt,
     Sequences,
-    begins_with_bos,
     image_sequences,
     text_sequences,
 )
@@ -194,48 +201,15 @@ class Embedder:
         max_new_tokens: int = 128,
     ) -> list[str]:
         """As `generate`, for many at once; all with a picture, or all without."""
-        if not prompts:
-            return []
-        processor, model = self.lvlm.processor, self.lvlm.model
-        histories = histories or [()] * len(prompts)
-        limit = self.lvlm.family.max_pixels
-        pictures = [None if image is None else [within(open_image(image), limit)] for image in images]
-        if any(picture is None for picture in pictures) and any(picture is not None for picture in pictures):
-            raise ValueError("some prompts come with a picture and some without: ask in two batches")
-        texts = [
-            processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
-            for picture, history, prompt in zip(pictures, histories, prompts, strict=True)
-        ]
-        tokenizer, family = processor.tokenizer, self.lvlm.family
-        written = {
-            "text": texts,
-            "return_tensors": "pt",
-            "padding": True,
-            "padding_side": "left",
-            "add_special_tokens": not begins_with_bos(tokenizer, texts[0]),
-        }
-        if pictures[0] is not None:
-            inputs = processor(images=pictures, **written)
-        else:
-            inputs = tokenizer(return_token_type_ids=family.typed_text, **written)
-        inputs.pop("labels", None)
-        inputs = inputs.to(self.device)
         with self._running():
-            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answers = ids[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
+            return answers(self.lvlm, images, prompts, histories, max_new_tokens)
 
     def trainable(self) -> dict[str, int]:
         """How many weights learn, by kind; all others are frozen.
 
         embedder.trainable()    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
         """
-        counts = {"soft prompt": 0, "LoRA": 0, "temperature": 0}
-        for name, parameter in self.lvlm.model.named_parameters():
-            if parameter.requires_grad:
-                kind = "LoRA" if "lora_" in name else "soft prompt" if "soft_prompt" in name else "temperature"
-                counts[kind] += parameter.numel()
-        return counts
+        return learning_weights(self.lvlm)
 
     def save_pretrained(self, folder: str | os.PathLike) -> Path:
         """Writes soft prompts, LoRA and temperature to a folder, whole or not at all; the base is not written.
@@ -275,18 +249,6 @@ class Embedder:
         return str(repo)
 
 
-def _messages(pictured: bool, history: Sequence[tuple[str, str]], prompt: str) -> list[dict]:
-    """A chat in transformers' form, the picture in its first turn."""
-    turns = [*history, (prompt, None)]
-    messages: list[dict] = []
-    for number, (asked, answer) in enumerate(turns):
-        content = [{"type": "image"}] if pictured and number == 0 else []
-        messages.append({"role": "user", "content": [*content, {"type": "text", "text": asked}]})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return messages
-
-
 def _with_record(lvlm: LVLM, record: dict[str, Any]) -> Embedder:
     embedder = Embedder(lvlm, *record["prompts"])
     embedder.record = record
@@ -302,6 +264,7 @@ def attach(
     temperature: float = 0.07,
     prompts: tuple[str, str] = (IMAGE_PROMPT, TEXT_PROMPT),
     seed: int = 0,
+    quiet: bool = False,
 ) -> Embedder:
     """An embedder that can be trained: soft prompts from the hand-written ones, and LoRA on the LLM's linear layers.
 
@@ -309,7 +272,11 @@ def attach(
         embedder = attach(lvlm, lora={"r": 8, "lora_dropout": 0.05})
         embedder = attach(lvlm, lora=False)                      # soft prompts alone
 
+    What LoRA's targets matched, and how much learns, is printed, unless `quiet`.
     Raises ValueError when the LVLM carries an adapter already, when nothing would be trained, or when LoRA's targets
     match no layer.
     """
-    return _with_record(lvlm, attach_adapter(lvlm, soft_prompt, lora, temperature, prompts, seed))
+    embedder = _with_record(lvlm, attach_adapter(lvlm, soft_prompt, lora, temperature, prompts, seed))
+    if not quiet:
+        print(what_learns(lvlm, embedder.record))
+    return embedder

@@ -171,8 +171,8 @@ def search(out: str | Path, queries: Tensor, k: int = 10, rows: int = 65_536) ->
 
         search("runs/photos", embedder.encode_text(["a red car"]), k=3)
 
-    queries: (n, dim), unit length. Every row is looked at: 10 million rows of 4,096 numbers are 160 GB to read, and
-    from there on an index of an approximate-search library, filled from `blocks(out)`, is the better tool.
+    queries: (n, dim), unit length. Every row is looked at: 5 million rows of 4,096 numbers are 80 GB to read, and from
+    there on `embedding_index` is the better tool.
     Raises ValueError where shards are missing, or where the queries' dim is not the shards'.
     """
     best = torch.empty(len(queries), 0)

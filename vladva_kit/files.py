@@ -70,7 +70,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         yield Path(beside)
-        folder.mkdir(exist_ok=True)
-        for file in sorted(Path(beside).iterdir()):
+        for file in sorted(path for path in Path(beside).rglob("*") if path.is_file()):
+            place = folder / file.relative_to(beside)
+            place.parent.mkdir(parents=True, exist_ok=True)
             file.chmod(0o644)  # temporary files are their owner's alone
-            os.replace(file, folder / file.name)
+            os.replace(file, place)

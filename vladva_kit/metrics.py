@@ -7,7 +7,7 @@ A peer that takes the first of equal scores as its answer gives a collapsed enco
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ class Ranks:
     rank: np.ndarray  # (queries,) int; 0 is a hit at 1
     margin: np.ndarray  # (queries,) best right minus best wrong; inf where no candidate is wrong
     tied: np.ndarray  # (queries,) bool: a wrong candidate scores exactly as the best right one
+    rival: np.ndarray  # (queries,) number of the wrong candidate that scores highest; -1 where none is wrong
 
     @property
     def ties(self) -> int:
@@ -129,7 +130,13 @@ def ranks(scores: Any, positives: Any) -> Ranks:
         rank=((wrong >= best_right[:, None]) & ~right).sum(axis=1),
         margin=best_right - wrong.max(axis=1),
         tied=((wrong == best_right[:, None]) & ~right).any(axis=1),
+        rival=np.where(right.all(axis=1), -1, wrong.argmax(axis=1)),
     )
+
+
+def joined(blocks: Sequence[Ranks]) -> Ranks:
+    """The ranks of queries that were scored block by block: `joined([ranks(a, first), ranks(b, second)])`."""
+    return Ranks(*(np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Ranks)))
 
 
 def winoground(scores: Any) -> WinogroundScores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -48,10 +49,42 @@ def place(device: str | None = None, dtype: torch.dtype | None = None) -> Placem
 def _dtype_for(device: torch.device) -> tuple[torch.dtype, str]:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        if major >= 8:
+        if has_bfloat16(device):
             return torch.bfloat16, f"compute capability {major}.{minor} has it in hardware"
         return torch.float16, f"compute capability {major}.{minor} has no bfloat16 in hardware (from 8.0)"
     return torch.float32, "half precision is no gain here" if device.type == "cpu" else "the safe choice"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 itself: `has_bfloat16(torch.device("cpu"))`; others only emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def trains_in_bfloat16(asked: bool | None, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether forwards run under autocast to bfloat16: as asked, else where the weights of a model on a GPU are in it.
+
+        trains_in_bfloat16(None, torch.device("cpu"), torch.float32)    # False
+
+    A CPU that only emulates bfloat16 does as asked, slower than in float32, and that is said.
+    Raises ValueError where it is asked for on a GPU that only emulates it, or of weights in float16.
+    """
+    if not asked:
+        return asked is None and dtype == torch.bfloat16 and device.type != "cpu"
+    if dtype == torch.float16:
+        raise ValueError("bf16=True, but the weights are in float16: load the model with dtype=torch.bfloat16")
+    if not has_bfloat16(device):
+        if device.type == "cuda":
+            raise ValueError(
+                f"bf16=True, but {device} has no bfloat16 in hardware (compute capability 8.0 has it): "
+                "leave bf16 out; load_lvlm chooses float16 there"
+            )
+        warnings.warn(
+            "bf16=True on a CPU that emulates bfloat16: it will train, but slower than in float32; leave bf16 out",
+            stacklevel=2,
+        )
+    return True
 
 
 def check_finite(values: torch.Tensor, dtype: torch.dtype, what: str = "states") -> None:

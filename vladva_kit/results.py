@@ -27,22 +27,40 @@ def save_results(
 ) -> dict[str, Any]:
     """Write one model's results: `save_results("runs/a", embedder, {"winoground": result}, "base")`.
 
-    Into `folder` go results.json, table.md, table.tex and margins.parquet. results.json holds the command, the seed,
-    versions, settings, `identity` (the model's name, revision, dtype, prompts, SHA-256 of weights and of the adapter),
-    `data` (a fingerprint for each benchmark), and under `models` what the tables are made of. Returns that dict.
-    Raises TypeError where the embedder's weights cannot be told from others, see `identity.describe`.
+    Into `folder` go the files of `save_judged`. Returns what results.json holds. Raises TypeError where the embedder's
+    weights cannot be told from others, see `identity.describe`.
     """
-    folder = Path(folder)
+    told = {"command": command, "seed": seed, "settings": dict(settings or {})}
+    return save_judged(folder, {model: results}, {model: describe(embedder)}, told)
+
+
+def save_judged(
+    folder: str | Path,
+    judged: Mapping[str, Mapping[str, Any]],
+    identity: Mapping[str, Mapping[str, Any]],
+    told: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write several models' results: `save_judged("runs/a", {"base": {"winoground": result}}, identity, {"seed": 0})`.
+
+    Into `folder` go results.json, table.md, table.tex and margins.parquet. results.json holds what is `told` (the
+    command, the seed, settings, …), versions, `identity` (each model's, as `identity.describe` gives it: name,
+    revision, dtype, prompts, SHA-256 of weights and of the adapter), `data` (a fingerprint for each benchmark), and
+    under `models` what the tables are made of. Returns that dict. Raises ValueError where two models were not judged on
+    the same data.
+    """
+    folder, data = Path(folder), {}
+    for model, results in judged.items():
+        for name, result in results.items():
+            if data.setdefault(name, result.data) != result.data:
+                raise ValueError(f"{name}: {model} was judged on other data than the models before it")
     record = {
-        "command": command,
-        "seed": seed,
+        **told,
         "versions": versions(),
-        "settings": dict(settings or {}),
-        "identity": {model: describe(embedder)},
-        "data": {name: result.data for name, result in results.items() if hasattr(result, "data")},
-        "models": {model: {name: result.as_dict() for name, result in results.items()}},
+        "identity": {model: dict(one) for model, one in identity.items()},
+        "data": data,
+        "models": {model: {name: one.as_dict() for name, one in results.items()} for model, results in judged.items()},
     }
-    write_margins(folder / FILES["margins"], {name: r for name, r in results.items() if hasattr(r, "margins")})
+    write_margins(folder / FILES["margins"], judged)
     tables = {FILES["markdown"]: markdown_table(record), FILES["latex"]: latex_table(record)}
     write_whole({folder / name: text.encode() for name, text in tables.items()})
     write_json(folder / FILES["results"], record)  # last: where it lies, the others are whole
@@ -52,7 +70,7 @@ def save_results(
 def read_results(place: str | Path) -> tuple[Path, dict[str, Any]]:
     """The folder and the content of a results.json: `read_results("runs/a")`.
 
-    Raises ValueError where there is none, or it is not one that `save_results` wrote.
+    Raises ValueError where there is none, or it is not one that `save_judged` wrote.
     """
     path = Path(place)
     path = path / FILES["results"] if path.is_dir() else path
@@ -63,5 +81,5 @@ def read_results(place: str | Path) -> tuple[Path, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); the file may be cut short: evaluate again") from error
     if not isinstance(record, dict) or not record.get("models") or not isinstance(record.get("data"), dict):
-        raise ValueError(f"{path} holds no models with data fingerprints; write it with vladva eval --out")
+        raise ValueError(f"{path} holds no models with data fingerprints; write it with vladva eval --out, or demo")
     return path.parent, record

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from torch.utils.data import DataLoader, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
+from vladva_kit.batches import Batch, ByLength, Collator
 from vladva_kit.cached_gradients import cached_step, learnt_tokens, plainly
 from vladva_kit.data import Pair, check_lengths, load_pairs
 from vladva_kit.embedder import Embedder, summary_embeddings
 from vladva_kit.image_cache import CachedPictures, cache_pictures
-from vladva_kit.image_features import ImageFeatures, with_features
-from vladva_kit.losses import caption_keys, next_token
+from vladva_kit.image_features import with_features
+from vladva_kit.losses import next_token
 from vladva_kit.placement import check_finite
 from vladva_kit.progress import Progress
-from vladva_kit.prompts import Sequences, behind_pictures, caption_ids, image_sequences, text_sequences
+from vladva_kit.prompts import Sequences, caption_ids
 from vladva_kit.ranks import (
     average_gradients,
     contrastive_over_ranks,
@@ -35,81 +36,8 @@ from vladva_kit.ranks import (
     rank,
     world_size,
 )
+from vladva_kit.settings import Settings, last_checkpoint, trainer_arguments
 from vladva_kit.streams import PairStream, read_places, write_places
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fine-tune. The paper's own: AdamW, 1e-4, cosine, batch 1,024; a small LVLM wants more and takes less."""
-
-    steps: int = 150
-    batch_size: int = 64  # pairs a step: each is the negative of all others
-    learning_rate: float = 1e-3
-    warmup: int = 10  # steps
-    weight_decay: float = 0.0
-    next_token_weight: float = 1.0  # the paper adds the two losses up
-    learn_temperature: bool = True
-    max_grad_norm: float = 1.0
-    bf16: bool | None = None  # None: on a GPU that can, and on a CPU never
-    seed: int = 0
-    short_limit: int = 30  # tokens; a caption this long is a long one (paper, section 3.2)
-    long_limit: int = 500
-    output_dir: str | None = None  # checkpoints go here; None keeps none
-    resume: bool = False  # go on from the last checkpoint in output_dir
-    save_every: int = 50  # steps
-    report_to: str = "none"  # or "tensorboard", "wandb", …
-    micro_batch_size: int | None = None  # rows in memory at a time: cached gradients; None runs the batch as one
-    gradient_checkpointing: bool = False  # the LLM's layers keep no states and are run again: less memory, more time
-    cache_images: str | None = None  # "memory" or a folder: the frozen tower runs once over the pictures, and not again
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step sees: pictures with their long captions, short captions, and which rows have a short one."""
-
-    images: Sequences
-    texts: Sequences | None
-    paired: Tensor  # (n_texts,) rows of `images` that the texts belong to
-    negatives: Sequences | None
-    keys: Tensor  # (n_texts,) a number for each caption: the same caption on another rank has the same
-    negative_keys: Tensor | None  # (n_negatives,)
-    features: ImageFeatures | None = None  # in place of pixels, where they are cached
-
-
-class Collator:
-    """Pairs to a `Batch`: opens pictures, writes sequences; pairs that lack one caption serve with the other."""
-
-    def __init__(self, embedder: Embedder, next_token: bool = True, pictures: CachedPictures | None = None) -> None:
-        self.pictures = pictures
-        self.processor = embedder.lvlm.processor
-        self.image_prompt, self.text_prompt = embedder.image_prompt, embedder.text_prompt
-        self.next_token = next_token
-
-    def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        tokenizer = self.processor.tokenizer
-        longs = [
-            [*caption_ids(tokenizer, pair.long), tokenizer.eos_token_id] if self.next_token and pair.long else None
-            for pair in pairs
-        ]
-        features, long_ids = None, longs if any(longs) else None
-        if self.pictures is not None:
-            made, features = self.pictures.batch(pairs)
-            images = behind_pictures(tokenizer, made, self.image_prompt, long_ids)
-        else:
-            images = image_sequences(self.processor, [pair.load_image() for pair in pairs], self.image_prompt, long_ids)
-        paired = [row for row, pair in enumerate(pairs) if pair.short]
-        shorts = [pairs[row].short for row in paired]
-        negatives = [text for pair in pairs for text in pair.negatives]
-        batch = Batch(
-            images,
-            text_sequences(tokenizer, shorts, self.text_prompt) if shorts else None,
-            torch.tensor(paired, dtype=torch.long),
-            text_sequences(tokenizer, negatives, self.text_prompt) if negatives else None,
-            caption_keys(shorts),
-            caption_keys(negatives) if negatives else None,
-            features,
-        )
-        return {"batch": batch}  # a dictionary, since the Trainer moves and counts dictionaries
 
 
 def step_losses(embedder: Embedder, batch: Batch, next_token_weight: float = 1.0) -> dict[str, Tensor]:
@@ -209,6 +137,13 @@ class VladvaTrainer(Trainer):
         self.places = dict(self.train_dataset.places)
         return self.train_dataset.loader()
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """The Trainer's; it cannot group pairs by length itself, since their tokens are made in the collator."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.world_size
+        return ByLength(self.train_dataset if train_dataset is None else train_dataset, batch, self.args.seed)
+
     def _save_checkpoint(self, *arguments: Any) -> None:
         if isinstance(self.train_dataset, PairStream):
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -255,7 +190,7 @@ def fit(
     """
     if embedder.record is None:
         raise ValueError("this embedder is a baseline, nothing in it can learn: call attach(lvlm) first")
-    checkpoint = _checkpoint(settings)
+    checkpoint = last_checkpoint(settings)
     if isinstance(data, PairStream):
         pairs = _stream(embedder, data, settings, checkpoint)
     else:
@@ -275,7 +210,7 @@ def fit(
             settings.next_token_weight,
             settings.micro_batch_size,
             pictures,
-            args=_arguments(embedder, settings, nowhere, isinstance(pairs, PairStream)),
+            args=trainer_arguments(embedder, settings, nowhere, isinstance(pairs, PairStream)),
             train_dataset=pairs,
             callbacks=[progress_bar, *callbacks],
         )
@@ -299,25 +234,6 @@ def checkpoint_layers(embedder: Embedder) -> None:
     model = embedder.lvlm.model
     model.activation_checkpointing_enable({"use_reentrant": False})
     model.disable_input_require_grads()  # else a frozen tower would be differentiated too
-
-
-def _checkpoint(settings: Settings) -> str | None:
-    """The last whole checkpoint of an interrupted run, or None where there is none yet.
-
-    Raises ValueError when a new run would mix its checkpoints with an older one's, or when there is nowhere to look.
-    """
-    if settings.output_dir is None:
-        if settings.resume:
-            raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote to")
-        return None
-    # trainer_state.json is written last: a folder without it is half of a checkpoint
-    whole = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
-    if whole and not settings.resume:
-        raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: go on with resume=True, "
-            "remove the folder, or name another output_dir"
-        )
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
@@ -346,42 +262,3 @@ def _stream(embedder: Embedder, stream: PairStream, settings: Settings, checkpoi
         stream, batch_size=settings.batch_size // ranks, check=check, places=places, begun=begun,
         collate=lambda batch: Collator(embedder, settings.next_token_weight > 0)(batch)["batch"],
     )  # fmt: skip
-
-
-def _arguments(embedder: Embedder, settings: Settings, nowhere: str, streamed: bool = False) -> TrainingArguments:
-    """The Trainer's arguments; what is not settled here is at the Trainer's defaults."""
-    on_cpu = embedder.device.type == "cpu"
-    bf16 = settings.bf16 if settings.bf16 is not None else embedder.lvlm.model.dtype == torch.bfloat16 and not on_cpu
-    arguments = TrainingArguments(
-        output_dir=settings.output_dir or nowhere,
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,  # divided by the ranks below
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=bf16,
-        fp16=embedder.lvlm.model.dtype == torch.float16,  # losses are scaled: small gradients would vanish
-        use_cpu=on_cpu,
-        seed=settings.seed,
-        dataloader_drop_last=True,  # a last batch of few pairs has few negatives
-        remove_unused_columns=False,
-        ignore_data_skip=streamed,  # a stream goes on at its own place
-        ddp_broadcast_buffers=False,  # they are constants
-        logging_steps=1,
-        save_strategy="steps" if settings.output_dir else "no",
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        report_to=settings.report_to,
-        disable_tqdm=True,  # the kit's own bar says more
-        label_names=[],
-    )
-    if settings.batch_size % arguments.world_size:
-        raise ValueError(
-            f"a batch of {settings.batch_size} pairs cannot be shared by {arguments.world_size} ranks: "
-            f"take a multiple of {arguments.world_size}"
-        )
-    arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
-    arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the step uses the model's own
-    return arguments

@@ -50,8 +50,9 @@ def meaning(n):
 def test_a_karpathy_file_gives_the_images_of_its_split_and_five_captions_of_each(tmp_path, knowing):
     karpathy(tmp_path)
     embedder = knowing(meaning(4))
-    result = evaluate_retrieval(embedder, tmp_path, captions_per_image=5)
+    result = evaluate_retrieval(embedder, tmp_path)
     assert (result.n_images, result.n_captions) == (3, 15)
+    assert evaluate_retrieval(embedder, tmp_path, captions_per_image=6).n_captions == 18
     assert result.captions[:5] == tuple(wordings(0)[:5]) and result.owners[:6] == (0, 0, 0, 0, 0, 1)
     assert result.text_to_image[1].percent == result.image_to_text[1].percent == 100
     assert evaluate_retrieval(embedder, tmp_path / "dataset_coco.json", split="restval").n_images == 1
@@ -90,6 +91,18 @@ def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(column):
     assert [one.captions for one in gallery_of_dataset(dataset)] == [("a", "b"), ("c",)]
     with pytest.raises(BadInput, match="columns image, words; needed are image and captions: rename"):
         gallery_of_dataset(dataset.rename_columns({column: "words"}))
+
+
+def test_of_a_dataset_whose_rows_say_their_split_only_those_are_taken():
+    rows = {"image": [Image.new("RGB", (2, 2), colour(n)) for n in range(4)], "caption": list("abcd")}
+    dataset = datasets.Dataset.from_dict(rows | {"split": ["train", "test", "val", "test"]})
+    assert [one.captions for one in gallery_of_dataset(dataset)] == [("b",), ("d",)]
+    assert len(gallery_of_dataset(datasets.Dataset.from_dict(rows | {"split": ["x"] * 4}))) == 4
+    with pytest.raises(BadInput, match="column 'split' has no 'validation'; it has test, train, val"):
+        gallery_of_dataset(dataset, split="validation")
+    refused: list[str] = []
+    broken = dataset.map(lambda row, at: {"caption": " " if at == 3 else row["caption"]}, with_indices=True)
+    assert len(gallery_of_dataset(broken, refused)) == 1 and refused[0].startswith("dataset row 3: ")
 
 
 @pytest.mark.parametrize(

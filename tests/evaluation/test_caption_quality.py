@@ -67,6 +67,11 @@ def test_captions_are_judged_against_all_of_a_picture_s_captions(library, folder
     assert lvlm.asked == ["caption:"] * 4
     assert result.scores["CIDEr"].percent == result.scores["ROUGE-L"].percent == 75
     assert result.scores["CIDEr"].low < 75 < result.scores["CIDEr"].high and result.n == 4
+    kept = [case for case in result.margins() if case.score == "CIDEr"]
+    assert [case.value for case in kept] == list(result.per_picture["CIDEr"]) and {case.correct for case in kept} == {
+        None
+    }
+    assert (kept[1].caption, kept[1].other) == ("A dog 1.", "A cat.")
     plain = result.as_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain and plain["captions"][1] == "A cat."
 

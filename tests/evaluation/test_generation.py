@@ -99,3 +99,17 @@ def test_the_cases_by_themselves_add_up_to_the_percentages(scenes):
         assert len(result.right[name]) == 20 and 5 * sum(result.right[name]) == pytest.approx(score.percent)
     false = {row for row, _ in result.false_captions}
     assert [row not in false for row in range(20)] == list(result.right["caption_truth"])
+    for name, score in (("question accuracy", result.questions), ("second turn", result.second_turn)):
+        kept = [case for case in result.margins() if case.score == name]
+        assert 100 * sum(case.correct for case in kept) / 20 == pytest.approx(score.percent)
+        assert {case.other for case in kept} == {"yes"} and all(case.caption.endswith("?") for case in kept)
+    for kind, score in result.by_kind.items():
+        kept = [case.correct for case in result.margins() if case.category == kind]
+        assert 100 * sum(kept) / len(kept) == pytest.approx(score.percent)
+
+
+def test_other_scenes_have_another_fingerprint_and_other_answers_the_same(scenes):
+    def told(answer, seen):
+        return evaluate_generation(Says(lambda *_: answer), seen, seen, long_captions=False).data
+
+    assert told("yes", scenes) == told("no", scenes) != told("no", scenes[:-1]) and len(told("yes", scenes)) == 64

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
@@ -107,9 +108,26 @@ def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
 
     monkeypatch.setattr(retrieval, "ranks", watched)
     vectors = np.eye(700, dtype=np.float32)
-    found = retrieval._ranks(vectors, np.repeat(vectors, 5, axis=0), [set(range(5 * i, 5 * i + 5)) for i in range(700)])
+    right = [set(range(5 * i, 5 * i + 5)) for i in range(700)]
+    found = retrieval.ranks_in_blocks(vectors, np.repeat(vectors, 5, axis=0), right)
     assert found.rank.tolist() == [0] * 700
     assert largest == retrieval.BLOCK * 3500
+
+
+def test_more_queries_need_no_more_memory():
+    def peak(queries):
+        vectors, right = np.ones((queries, 4), dtype=np.float32), [{0}] * queries
+        tracemalloc.start()
+        try:
+            retrieval.ranks_in_blocks(vectors, candidates, right)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    candidates = np.ones((2000, 4), dtype=np.float32)
+    few, many = peak(2 * retrieval.BLOCK), peak(8 * retrieval.BLOCK)
+    assert many < 1.1 * few
+    assert many < 8 * retrieval.BLOCK * 2000 * 8  # one square of float64
 
 
 def test_margins_are_kept_for_each_query_and_k(guessing):
@@ -124,6 +142,14 @@ def test_margins_are_kept_for_each_query_and_k(guessing):
             kept = [case for case in cases if case.score == f"{way} R@{k}"]
             assert [case.correct for case in kept] == [rank < k for rank in ranks]
             assert 100 * np.mean([case.correct for case in kept]) == pytest.approx(scores[k].percent)
+    texts = [f"image {image} wording {word}" for image in range(5) for word in range(2)]
+    cosines = guessing._unit(texts) @ guessing._unit([colour(image) for image in range(5)]).T
+    for place, case in enumerate(case for case in cases if case.score == "text_to_image R@1"):
+        rival = max((image for image in range(5) if image != place // 2), key=lambda image: cosines[place, image])
+        assert (case.image, case.caption, case.other) == (str(place // 2), texts[place], f"image {rival} wording 0")
+    for image, case in enumerate(case for case in cases if case.score == "image_to_text R@1"):
+        rival = max((place for place in range(10) if place // 2 != image), key=lambda place: cosines[place, image])
+        assert (case.caption, case.other) == (texts[2 * image], texts[rival])
 
 
 def test_pairs_without_a_short_caption_are_left_out_only_if_asked_and_counted(guessing):

@@ -99,6 +99,9 @@ def test_margins_are_kept_for_each_case(tmp_path, guessing):
     assert len({case.key for case in cases}) == len(cases) == result.n
     assert 100 * np.mean([case.correct for case in cases]) == pytest.approx(result.micro.percent)
     assert [case.margin for case in cases] == [case.margin for case in result.cases]
+    same = [case.correct for case in cases if "same words" in case.tags]
+    assert len(same) == sum(case.same_words for case in result.cases) > 0
+    assert 100 * np.mean(same) == pytest.approx(result.word_order["same words"].percent)
 
 
 def test_bad_cases_are_left_out_only_if_asked_and_counted(tmp_path, guessing):

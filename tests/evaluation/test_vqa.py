@@ -93,7 +93,9 @@ def test_questions_are_asked_about_their_pictures_and_judged(tmp_path):
     assert lvlm.sizes == [4, 2] and lvlm.asked[1] == "is this 1?\nOne word."
     assert result.accuracy.percent == result.fully_right.percent == 50
     assert {kind: one.percent for kind, one in result.by_answer_type.items()} == {"number": 0, "yes/no": 100}
-    assert [case.correct for case in result.margins()] == [False, True] * 3
+    cases = list(result.margins())
+    assert [case.correct for case in cases if case.score == "fully right"] == [False, True] * 3
+    assert [case.value for case in cases if case.score == "accuracy"] == [case.accuracy for case in result.cases]
     plain = result.as_dict()
     assert json.loads(json.dumps(plain, allow_nan=False))["accuracy"] == plain["accuracy"]
     assert evaluate_vqa(lvlm, tmp_path, limit=2).n == 2

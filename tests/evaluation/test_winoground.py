@@ -164,6 +164,7 @@ def test_margins_are_kept_for_each_case_and_score(tmp_path, guessing):
         kept = [case.correct for case in cases if case.score == name]
         assert 100 * np.mean(kept) == pytest.approx(getattr(result, name).percent)
     assert {case.category for case in cases} == {"Object", "Relation"}
+    assert [case.tags for case in cases[::3]] == [tuple(case.tags.values()) for case in result.cases]
 
 
 def test_other_columns_and_broken_files_are_refused_in_one_sentence(tmp_path, guessing):

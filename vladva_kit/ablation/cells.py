@@ -77,7 +77,7 @@ def _trained(cell: Cell, record: dict[str, Any], clock: _Clock) -> vk.Embedder:
     probed = _test_pairs(PROBED)
     before = _probe(baseline, probed)
     lora = {"r": cell.lora_rank, "lora_alpha": cell.lora_rank} if cell.lora_rank else False  # scaled by 1 at any rank
-    embedder = vk.attach(lvlm, cell.soft_prompt, lora, cell.temperature, seed=cell.seed)
+    embedder = vk.attach(lvlm, cell.soft_prompt, lora, cell.temperature, seed=cell.seed, quiet=True)
     record["learning"] = embedder.trainable()
     record["history"] = _columns(vk.fit(embedder, _pairs(cell), settings(cell), progress=False))
     with embedder.base():

@@ -12,7 +12,7 @@ from typing import Any
 import vladva_kit as vk
 from vladva_kit.ablation.cells import run_cell
 from vladva_kit.ablation.plan import EXPERIMENTS, Cell, Experiment, Plan, experiment
-from vladva_kit.demo import versions
+from vladva_kit.evaluation.identity import versions
 from vladva_kit.files import write_json
 from vladva_kit.lvlm import SHIPPED
 from vladva_kit.prompt_study import study_emoji_prompts

@@ -92,7 +92,6 @@ def _examine_batch(pupil: Pupil, scenes: list[Scene], right: dict[str, list[bool
         rows.append(packed([*conversations, [answered(turn.text, turn.answer) for turn in chat]]))
     batch = collate_packed(rows)
     del batch["weights"]
-    batch["attention_mask"] = batch["attention_mask"].float()
     if not told:
         batch["pixel_values"] = pixels([render(scene, IMAGE_SIZE) for scene in scenes])
     batch = on_device(batch, pupil.places.weight.device)

@@ -178,7 +178,7 @@ def collate_packed(rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     seen = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
-    added = torch.where(seen, 0.0, -1e9).bfloat16()  # to the attention scores
+    added = torch.where(seen, 0.0, -1e9)  # to the attention scores
     batch["attention_mask"] = added[:, None]  # (n, 1, length, length)
     return batch
 

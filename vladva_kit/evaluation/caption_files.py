@@ -23,15 +23,15 @@ from vladva_kit.inputs import (
 if TYPE_CHECKING:
     import datasets
 
-FILES = (  # by their official names, as a folder is searched for them
-    "dataset_coco.json",
-    "dataset_flickr30k.json",
-    "nocaps_val_4500_captions.json",
-    "coco_karpathy_test.json",
-    "flickr30k_test.json",
-    "captions_val2017.json",
-    "captions_val2014.json",
-)
+FILES = {  # by their official names, as a folder is searched for them; and how many captions of an image count
+    "dataset_coco.json": 5,
+    "dataset_flickr30k.json": 5,
+    "nocaps_val_4500_captions.json": None,
+    "coco_karpathy_test.json": 5,
+    "flickr30k_test.json": 5,
+    "captions_val2017.json": 5,
+    "captions_val2014.json": 5,
+}
 IMAGE_COLUMNS = ("image", "images", "jpg")
 CAPTION_COLUMNS = ("captions", "caption", "raw", "sentences_raw", "annotations_captions", "text")
 
@@ -50,6 +50,14 @@ Entry = tuple[str, str, Callable[[], tuple[list[Any], list[Any]]]]  # where, key
 def has_caption_file(source: Path) -> bool:
     """Whether `load_caption_file` can read it: a JSON file, or a folder that holds one of the official names."""
     return source.suffix == ".json" or any((source / name).is_file() for name in FILES)
+
+
+def captions_that_count(source: Path) -> int | None:
+    """The first captions of an image that retrieval counts in a file: 5 in COCO's and Flickr30k's, else None for all.
+
+    captions_that_count(Path("dataset_coco.json"))    # 5
+    """
+    return FILES.get(_file_of(source).name)
 
 
 def load_caption_file(
@@ -84,11 +92,15 @@ def load_caption_file(
     return gallery
 
 
-def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = None) -> list[Captioned]:
+def gallery_of_dataset(
+    dataset: datasets.Dataset, left_out: list[str] | None = None, split: str = "test"
+) -> list[Captioned]:
     """Images with all their captions in a dataset: `gallery_of_dataset(hub_dataset("lmms-lab/NoCaps", "val"))`.
 
-    One column is the image, one a caption or a list of them, by any of the names in use on the hub. Raises BadInput for
-    other columns, and for rows that cannot be used; with a list `left_out`, those are noted there.
+    One column is the image, one a caption or a list of them, by any of the names in use on the hub. Where a column
+    `split` says which part a row belongs to, as in nlphuji/flickr30k, whose one split holds all 31,014 images, only the
+    rows of `split` are taken. Raises BadInput for other columns, and for rows that cannot be used; with a list
+    `left_out`, those are noted there.
     """
     image = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
     column = next((name for name in CAPTION_COLUMNS if name in dataset.column_names), None)
@@ -98,7 +110,8 @@ def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = N
             "them with dataset.rename_columns({'img': 'image', 'sentences': 'captions'})"
         )
     gallery: list[Captioned] = []
-    for index, row in enumerate(rows_undecoded(dataset, [image])):
+    places = _rows_of(dataset, split)
+    for index, row in zip(places, rows_undecoded(dataset.select(places), [image]), strict=True):
         where = f"dataset row {index}"
         with leaving_out(left_out):
             check_image(row[image], where)
@@ -106,6 +119,18 @@ def gallery_of_dataset(dataset: datasets.Dataset, left_out: list[str] | None = N
     if not gallery:
         raise BadInput(f"the dataset: no row in it can be used{': ' + left_out[0] if left_out else ''}")
     return gallery
+
+
+def _rows_of(dataset: datasets.Dataset, split: str) -> list[int]:
+    """The rows that belong to a split, by the column that says so; all where there is none, or it never changes."""
+    parts = list(dataset["split"]) if "split" in dataset.column_names else []
+    if len(set(parts)) < 2:
+        return list(range(len(dataset)))
+    if split not in parts:
+        raise BadInput(
+            f"the dataset's column 'split' has no {split!r}; it has {', '.join(sorted(set(map(str, parts))))}"
+        )
+    return [index for index, part in enumerate(parts) if part == split]
 
 
 def _file_of(source: Path) -> Path:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.evaluation.caption_files import Captioned, load_caption_file
+from vladva_kit.evaluation.caption_files import load_caption_file
 from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
-from vladva_kit.evaluation.generation import SHORT_REQUEST, Talks
+from vladva_kit.evaluation.generation import SHORT_REQUEST, Talks, ask
+from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 from vladva_kit.inputs import refusals
 
@@ -25,8 +26,17 @@ class CaptionResult:
     n: int
     captions: tuple[str, ...] = field(repr=False)
     references: tuple[tuple[str, ...], ...] = field(repr=False)
+    per_picture: dict[str, tuple[float, ...]] = field(repr=False)  # each metric's value of each caption
+    pictures: tuple[str, ...] = field(repr=False)  # the start of each one's SHA-256
     data: str = ""  # fingerprint of the pictures and people's captions
     left_out: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
+
+    def margins(self) -> Iterator[CaseMargin]:
+        """Each caption once by each metric, beside the first of people's."""
+        for name, values in self.per_picture.items():
+            for case, value in enumerate(values):
+                told = name, str(case), "", self.pictures[case], self.references[case][0], self.captions[case]
+                yield CaseMargin(*told, value, correct=None, value=value)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON."""
@@ -62,26 +72,23 @@ def evaluate_captions(
     tokenizer = _metric("tokenizer.ptbtokenizer.PTBTokenizer")
     left_out = refusals(on_error)
     gallery = load_caption_file(source, image_folder, split, left_out)[:limit]
-    captions: list[str] = []
-    for start in range(0, len(gallery), batch_size):
-        part = [one.image for one in gallery[start : start + batch_size]]
-        captions += embedder.generate_batch(part, [request] * len(part), None, max_new_tokens)
+    images = [one.image for one in gallery]
+    captions = ask(embedder, images, [request] * len(images), None, max_new_tokens, batch_size)
     people = tokenizer.tokenize({at: [{"caption": text} for text in one.captions] for at, one in enumerate(gallery)})
     said = tokenizer.tokenize({at: [{"caption": text}] for at, text in enumerate(captions)})
+    values = {name: tuple(map(float, metric.compute_score(people, said)[1])) for name, metric in metrics.items()}
+    digests = [content_digest(image) for image in images]
+    contents = (text for digest, one in zip(digests, gallery, strict=True) for text in (digest, *one.captions))
     return CaptionResult(
-        scores={name: score(metric.compute_score(people, said)[1], 0.0, seed=seed) for name, metric in metrics.items()},
+        scores={name: score(each, 0.0, seed=seed) for name, each in values.items()},
         n=len(gallery),
         captions=tuple(captions),
         references=tuple(one.captions for one in gallery),
-        data=data_fingerprint(["captions", *_contents(gallery)]),
+        per_picture=values,
+        pictures=tuple(digest[:16] for digest in digests),
+        data=data_fingerprint(["captions", *contents]),
         left_out=tuple(left_out or ()),
     )
-
-
-def _contents(gallery: list[Captioned]) -> Iterator[str]:
-    for one in gallery:
-        yield content_digest(one.image)
-        yield from one.captions
 
 
 def _metric(place: str) -> Any:

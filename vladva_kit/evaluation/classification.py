@@ -15,7 +15,7 @@ from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, category_scores, score
 from vladva_kit.inputs import BadInput, check_image, clean_caption, leaving_out, pick_split, refusals, rows_undecoded
-from vladva_kit.metrics import ChoiceScores, Ranks, ranks
+from vladva_kit.metrics import ChoiceScores, Ranks, joined, ranks
 
 if TYPE_CHECKING:
     import datasets
@@ -115,11 +115,11 @@ def evaluate_classification(
             f"the sentences of {classes[int(np.argmin(length))]!r} cancel each other; give other templates"
         )
     of_class = (of_class / length).astype(np.float32)
-    found, rivals = _ranked(encoded.images, of_class, np.array([case.label for case in cases]))
+    found = _ranked(encoded.images, of_class, np.array([case.label for case in cases]))
     data = data_fingerprint(["classification", encoded.data, *(str(case.label) for case in cases)])
     scored = tuple(
         ClassificationCase(case.image, case.label, case.key, int(rival), float(margin))
-        for case, rival, margin in zip(cases, rivals, found.margin, strict=True)
+        for case, rival, margin in zip(cases, found.rival, found.margin, strict=True)
     )
     return _result(scored, found, tuple(classes), tuple(templates), ks, seed, data, tuple(left_out or ()))
 
@@ -132,16 +132,11 @@ def _sentences(templates: Sequence[str], name: str) -> list[str]:
     return [template.replace("{}", name) for template in templates]
 
 
-def _ranked(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> tuple[Ranks, np.ndarray]:
+def _ranked(images: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> Ranks:
     """Where the right class stands for each picture, and which wrong one scores highest."""
-    blocks, rivals = [], []
-    for start in range(0, len(images), BLOCK):
-        scores, own = all_dots(images[start : start + BLOCK], classes), labels[start : start + BLOCK]
-        right = own[:, None] == np.arange(len(classes))
-        blocks.append(ranks(scores, right))
-        rivals.append(np.where(right, -np.inf, scores).argmax(axis=1))
-    joined = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in ("rank", "margin", "tied")}
-    return Ranks(**joined), np.concatenate(rivals)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(images), BLOCK)]
+    numbers = np.arange(len(classes))
+    return joined([ranks(all_dots(images[at], classes), labels[at, None] == numbers) for at in blocks])
 
 
 def _result(

@@ -15,6 +15,8 @@ from vladva_kit.emoji_world.captions import long_caption
 from vladva_kit.emoji_world.questions import KINDS, Question, questions, sample_chat, sample_question
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import fact_score, is_true, words_of
+from vladva_kit.evaluation.encoding import data_fingerprint
+from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ class GenerationResult:
     n: int
     false_captions: tuple[tuple[int, str], ...]  # (picture, caption) that say something untrue
     right: dict[str, tuple[bool, ...]] = field(default_factory=dict, repr=False)  # by case, for paired tests
+    cases: tuple[CaseMargin, ...] = field(default=(), repr=False)  # each question with what was answered
+    data: str = ""  # fingerprint of the scenes and of what was asked about them
+
+    def margins(self) -> tuple[CaseMargin, ...]:
+        """Each question by its kind, each second turn, each short caption; with what was asked and answered."""
+        return self.cases
 
     def as_dict(self) -> dict:
         """Plain values, for results.json."""
@@ -58,6 +66,7 @@ class GenerationResult:
             "caption_truth": asdict(self.caption_truth),
             "long_caption_f1": self.long_caption_f1,
             "n": self.n,
+            "data": self.data,
         }
 
 
@@ -92,31 +101,60 @@ def evaluate_generation(
     """
     rng = random.Random(seed)
     asked = [(row, question) for row, scene in enumerate(scenes) for question in _asked(scene, rng, every_kind)]
-    answers = _ask(embedder, [images[row] for row, _ in asked], [q.text for _, q in asked], None, 12, batch_size)
-    right = np.array([words_of(given) == words_of(q.answer) for given, (_, q) in zip(answers, asked, strict=True)])
     chats = [sample_chat(scene, rng) for scene in scenes]
-    firsts = _ask(embedder, images, [first.text for first, _ in chats], None, 12, batch_size)
-    histories = [[(first.text, given)] for (first, _), given in zip(chats, firsts, strict=True)]
-    seconds = _ask(embedder, images, [second.text for _, second in chats], histories, 12, batch_size)
-    second_right = [
-        words_of(given) == words_of(second.answer) for given, (_, second) in zip(seconds, chats, strict=True)
+    texts = [q.text for _, q in asked]
+    answers = ask(embedder, [images[row] for row, _ in asked], texts, None, 12, batch_size)
+    questions = [
+        _case("question accuracy", number, row, q.kind, q.text, given, words_of(given) == words_of(q.answer))
+        for number, (given, (row, q)) in enumerate(zip(answers, asked, strict=True))
     ]
-    captions = _ask(embedder, images, [SHORT_REQUEST] * len(images), None, 30, batch_size)
-    true = [is_true(caption, scene) for caption, scene in zip(captions, scenes, strict=True)]
-    kinds = np.array([question.kind for _, question in asked])
+    firsts = ask(embedder, images, [first.text for first, _ in chats], None, 12, batch_size)
+    histories = [[(first.text, given)] for (first, _), given in zip(chats, firsts, strict=True)]
+    seconds = ask(embedder, images, [second.text for _, second in chats], histories, 12, batch_size)
+    turns = [
+        _case("second turn", row, row, "", second.text, given, words_of(given) == words_of(second.answer))
+        for row, (given, (_, second)) in enumerate(zip(seconds, chats, strict=True))
+    ]
+    captions = ask(embedder, images, [SHORT_REQUEST] * len(images), None, 30, batch_size)
+    told = [
+        _case("caption truth", row, row, "", SHORT_REQUEST, caption, is_true(caption, scene))
+        for row, (caption, scene) in enumerate(zip(captions, scenes, strict=True))
+    ]
+    long_f1 = _long_f1(embedder, images, scenes, batch_size) if long_captions else float("nan")
+    known = [json.dumps(asdict(scene), sort_keys=True, default=str) for scene in scenes]
+    data = data_fingerprint(["generation", *known, *texts, *(second.text for _, second in chats)])
+    return _result(questions, turns, told, long_f1, len(scenes), seed, data)
+
+
+def _case(score: str, number: int, row: int, kind: str, asked: str, given: str, right: bool) -> CaseMargin:
+    return CaseMargin(score, str(number), kind, str(row), asked, given, float(right), right)
+
+
+def _result(
+    questions: list[CaseMargin],
+    turns: list[CaseMargin],
+    told: list[CaseMargin],
+    long_caption_f1: float,
+    n: int,
+    seed: int,
+    data: str,
+) -> GenerationResult:
+    right = {
+        name: tuple(bool(case.correct) for case in cases)
+        for name, cases in (("questions", questions), ("second_turn", turns), ("caption_truth", told))
+    }
+    of_kind = {kind: [case.correct for case in questions if case.category == kind] for kind in KINDS}
     return GenerationResult(
-        questions=_score(right, seed),
-        by_kind={kind: _score(right[kinds == kind], seed) for kind in KINDS if (kinds == kind).any()},
-        second_turn=_score(second_right, seed),
-        caption_truth=_score(true, seed),
-        long_caption_f1=_long_f1(embedder, images, scenes, batch_size) if long_captions else float("nan"),
-        n=len(scenes),
-        false_captions=tuple((row, caption) for row, caption in enumerate(captions) if not true[row]),
-        right={
-            "questions": tuple(right.tolist()),
-            "second_turn": tuple(second_right),
-            "caption_truth": tuple(true),
-        },
+        questions=_score(right["questions"], seed),
+        by_kind={kind: _score(cases, seed) for kind, cases in of_kind.items() if cases},
+        second_turn=_score(right["second_turn"], seed),
+        caption_truth=_score(right["caption_truth"], seed),
+        long_caption_f1=long_caption_f1,
+        n=n,
+        false_captions=tuple((row, case.other) for row, case in enumerate(told) if not case.correct),
+        right=right,
+        cases=(*questions, *turns, *told),
+        data=data,
     )
 
 
@@ -126,21 +164,33 @@ def _asked(scene: Scene, rng: random.Random, every_kind: bool) -> list[Question]
     return [sample_question(scene, rng)]
 
 
-def _ask(
-    embedder: Talks, images: Sequence, prompts: list[str], histories: list | None, max_new_tokens: int, batch_size: int
+def ask(
+    embedder: Talks,
+    images: Sequence,
+    prompts: Sequence[str],
+    histories: Sequence | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 32,
 ) -> list[str]:
+    """Answers to one prompt a picture, `batch_size` at a time: `ask(embedder, images, ["what is it?"] * len(images))`.
+
+    `histories` as `Embedder.generate_batch` takes them. A bar shows how far it is, where it takes longer.
+    """
+    from tqdm.auto import tqdm
+
     answers: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        part = slice(start, start + batch_size)
-        answers += embedder.generate_batch(
-            images[part], prompts[part], histories[part] if histories else None, max_new_tokens
-        )
+    with tqdm(total=len(prompts), desc="answers", delay=10, leave=False) as bar:
+        for start in range(0, len(prompts), batch_size):
+            part = slice(start, start + batch_size)
+            earlier = histories[part] if histories else None
+            answers += embedder.generate_batch(images[part], prompts[part], earlier, max_new_tokens)
+            bar.update(len(prompts[part]))
     return answers
 
 
 def _long_f1(embedder: Talks, images: Sequence, scenes: Sequence[Scene], batch_size: int) -> float:
     """F1 over the facts of all pictures together: stated and true, against what a full description states."""
-    captions = _ask(embedder, images, [LONG_REQUEST] * len(images), None, 100, batch_size)
+    captions = ask(embedder, images, [LONG_REQUEST] * len(images), None, 100, batch_size)
     counted = np.array([
         fact_score(caption, long_caption(scene, random.Random(0)), scene)
         for caption, scene in zip(captions, scenes, strict=True)

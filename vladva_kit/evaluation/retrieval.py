@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladva_kit.data import Pair, load_pairs
-from vladva_kit.evaluation.caption_files import Captioned, gallery_of_dataset, has_caption_file, load_caption_file
+from vladva_kit.evaluation.caption_files import (
+    Captioned,
+    captions_that_count,
+    gallery_of_dataset,
+    has_caption_file,
+    load_caption_file,
+)
 from vladva_kit.evaluation.encoding import (
     EncodesPairs,
     all_dots,
@@ -24,7 +30,7 @@ from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 from vladva_kit.inputs import BadInput, refusals
-from vladva_kit.metrics import Ranks, ranks
+from vladva_kit.metrics import Ranks, joined, ranks
 
 if TYPE_CHECKING:
     import datasets
@@ -48,25 +54,30 @@ class RetrievalResult:
     caption_ranks: tuple[int, ...] = field(repr=False)
     image_margins: tuple[float, ...] = field(repr=False)
     caption_margins: tuple[float, ...] = field(repr=False)
+    image_rivals: tuple[int, ...] = field(default=(), repr=False)  # the best wrong caption of each image, or -1
+    caption_rivals: tuple[int, ...] = field(default=(), repr=False)  # the best wrong image of each caption, or -1
     captions: tuple[str, ...] = field(default=(), repr=False)
     owners: tuple[int, ...] = field(default=(), repr=False)  # which image each caption was written for
     data: str = ""  # fingerprint of the images and captions
     left_out: tuple[str, ...] = ()  # why a pair was left out, where that was asked for
 
     def margins(self) -> Iterator[CaseMargin]:
-        """Each image and each caption as a query, once for each k."""
+        """Each image and each caption as a query, once for each k; an image is told by its first caption."""
         first: dict[int, str] = {}
         for owner, caption in zip(self.owners, self.captions, strict=True):
             first.setdefault(owner, caption)
-        images = (range(len(self.image_ranks)), self.image_ranks, self.image_margins, list(first.values()))
-        texts = (self.owners, self.caption_ranks, self.caption_margins, self.captions)
+        wrong_captions = ["" if at < 0 else self.captions[at] for at in self.image_rivals]
+        wrong_images = ["" if at < 0 else first[at] for at in self.caption_rivals]
+        own = [first[image] for image in range(self.n_images)]
+        images = (range(self.n_images), self.image_ranks, self.image_margins, own, wrong_captions)
+        texts = (self.owners, self.caption_ranks, self.caption_margins, self.captions, wrong_images)
         for way, ks, queries in (
             ("image_to_text", self.image_to_text, images),
             ("text_to_image", self.text_to_image, texts),
         ):
             for k in ks:
-                for case, (owner, rank, margin, caption) in enumerate(zip(*queries, strict=True)):
-                    yield CaseMargin(f"{way} R@{k}", str(case), way, str(owner), caption, "", margin, rank < k)
+                for case, (owner, rank, margin, caption, other) in enumerate(zip(*queries, strict=True)):
+                    yield CaseMargin(f"{way} R@{k}", str(case), way, str(owner), caption, other, margin, rank < k)
 
     @property
     def ties(self) -> int:
@@ -106,8 +117,9 @@ def evaluate_retrieval(
 
     `source` is anything `load_pairs` takes; a JSON file of captions or its folder, as `load_caption_file` reads them
     (Karpathy's splits, COCO's and nocaps' annotations), with the images in `image_folder`; or a hub id whose columns
-    are image and captions. `captions_per_image` keeps the first few captions of an image (5 is COCO's rule); pairs that
-    name the same image are one image. A caption that stands with several images is right for all of them. Each image
+    are image and captions. `captions_per_image` keeps the first few captions of an image; where it is not given, the
+    first five in COCO's and Flickr30k's official files, as is their rule, and else all. Pairs that name the same image
+    are one image. A caption that stands with several images is right for all of them. Each image
     and caption is encoded once; `cache` is a folder that keeps embeddings, see `encode_once`. A wrong candidate that
     ties is ranked before the right one, and counted. Chance is that of a random order; intervals draw the captions of
     one image together. Scores are taken `BLOCK` queries at a time.
@@ -117,12 +129,14 @@ def evaluate_retrieval(
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
     left_out = refusals(on_error)
+    if captions_per_image is None and isinstance(source, str | Path) and has_caption_file(Path(source)):
+        captions_per_image = captions_that_count(Path(source))
     gallery = load_gallery(source, split, image_folder, left_out)
     images, captions, owner = _different_images(gallery, captions_per_image)
     encoded = encode_once(embedder, images, captions, batch_size, cache)
     right_captions, right_images = _right_ones(captions, owner)
-    image_found = _ranks(encoded.images, encoded.texts, right_captions)
-    caption_found = _ranks(encoded.texts, encoded.images, right_images)
+    image_found = ranks_in_blocks(encoded.images, encoded.texts, right_captions)
+    caption_found = ranks_in_blocks(encoded.texts, encoded.images, right_images)
     rights_image = np.array([len(right) for right in right_captions])
     rights_text = np.array([len(right) for right in right_images])
     return RetrievalResult(
@@ -134,6 +148,8 @@ def evaluate_retrieval(
         caption_ranks=tuple(caption_found.rank.tolist()),
         image_margins=tuple(image_found.margin.tolist()),
         caption_margins=tuple(caption_found.margin.tolist()),
+        image_rivals=tuple(image_found.rival.tolist()),
+        caption_rivals=tuple(caption_found.rival.tolist()),
         captions=tuple(captions),
         owners=tuple(owner.tolist()),
         data=data_fingerprint(["retrieval", encoded.data, *map(str, owner.tolist())]),
@@ -152,7 +168,7 @@ def load_gallery(
     With a list `left_out`, refused pairs are noted there and the others returned.
     """
     if is_hub_id(source):
-        return gallery_of_dataset(hub_dataset(str(source), split), left_out)
+        return gallery_of_dataset(hub_dataset(str(source), split), left_out, split)
     if isinstance(source, str | Path) and has_caption_file(Path(source)):
         return load_caption_file(source, image_folder, split, left_out)
     pairs = load_pairs(source, split, "raise" if left_out is None else "skip", left_out)
@@ -190,20 +206,17 @@ def _right_ones(captions: list[str], owner: np.ndarray) -> tuple[list[set[int]],
     return right_captions, [images_of[text] for text in captions]
 
 
-def _ranks(queries: np.ndarray, candidates: np.ndarray, right: list[set[int]]) -> Ranks:
-    return _joined([ranks(all_dots(queries[at], candidates), right[at]) for at in _blocks(len(queries))])
+def ranks_in_blocks(queries: np.ndarray, candidates: np.ndarray, right: Sequence[set[int]]) -> Ranks:
+    """Where the best right candidate stands for each query: `ranks_in_blocks(images, texts, right).recall(1)`.
 
+    queries (n, dim), candidates (m, dim), unit vectors; `right` has each query's own candidates. Scores are taken
+    `BLOCK` queries at a time, so that (n, m) numbers never stand in memory.
+    """
+    from tqdm.auto import tqdm
 
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-
-
-def _joined(blocks: list[Ranks]) -> Ranks:
-    return Ranks(
-        rank=np.concatenate([block.rank for block in blocks]),
-        margin=np.concatenate([block.margin for block in blocks]),
-        tied=np.concatenate([block.tied for block in blocks]),
-    )
+    starts = tqdm(range(0, len(queries), BLOCK), desc="ranks", delay=10, leave=False)
+    blocks = (slice(start, start + BLOCK) for start in starts)
+    return joined([ranks(all_dots(queries[at], candidates), right[at]) for at in blocks])
 
 
 def _scores(

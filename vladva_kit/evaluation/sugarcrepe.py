@@ -83,8 +83,9 @@ class SugarCrepeResult:
         """Each case once, by its category."""
         for case in self.cases:
             texts = case.caption, case.negative_caption
-            key = f"{case.category}/{case.key}"
-            yield CaseMargin("accuracy", key, case.category, case.image.name, *texts, case.margin, case.margin > 0)
+            told = "accuracy", f"{case.category}/{case.key}", case.category, case.image.name, *texts
+            tags = case.category, "same words" if case.same_words else "other words"
+            yield CaseMargin(*told, case.margin, case.margin > 0, tags=tags)
 
     def worst(self, k: int = 5) -> list[SugarCrepeCase]:
         """The `k` cases with the lowest margin, worst first."""

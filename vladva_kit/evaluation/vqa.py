@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
-from vladva_kit.evaluation.generation import Talks
+from vladva_kit.evaluation.generation import Talks, ask
 from vladva_kit.evaluation.margins import CaseMargin
 from vladva_kit.evaluation.significance import Score, score
 from vladva_kit.inputs import (
@@ -73,11 +73,11 @@ class VQAResult:
     left_out: tuple[str, ...] = ()  # why a question was left out, where that was asked for
 
     def margins(self) -> Iterator[CaseMargin]:
-        """Each question once; right where it is fully right, with its accuracy as the margin."""
+        """Each question twice: by its accuracy, and right where that is 1."""
         for case in self.cases:
-            texts = case.question, case.answer
-            right = case.accuracy == 1
-            yield CaseMargin("fully right", case.id, case.answer_type, case.image.name, *texts, case.accuracy, right)
+            told = case.id, case.answer_type, case.image.name, case.question, case.answer, case.accuracy
+            yield CaseMargin("accuracy", *told, correct=None, value=case.accuracy)
+            yield CaseMargin("fully right", *told, correct=case.accuracy == 1)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON; a picture is its file's name."""
@@ -153,11 +153,8 @@ def evaluate_vqa(
         raise ValueError(f"request is {request!r}; it must hold one {{}} for the question")
     left_out = refusals(on_error)
     cases = load_vqa(source, image_folder, left_out)[:limit]
-    answers: list[str] = []
-    for start in range(0, len(cases), batch_size):
-        part = cases[start : start + batch_size]
-        asked = [request.replace("{}", case.question) for case in part]
-        answers += embedder.generate_batch([case.image for case in part], asked, None, max_new_tokens)
+    asked = [request.replace("{}", case.question) for case in cases]
+    answers = ask(embedder, [case.image for case in cases], asked, None, max_new_tokens, batch_size)
     scored = tuple(
         replace(case, answer=answer, accuracy=vqa_accuracy(answer, case.answers))
         for case, answer in zip(cases, answers, strict=True)

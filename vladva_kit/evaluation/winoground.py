@@ -75,7 +75,8 @@ class WinogroundResult:
             category = case.tags.get("collapsed_tag", case.tags.get("tag", ""))
             for name in CHANCE:
                 margin = getattr(case, f"{name}_margin")
-                yield CaseMargin(name, case.id, category, case.id, *case.captions, margin, margin > 0)
+                told = name, case.id, category, case.id, *case.captions
+                yield CaseMargin(*told, margin, margin > 0, tags=tuple(dict.fromkeys(case.tags.values())))
 
     def worst(self, k: int = 5) -> list[WinogroundCase]:
         """The `k` cases with the lowest group margin, worst first."""

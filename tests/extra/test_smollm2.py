@@ -1,0 +1,95 @@
+"""The kit on a real LLM: a vocabulary of 49 thousand, its own chat template, tied embeddings. `make test-smollm2`."""
+
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import smollm2
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import vladva_kit as vk
+from vladva_kit import checks
+from vladva_kit.files import whole_folder
+
+STEPS = int(os.environ.get("SMOLLM2_STEPS", 100))
+QUESTIONS = ("What is the capital of France?", "Name three colours.", "Say hello in two words.")
+
+
+@pytest.fixture(scope="module")
+def folders(pytestconfig):
+    """The LLM and the LLaVA around it; made once, and again where what makes them has changed."""
+    made_by = hashlib.sha256(Path(smollm2.__file__).read_bytes() + smollm2.gguf_file().name.encode()).hexdigest()
+    kept = Path(pytestconfig.cache.mkdir(f"smollm2-{made_by[:16]}"))
+    for name, make in (("llm", smollm2.unpack), ("llava", partial(smollm2.build, kept / "llm"))):
+        if not (kept / name).is_dir():
+            with whole_folder(kept / name) as beside:
+                make(beside)
+    return kept
+
+
+@pytest.fixture(scope="module")
+def folder(folders):
+    return str(folders / "llava")
+
+
+def asked(processor, question):
+    chat = [{"role": "user", "content": [{"type": "text", "text": question}]}]
+    return processor.apply_chat_template(chat, add_generation_prompt=True)
+
+
+def answers(lvlm, max_new_tokens=12):
+    """Greedy answers to texts without a picture, as ids, and the logits behind the questions."""
+    found = []
+    for question in QUESTIONS:
+        batch = lvlm.processor.tokenizer(asked(lvlm.processor, question), return_tensors="pt")
+        with torch.inference_mode():
+            found.append(lvlm.model(**batch, use_cache=False).logits)
+            found.append(lvlm.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False))
+    return found
+
+
+def test_inside_the_llava_the_llm_is_what_it_was(folders, folder):
+    llm, tokenizer = (auto.from_pretrained(folders / "llm") for auto in (AutoModelForCausalLM, AutoTokenizer))
+    lvlm = vk.load_lvlm(folder, dtype=torch.float32)
+    assert len(tokenizer) == 49152 and lvlm.model.get_input_embeddings().num_embeddings == 49153
+    assert lvlm.model.lm_head.weight is lvlm.model.get_input_embeddings().weight
+    told = "Zwölf 🐶 boxen\tquer…"  # byte by byte: nothing is unknown
+    assert lvlm.processor.tokenizer.decode(lvlm.processor.tokenizer(told).input_ids) == told
+    for question in QUESTIONS:
+        own = tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False,
+                                            add_generation_prompt=True)  # fmt: skip
+        assert asked(lvlm.processor, question) == own and "<|im_start|>" in own
+        batch = tokenizer(own, return_tensors="pt")
+        with torch.inference_mode():
+            ours, theirs = lvlm.model(**batch).logits[..., :49152], llm(**batch).logits
+        assert torch.allclose(ours, theirs, atol=1e-4)
+        assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_the_eight_checks_hold(folder, dtype):
+    done = checks.run_checks(vk.load_lvlm(folder, dtype=dtype))
+    print(*done, sep="\n")
+    assert [check.number for check in done] == list(range(1, 9))
+    assert not [str(check) for check in done if not check.passed]
+
+
+def test_fine_tuning_on_emoji_pairs_lowers_the_loss_and_leaves_the_llm_as_it_was(folder):
+    lvlm = vk.load_lvlm(folder, dtype=torch.float32)
+    before = answers(lvlm)
+    embedder = vk.attach(lvlm)
+    history = vk.fit(
+        embedder, vk.sample("emoji_pairs"), vk.Settings(steps=STEPS, batch_size=4, learning_rate=5e-4, bf16=False)
+    )
+    losses = [row["loss"] for row in history if "loss" in row]
+    part = max(1, len(losses) // 5)
+    first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
+    print(f"{len(losses)} steps of 4 pairs: loss {first:.3f} at first, {last:.3f} at last")
+    assert len(losses) == STEPS and last < 0.9 * first
+    learnt = embedder.encode_text(checks.CAPTIONS)
+    with embedder.base():
+        assert all(torch.equal(one, other) for one, other in zip(before, answers(lvlm), strict=True))
+        assert not torch.equal(learnt, embedder.encode_text(checks.CAPTIONS))
