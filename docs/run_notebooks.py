@@ -137,9 +137,12 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what differs from run to run or needs a kernel, and with the hash of its code cells.
 
     A widget is shown by its static view, which lies beside it in the output. Raises ValueError for a widget without.
+    Bars of progress, which show only where a machine is slow, are dropped.
     """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if WIDGET_VIEW in data:
@@ -155,6 +158,12 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
         }
     )
     return notebook
+
+
+def _is_bar(output: NotebookNode) -> bool:
+    """Whether an output is tqdm's, whose text reads "images:  40%|████ | 80/200"."""
+    data = output.get("data", {})
+    return WIDGET_VIEW in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
 
 
 def drifted(path: Path) -> str | None:

@@ -141,6 +141,9 @@ def test_tidying_keeps_the_view_and_drops_widgets_timing_and_their_state(small):
     tidy = rn.tidied(small)
     assert dict(tidy.cells[1].outputs[0].data) == {"text/html": "<p>view</p>", "text/plain": "Probe"}
     assert "widgets" not in tidy.metadata and "execution" not in tidy.cells[1].metadata
+    bar = {rn.WIDGET_VIEW: {"model_id": "2"}, "text/plain": "images:   0%|          | 0/200 [00:00<?, ?it/s]"}
+    small.cells[1].outputs.append(nbformat.v4.new_output("display_data", bar))
+    assert len(rn.tidied(small).cells[1].outputs) == 1
     del small.cells[1].outputs[0].data["text/html"]
     small.cells[1].outputs[0].data[rn.WIDGET_VIEW] = {}
     with pytest.raises(ValueError, match="cell form shows a widget that has no static view"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.evaluation import WinogroundCase
+from vladva_kit.evaluation import Score, SugarCrepeCase, SugarCrepeResult, WinogroundCase
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 COLOURS = {"red": (220, 30, 40), "green": (40, 160, 60), "blue": (30, 60, 220), "white": (250, 250, 250)}
@@ -62,6 +62,19 @@ def upload(*files):
         {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content), "last_modified": NOW}
         for name, content in files
     )
+
+
+def sugarcrepe_result(embedder):
+    """Four cases of two categories, as the embedder scores them."""
+    named = [("red", "green", "swap_att"), ("blue", "red", "add_obj"), ("green", "blue", "swap_att")]
+    named.append(("white", "red", "add_obj"))
+    cases = []
+    for number, (true, false, category) in enumerate(named):
+        image, texts = plain(true), (f"a {true} wall", f"a {false} wall")
+        scores = np.asarray(embedder.encode_image([image])) @ np.asarray(embedder.encode_text(list(texts))).T
+        cases.append(SugarCrepeCase(category, str(number), image, *texts, *scores[0].tolist()))
+    score = Score(0.0, 0.0, 0.0, 4, 50.0, 0)
+    return SugarCrepeResult({}, {}, score, score, len(cases), 0, tuple(cases))
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from traitlets import Dict
 import vladva_kit as vk
 from vladva_kit.inputs import BadInput
 from vladva_kit.widgets import (
+    AttentionView,
     ChatBox,
     EmbeddingMap,
     RetrievalBox,
     SceneComposer,
     SimilarityExplorer,
+    SugarCrepeProbe,
     TrainingDashboard,
     WinogroundProbe,
     winoground_view,
@@ -23,7 +25,7 @@ from vladva_kit.widgets import (
 from vladva_kit.widgets.page import marked, page, unseen_words
 from vladva_kit.widgets.shell import WIDGET_VIEW, Work, uploaded
 
-from .conftest import COLOURS, plain, png, upload
+from .conftest import COLOURS, plain, png, sugarcrepe_result, upload
 
 KINDS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
 SHOWN = ("HTML", "IntProgress")
@@ -43,13 +45,17 @@ def every_widget(colours, cases, lvlm, pairs):
     walls, captions = [plain(name) for name in COLOURS], list(COLOURS)
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
     box = RetrievalBox({"m": colours}, walls, captions)
-    box.work.wait()
+    view = AttentionView(vk.Embedder(lvlm), [pairs[0].image])
+    for widget in (box, view):
+        widget.work.wait()
     return [
         box,
+        view,
         ChatBox(vk.Embedder(lvlm), walls),
         EmbeddingMap({"m": vectors}, walls, captions),
         SceneComposer({"m": colours}),
         SimilarityExplorer({"m": np.eye(4)}, walls, captions),
+        SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
         TrainingDashboard(vk.Embedder(lvlm), pairs),
         WinogroundProbe({"m": colours}, cases),
     ]

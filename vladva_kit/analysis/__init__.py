@@ -6,11 +6,14 @@ with embedder.base(): before = read_images(embedder, pictures)
 """
 
 from vladva_kit.analysis.anatomy import PartWeights, Piece, part_weights, tower_pieces
+from vladva_kit.analysis.attention import seen_part
+from vladva_kit.analysis.flat_map import FlatMap, flat_map
 from vladva_kit.analysis.space import ModalityGap, Spectrum, modality_gap, spectrum
 from vladva_kit.analysis.summary import SummaryReading, read_images, read_texts
 from vladva_kit.analysis.wording import NearestWords, WordWeights, leave_one_word_out, nearest_words
 
 __all__ = [
+    "FlatMap",
     "ModalityGap",
     "NearestWords",
     "PartWeights",
@@ -18,12 +21,14 @@ __all__ = [
     "Spectrum",
     "SummaryReading",
     "WordWeights",
+    "flat_map",
     "leave_one_word_out",
     "modality_gap",
     "nearest_words",
     "part_weights",
     "read_images",
     "read_texts",
+    "seen_part",
     "spectrum",
     "tower_pieces",
 ]

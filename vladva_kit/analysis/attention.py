@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vladva_kit.inputs import open_image
 from vladva_kit.lvlm import LVLM
 
 _NAME = "vladva_summary_row"  # what transformers' registers call it while a block lasts
@@ -66,3 +69,38 @@ def _row(query: Tensor, key: Tensor, mask: Tensor | None, summary: Tensor, scali
         return logits.masked_fill(~allowed[:, None], float("-inf")).softmax(-1)
     seen = mask.expand(len(query), *mask.shape[1:])[batch, :, summary]
     return (logits.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else logits + seen).softmax(-1)
+
+
+def patch_grid(lvlm: LVLM, inputs: Mapping[str, Tensor], tokens: int) -> tuple[int, int] | None:
+    """Rows and columns of the patches that a picture's `tokens` stand for; None where they are no one grid.
+
+    patch_grid(lvlm, sequences.inputs, 65)    # (8, 8): a class token stands before 64 patches
+
+    Qwen's own grids are read from its inputs; all others are squares, unless the picture was cut into tiles.
+    """
+    if "image_grid_thw" in inputs:
+        merged = lvlm.model.config.vision_config.spatial_merge_size
+        grids = {(int(rows) // merged, int(columns) // merged) for _, rows, columns in inputs["image_grid_thw"]}
+        return grids.pop() if len(grids) == 1 else None
+    if "pixel_values" not in inputs or math.prod(inputs["pixel_values"].shape[:-3]) != len(inputs["input_ids"]):
+        return None
+    side = math.isqrt(tokens)
+    return (side, side) if tokens - side**2 in (0, 1) else None
+
+
+def seen_part(lvlm: LVLM, image: Any) -> Image.Image:
+    """The part of a picture that the tower reads, which a map of its patches covers: all of it, or its middle.
+
+    seen_part(lvlm, Image.new("RGB", (400, 300))).size    # (300, 300) where the processor crops, as LLaVA-1.5's does
+    """
+    picture, processor = open_image(image), lvlm.processor.image_processor
+    if not getattr(processor, "do_center_crop", False):
+        return picture
+    crop = processor.crop_size
+    shortest = dict(processor.size).get("shortest_edge") or crop["height"]
+    scale = min(picture.size) / shortest
+    width, height = (
+        min(size, round(crop[name] * scale)) for size, name in zip(picture.size, ("width", "height"), strict=True)
+    )
+    left, upper = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, upper, left + width, upper + height))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vladva_kit.analysis.attention import summary_attention
+from vladva_kit.analysis.attention import patch_grid, summary_attention
 from vladva_kit.embedder import Embedder, summary_states
 from vladva_kit.inputs import open_image
 from vladva_kit.prompts import Sequences, image_sequences, text_sequences
@@ -34,6 +34,7 @@ class SummaryReading:
     words: np.ndarray = field(repr=False)  # (n, k) the tokens it would say, likeliest first
     probabilities: np.ndarray = field(repr=False)  # (n, k) theirs
     attention: np.ndarray | None = field(default=None, repr=False)  # (n, layers, heads, image tokens)
+    grid: tuple[int, int] | None = None  # rows and columns of patches, where all these pictures have the same
 
     @property
     def mass(self) -> np.ndarray:
@@ -49,15 +50,18 @@ class SummaryReading:
 
     @property
     def maps(self) -> np.ndarray:
-        """(n, layers, heads, side, side) the attention where it falls; a class token before the patches is left out.
+        """(n, layers, heads, rows, columns) the attention where it falls; a class token before the patches is left out.
 
-        Raises ValueError where the image tokens make no square.
+        Raises ValueError where the pictures have different grids, or the family cuts a picture into tiles.
         """
         attention = self._attention()
-        side = int(attention.shape[-1] ** 0.5)
-        if attention.shape[-1] - side**2 not in (0, 1):
-            raise ValueError(f"{attention.shape[-1]} image tokens make no square: reshape `attention` by the grid")
-        return attention[..., attention.shape[-1] - side**2 :].reshape(*attention.shape[:-1], side, side)
+        if self.grid is None:
+            raise ValueError(
+                f"{attention.shape[-1]} image tokens that are no one grid of patches: read one picture at a time; "
+                "where the family cuts a picture into tiles, `attention` has the tokens in its own order"
+            )
+        rows, columns = self.grid
+        return attention[..., attention.shape[-1] - rows * columns :].reshape(*attention.shape[:-1], rows, columns)
 
     def _attention(self) -> np.ndarray:
         if self.attention is None:
@@ -116,6 +120,7 @@ def _read(embedder: Embedder, sequences: Sequences, k: int, attention: bool) -> 
         words=_words(embedder, top.indices),
         probabilities=_array(top.values.exp()),
         attention=_array(torch.stack(layers, dim=1)) if attention else None,
+        grid=patch_grid(lvlm, sequences.inputs, int(image[0].sum())) if attention else None,
     )
 
 
@@ -135,5 +140,7 @@ def _joined(parts: list[SummaryReading]) -> SummaryReading:
     names = ("embeddings", "entropy", "words", "probabilities")
     attention = None if parts[0].attention is None else np.concatenate([part.attention for part in parts])
     return SummaryReading(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}, attention=attention
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+        attention=attention,
+        grid=parts[0].grid if len({part.grid for part in parts}) == 1 else None,
     )

@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vladva_kit.analysis.flat_map import METHODS, FlatMap, flat_map
 from vladva_kit.plot_parts import picture_uri, thumbnail
+from vladva_kit.space_plots import LEFT_OVER, PALETTE, colours_of
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.shell import Shell, Work, controls
 
 if TYPE_CHECKING:
     from PIL import Image
 
-METHODS = ("PCA", "UMAP")
 ONE_COLOUR = "one colour"
-# Okabe & Ito 2008, without their yellow, which is faint on white; grey is for what is left over.
-PALETTE, LEFT_OVER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#9a9a9a"
 WIDTH, HEIGHT, EDGE, HOVERED = 620, 440, 34, 56  # pixels
 PICTURED = 300  # a map of up to so many pairs carries its pictures for the hand that hovers
-
-
-@dataclass(frozen=True)
-class FlatMap:
-    """Places of pictures and captions on a plane, (n, 2) each, and what its two axes are."""
-
-    images: np.ndarray
-    texts: np.ndarray
-    axes: tuple[str, str]
-
-
-def flat_map(images: Any, texts: Any, method: str = "PCA", seed: int = 0) -> FlatMap:
-    """Embeddings (n, dim) of pictures and of captions on one plane: `flat_map(images, texts, "UMAP").images`.
-
-    PCA keeps as much of the variance of both together as a plane can; UMAP (McInnes et al. 2018, by cosine) keeps who
-    is near whom, and its axes mean nothing. Raises ValueError for shapes that do not fit or another method,
-    ImportError where umap-learn is not installed.
-    """
-    images, texts = (np.asarray(vectors, dtype=np.float64) for vectors in (images, texts))
-    if images.ndim != 2 or images.shape[1:] != texts.shape[1:] or len(images) + len(texts) < 3:
-        raise ValueError(f"images {images.shape}, texts {texts.shape}; needed are (n, dim) of both, 3 rows at least")
-    both = np.concatenate([images, texts])
-    if method == "PCA":
-        places, axes = _principal(both)
-    elif method == "UMAP":
-        places, axes = _umap(both, seed), ("UMAP 1 (no unit)", "UMAP 2 (no unit)")
-    else:
-        raise ValueError(f"no method '{method}'; there are {', '.join(METHODS)}")
-    return FlatMap(places[: len(images)], places[len(images) :], axes)
-
-
-def _principal(vectors: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    centred = vectors - vectors.mean(0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    directions = directions[:2]
-    largest = np.abs(directions).argmax(1)
-    directions = directions * np.sign(directions[[0, 1], largest])[:, None]  # a direction has two signs: the same one
-    shares = lengths[:2] ** 2 / max((lengths**2).sum(), 1e-12)
-    return centred @ directions.T, tuple(f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
-
-
-def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
-    try:
-        import umap
-    except ImportError as error:
-        raise ImportError("UMAP needs umap-learn: pip install 'vladva-kit[notebooks]', or choose PCA") from error
-    neighbours = min(15, len(vectors) - 1)
-    return umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)
 
 
 def map_view(
@@ -92,7 +41,7 @@ def map_view(
     counts |= set() if field is None else {len(field)}
     if len(counts) != 1 or not 0 <= chosen < len(pictures):
         raise ValueError(f"{sorted(counts)} places, pictures, captions and values, pair {chosen} chosen; give as many")
-    colours = _colours(field)
+    colours = colours_of(field)
     dots = _dots(places)
     values = () if field is None else map(str, field)
     shades = [colours.get(value, LEFT_OVER) for value in values] or [PALETTE[0]] * len(captions)
@@ -120,11 +69,6 @@ def map_view(
         edge=EDGE,
         hovered=HOVERED,
     )
-
-
-def _colours(field: Sequence[Any] | None) -> dict[str, str]:
-    common = [value for value, _ in Counter(map(str, () if field is None else field)).most_common(len(PALETTE))]
-    return dict(zip(sorted(common), PALETTE, strict=False))
 
 
 def _dots(places: FlatMap) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:

@@ -1,0 +1,82 @@
+"""Figures of the embeddings' space: places, colours and shares are those of the arrays."""
+
+import matplotlib.pyplot
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.offsetbox import AnnotationBbox
+from PIL import Image
+
+from vladva_kit.analysis import FlatMap
+from vladva_kit.space_plots import LEFT_OVER, PALETTE, colours_of, embedding_maps, own_and_other_pairs, spread_places
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks_into_pyplot():
+    yield
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.fixture
+def places():
+    generator = np.random.default_rng(0)
+    return FlatMap(generator.normal(size=(12, 2)), generator.normal(size=(12, 2)), ("across", "up"))
+
+
+def walls(n):
+    return [Image.new("RGB", (8, 8), (20 * place, 0, 0)) for place in range(n)]
+
+
+def test_pictures_and_captions_lie_where_the_map_has_them_with_a_line_between(places):
+    axes = embedding_maps({"before": places}, walls(12), ["grass", "sand"] * 6).axes[0]
+    dots, triangles = axes.collections[:2]
+    assert np.array_equal(dots.get_offsets(), places.images) and np.array_equal(triangles.get_offsets(), places.texts)
+    assert [to_hex(colour).upper() for colour in dots.get_facecolors()] == list(PALETTE[:2]) * 6
+    ends = [line.get_xydata() for line in axes.lines]
+    assert np.allclose(ends, np.stack([places.images, places.texts], 1))
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("across", "up", "before")
+
+
+def test_a_few_pictures_stand_where_they_lie(places):
+    axes = embedding_maps({"before": places}, walls(12), thumbnails=3).axes[0]
+    boxes = [child for child in axes.get_children() if isinstance(child, AnnotationBbox)]
+    shown = {tuple(box.xy): int(box.offsetbox.get_data()[0, 0, 0]) for box in boxes}
+    assert len(shown) == 3
+    for place, (point, red) in enumerate(shown.items()):
+        assert red == 20 * int(np.flatnonzero((places.images == point).all(1))[0]), place
+
+
+def test_the_rarest_values_of_more_than_seven_are_grey():
+    field = [f"v{n}" for n in range(9) for _ in range(9 - n)]
+    colours = colours_of(field)
+    assert list(colours) == [f"v{n}" for n in range(7)] and LEFT_OVER not in colours.values()
+    assert colours_of(None) == {}
+
+
+def test_spread_places_are_far_from_each_other():
+    points = np.array([[0, 0], [0.1, 0], [10, 0], [10, 0.1], [0, 10]])
+    chosen = spread_places(points, 3)
+    assert len({tuple(np.round(points[place], -1)) for place in chosen}) == 3
+    assert sorted(spread_places(points, 99)) == [0, 1, 2, 3, 4]
+
+
+def test_own_pairs_and_others_are_counted_in_percent_on_one_axis():
+    generator = np.random.default_rng(1)
+    before, after = generator.uniform(0.4, 0.6, (5, 5)), generator.uniform(-1, 1, (5, 5))
+    figure = own_and_other_pairs({"before": before, "after": after})
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    own = np.diag(after)
+    others = [after[i, j] for i in range(5) for j in range(5) if i != j]
+    wins = np.mean([a > b for a in own for b in others])
+    assert f"after: an own pair beats another in {wins:.1%} of draws" in figure.axes[1].get_title(loc="left")
+    for axes in figure.axes:
+        heights = [bar.get_height() for bar in axes.patches]
+        assert sum(heights[:60]) == pytest.approx(100) and sum(heights[60:120]) == pytest.approx(100)
+    assert [line.get_xdata()[0] for line in figure.axes[1].lines] == pytest.approx([np.mean(others), own.mean()])
+
+
+def test_what_does_not_fit_is_refused(places):
+    with pytest.raises(ValueError, match="11, 12"):
+        embedding_maps({"before": places}, walls(11))
+    with pytest.raises(ValueError, match=r"after: scores of shape \(2, 3\)"):
+        own_and_other_pairs({"after": np.zeros((2, 3))})

@@ -1,0 +1,153 @@
+"""A picture, its caption, and the caption made wrong in one of seven ways: which does each model hold for true?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vladva_kit.evaluation import EncodesPairs, SugarCrepeCase, SugarCrepeResult
+from vladva_kit.plot_parts import picture_uri
+from vladva_kit.plots import decimals
+from vladva_kit.widgets.page import View, page, unseen_words
+from vladva_kit.widgets.remembered import Remembered, remembered
+from vladva_kit.widgets.shell import Shell, controls, uploaded
+from vladva_kit.widgets.winoground_probe import EVERY
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pair = tuple[float, float]  # similarity of the true caption, and of the false one
+Key = tuple[str, str]  # category, and the case's key in it
+
+
+def sugarcrepe_view(
+    image: Image.Image | Path | bytes,
+    captions: Sequence[str],
+    scores: Mapping[str, Pair],
+    heading: str = "",
+    unseen: Collection[str] = (),
+) -> View:
+    """One case as each model sees it: `sugarcrepe_view(case.image, (true, false), {"base": (0.71, 0.69)})`.
+
+    Raises ValueError unless there are two captions and two scores for each model.
+    """
+    if len(captions) != 2 or not scores or any(len(pair) != 2 for pair in scores.values()):
+        raise ValueError(
+            f"{len(captions)} captions, scores {dict(scores)}; a case is a true and a false caption, and each model's "
+            "similarity with both"
+        )
+    rows = []
+    for model, (true, false) in scores.items():
+        places = decimals((true, false))
+        margin = f"{true - false:+.{places}f}".replace("-", "−")
+        rows.append({"model": model, "pair": [f"{true:.{places}f}", f"{false:.{places}f}"], "margin": margin})
+        rows[-1]["right"] = true > false
+    picture = picture_uri(image)
+    return page("sugarcrepe_view", heading=heading, picture=picture, captions=list(captions), rows=rows, unseen=unseen)
+
+
+def listed_by_margin(
+    cases: Sequence[SugarCrepeCase], category: str = EVERY, only_failures: bool = False, by_margin: bool = False
+) -> list[Key]:
+    """The cases to leaf through, as one model scored them: `listed_by_margin(result.cases, "swap_att", True)`.
+
+    A tie is a failure; worst first where sorted by margin.
+    """
+    kept = [case for case in cases if category in (EVERY, case.category)]
+    kept = [case for case in kept if not only_failures or case.margin <= 0]
+    kept = sorted(kept, key=lambda case: case.margin) if by_margin else kept
+    return [(case.category, case.key) for case in kept]
+
+
+class SugarCrepeProbe(Shell):
+    """Leaf through SugarCrepe's cases, rewrite either caption, put in your own photograph; the scores follow.
+
+        results = {name: vk.evaluate_sugarcrepe(model, vk.sample("sugarcrepe_mini")) for name, model in models.items()}
+        SugarCrepeProbe(models, results)
+
+    What `results` holds is not computed again. "Only failures" and "worst first" go by the model under "judge by".
+    Raises ValueError for no result, or results on different cases.
+    """
+
+    def __init__(self, models: Mapping[str, EncodesPairs], results: Mapping[str, SugarCrepeResult]) -> None:
+        super().__init__()
+        self.models: dict[str, Remembered] = remembered(models)
+        self.results = dict(results)
+        self.scored = {
+            name: {(case.category, case.key): case for case in result.cases} for name, result in results.items()
+        }
+        if not self.scored or len({frozenset(cases) for cases in self.scored.values()}) != 1:
+            raise ValueError(f"results of {', '.join(results) or 'no model'}: give each model's, on the same cases")
+        self.cases = next(iter(self.scored.values()))
+        self.tokenizer = next(filter(None, (memory.tokenizer for memory in self.models.values())), None)
+        self.keys, self.at, self._laying = list(self.cases), 0, False
+        self._build(controls())
+        self._relist()
+
+    def _build(self, widgets: Any) -> None:
+        categories = list(dict.fromkeys(category for category, _ in self.cases))
+        wide = {"layout": widgets.Layout(width="36em"), "continuous_update": False}
+        self.previous, self.next = (widgets.Button(description=text) for text in ("◀ previous", "next ▶"))
+        self.category = widgets.Dropdown(options=[EVERY, *categories], description="category")
+        self.judge = widgets.Dropdown(options=list(self.scored), value=list(self.scored)[-1], description="judge by")
+        self.only_failures = widgets.Checkbox(description="only failures", indent=False)
+        self.by_margin = widgets.Checkbox(value=True, description="worst first", indent=False)
+        self.true, self.false = (widgets.Text(description=name, **wide) for name in ("true", "false"))
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.previous.on_click(lambda _: self._step(-1))
+        self.next.on_click(lambda _: self._step(1))
+        for control in (self.category, self.judge, self.only_failures, self.by_margin):
+            control.observe(self._relist, "value")
+        self.follow(self.true, self.false, self.upload)
+        rows = [
+            [self.previous, self.next, self.category, self.judge],
+            [self.only_failures, self.by_margin, self.upload],
+            [self.true],
+            [self.false],
+        ]
+        self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
+
+    def _relist(self, *_: object) -> None:
+        cases = self.results[self.judge.value].cases
+        chosen = (self.category.value, self.only_failures.value, self.by_margin.value)
+        self.keys, self.at = listed_by_margin(cases, *chosen), 0
+        self._lay()
+
+    def _step(self, by: int) -> None:
+        if self.keys:
+            self.at = (self.at + by) % len(self.keys)
+            self._lay()
+
+    def _lay(self) -> None:
+        """Puts the case's captions in their boxes and takes an upload away, drawing once."""
+        self._laying = True
+        if self.keys:
+            case = self.cases[self.keys[self.at]]
+            self.true.value, self.false.value = case.caption, case.negative_caption
+        self.upload.set_trait("value", type(self.upload.value)())  # () in ipywidgets 8; {} in 7, where it is read-only
+        self._laying = False
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Draws anew, but not between two halves of a change."""
+        if not self._laying:
+            super().refresh()
+
+    def draw(self) -> View:
+        """The case at hand, with what was written and uploaded in place of its own."""
+        if not self.keys:
+            return page("message", text="no case is left: choose another category, or take 'only failures' off")
+        key = self.keys[self.at]
+        case, own = self.cases[key], uploaded(self.upload.value)
+        captions = self.true.value, self.false.value
+        image = case.image if own is None else own
+        changed = own is not None or captions != (case.caption, case.negative_caption)
+        heading = f"{self.at + 1} of {len(self.keys)}: {'your own' if changed else case.category}"
+        if changed:
+            scores = {
+                name: tuple(memory.similarity([image], captions)[0].tolist()) for name, memory in self.models.items()
+            }
+        else:
+            scores = {name: (found[key].positive, found[key].negative) for name, found in self.scored.items()}
+        return sugarcrepe_view(image, captions, scores, heading, unseen_words(self.tokenizer, " ".join(captions)))
