@@ -35,7 +35,9 @@ def tiny(request, tmp_path_factory):
     """A family's name and dtype, and the folder of a tiny model of it, tied or not as its name says."""
     family, tied, dtype = request.param
     folder = tiny_families.build(family, tmp_path_factory.mktemp(family), tied, dtype)
-    assert tiny_families.is_tied(vk.load_lvlm(str(folder), dtype=dtype).model) == tied
+    assert tiny_families.is_tied(vk.load_lvlm(str(folder), dtype=dtype).model) == (
+        tied and family in tiny_families.TIES
+    )
     return family, dtype, folder
 
 

@@ -35,7 +35,7 @@ def test_everything_is_frozen_and_in_the_stated_dtype():
 
 def test_weights_kept_in_bfloat16_are_loaded_in_the_devices_dtype_unless_told(tmp_path):
     folder = str(tiny_families.build("llava", tmp_path / "half", dtype=torch.bfloat16))
-    assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16  # which "auto" would take
+    assert str(AutoConfig.from_pretrained(folder).dtype).endswith("bfloat16")  # which "auto" would take
     assert vk.load_lvlm(folder, device="cpu").model.dtype == torch.float32
     assert vk.load_lvlm(folder, device="cpu", dtype=torch.bfloat16).model.dtype == torch.bfloat16
 

@@ -140,7 +140,7 @@ def test_a_published_shape_has_its_weights_and_lora_goes_into_its_llm_alone(lvlm
     learning = {key: p.numel() for key, p in model.named_parameters() if p.requires_grad}
     assert sum(number for key, number in learning.items() if "lora_" in key) == lora
     prompts = [number for key, number in learning.items() if "soft_prompt" in key]
-    rows = sum(len(prompt.ids) for prompt in hand_prompts(lvlm))  # a row a token of the hand-written prompts
+    rows = sum(len(prompt.ids) for prompt in hand_prompts(shaped))  # a row a token of the hand-written prompts
     assert rows > 10 and prompts == [rows * config.get_text_config().hidden_size]
     assert all(any(part in key for part in ("lora_", "soft_prompt", "temperature")) for key in learning)
     touched = shaped.adapter.targeted_module_names
