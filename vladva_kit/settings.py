@@ -19,7 +19,7 @@ class Settings:
 
     steps: int = 150
     batch_size: int = 64  # pairs a step: each is the negative of all others
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup: int = 10  # steps
     weight_decay: float = 0.0
     next_token_weight: float = 1.0  # the paper adds the two losses up

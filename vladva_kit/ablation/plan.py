@@ -20,7 +20,7 @@ class Plan:
 
     steps: int = 80
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     clip_learning_rate: float = 1e-4
     seeds: tuple[int, ...] = (0, 1, 2)  # of the components' rows
     line_seeds: tuple[int, ...] = (0,)  # of the other experiments' rows

@@ -38,7 +38,7 @@ def train(
     model: Annotated[str, typer.Option(help="emoji-llava, a folder or a hub id.")] = "emoji-llava",
     steps: Steps = 150,
     batch_size: BatchSize = 64,
-    learning_rate: Rate = 1e-3,
+    learning_rate: Rate = 5e-4,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List unusable pairs and go on without them.")] = False,

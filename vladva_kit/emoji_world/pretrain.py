@@ -29,6 +29,7 @@ from vladva_kit.emoji_world.beginnings import begin_llm, begin_places, begin_tow
 from vladva_kit.emoji_world.lessons import GRID, IGNORED, PATCH_GROUPS, Lessons
 from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS, TRAINING_STYLES
 from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
+from vladva_kit.placement import has_bfloat16
 
 NAMING_WEIGHTS = (3.0, 1.0, 1.0, 1.0, 1.0)  # what a thing is comes last of all by itself
 TOLD_WEIGHTS = (4.0, 1.5, 1.5, 1.5, 1.5)  # of a told patch's words: what it shows is looked for most
@@ -294,11 +295,6 @@ def _optimizer(stage: Stage, pupil: Pupil) -> torch.optim.Optimizer:
     )
 
 
-def has_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16 itself; emulated, it takes three times as long as float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def train_step(
     stage: Stage, pupil: Pupil, optimizer: torch.optim.Optimizer, batch: dict, step: int
 ) -> dict[str, float]:
@@ -307,8 +303,8 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = group["share"] * learning_rate(stage, step)
     losses, summed = LOSSES[stage.learns]
-    device = pupil.places.weight.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda" or has_bfloat16()):
+    device = pupil.places.weight.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
         figures = losses(pupil, batch)
         loss = sum(figures[name] for name in summed) + stage.naming * figures["naming"]
     loss.backward()
