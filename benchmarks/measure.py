@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import resource
@@ -19,6 +20,7 @@ import torch
 from vladva_kit.files import write_json, write_whole
 
 RESULTS = Path(__file__).parent / "results"
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def turns(ways: dict[str, Callable[[], Any]], runs: int = 5) -> dict[str, list[float]]:
@@ -78,10 +80,21 @@ def operations(model: torch.nn.Module, tokens: int, learnt: int, patches: int, f
 
 
 def peak(device: str) -> float:
-    """The most memory this process has held, GB: the allocator's on a GPU, the process's on a CPU."""
+    """The most memory held since `forget_peak`, GB: the allocator's on a GPU, this process's on a CPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 1e9
+    if STATUS.is_file():  # Linux; only there can the most so far be forgotten
+        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def forget_peak(device: str) -> None:
+    """Lets `peak` begin anew at what is held now, so that preparations do not count."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    elif CLEAR.exists():
+        CLEAR.write_text("5")
 
 
 def arguments(about: str, **more: Any) -> argparse.Namespace:

@@ -87,6 +87,16 @@ def test_a_goal_says_whether_it_was_met():
     assert measure.goal("x", 2.5, 2.0, least=False).endswith("measured 2.5, missed.")
 
 
+@pytest.mark.skipif(not measure.CLEAR.exists(), reason="only Linux forgets a peak")
+def test_a_peak_is_of_what_came_after_it_was_forgotten():
+    held = torch.ones(50_000_000)
+    most = measure.peak("cpu")
+    del held
+    assert measure.peak("cpu") == pytest.approx(most, abs=0.01)
+    measure.forget_peak("cpu")
+    assert measure.peak("cpu") < most - 0.15
+
+
 def test_a_missed_goal_stands_with_a_profile_and_one_that_is_met_without():
     square = torch.randn(200, 200)
     way = lambda: [square @ square for _ in range(20)]  # noqa: E731

@@ -1,7 +1,10 @@
 """The eight checks: that they hold for the families, and that each fails where what it checks is broken."""
 
+import re
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import peft
 import pytest
@@ -47,6 +50,7 @@ def test_vladva_check_prints_eight_lines_for_a_folder_of_each_family(folder, fam
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_all_eight_hold_tied_in_float32_and_untied_in_bfloat16(tmp_path, family, tied, dtype):
     lvlm = vk.load_lvlm(str(tiny_families.build(family, tmp_path / family, tied, dtype)), dtype=dtype)
+    assert tiny_families.is_tied(lvlm.model) == (tied and family in tiny_families.TIES) and lvlm.model.dtype == dtype
     assert failed(lvlm) == {}
 
 
@@ -54,6 +58,19 @@ def test_a_family_without_a_record_takes_the_general_path_says_so_and_can_be_che
     with pytest.warns(UserWarning, match="'llava_next'.*no record of it.*vladva check"):
         lvlm = vk.load_lvlm(folder("llava_next"))
     assert not lvlm.family.tested and failed(lvlm) == {}
+
+
+def test_contributings_line_alone_makes_a_thirteenth_family_trusted(folder, monkeypatch):
+    text = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"```python\n(.*)\n```", text)
+    name, record = re.fullmatch(r'\s*"(\w+)": Family\("(\w+)"\),', line).groups()
+    assert name not in families.FAMILIES
+    monkeypatch.setitem(families.FAMILIES, name, families.Family(record))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        lvlm = vk.load_lvlm(folder(name))
+    assert not any("no record of it" in str(warning.message) for warning in said)
+    assert lvlm.family.tested and failed(lvlm) == {}
 
 
 def test_a_failing_check_is_said_in_its_line_and_by_the_exit_status(folder, monkeypatch):

@@ -107,6 +107,38 @@ def test_questions_about_pictures_are_put_to_the_model_by_the_command(tmp_path, 
     assert told["accuracy"]["percent"] == pytest.approx(100 * people.count("yes") / len(people))
 
 
+def test_demo_runs_with_what_it_is_told_and_prints_table_seconds_and_page(tmp_path, monkeypatch):
+    told = {}
+
+    def run_demo(folder, settings, command, say):
+        told.update(folder=folder, settings=settings, command=command)
+        say("fine-tuning")
+        scores = {"text": {"percent": 41.5}, "image": {"percent": 30.0}, "group": {"percent": 12.3}, "n": 8}
+        return {"models": {"base": {"winoground/seen": scores}}, "seconds": {"judging": 70.4, "fine-tuning": 120.0}}
+
+    monkeypatch.setattr("vladva_kit.demo.run_demo", run_demo)
+    shown = run(app, ["demo", "--out", str(tmp_path), "--steps", "7", "--seed", "3"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0, shown.output
+    assert (told["folder"], told["settings"].steps, told["settings"].seed) == (tmp_path, 7, 3)
+    assert told["command"] == "vladva demo --steps 7 --batch-size 64 --seed 3"
+    assert "fine-tuning" in shown.output and "41.5" in shown.output and "12.3" in shown.output
+    assert "190 s." in shown.output and str(tmp_path / "report.html") in shown.output.replace("\n", "")
+
+
+def test_world_draws_the_samples_asked_for_into_the_folder(tmp_path, monkeypatch):
+    from vladva_kit.emoji_world import cases
+
+    monkeypatch.setattr(cases, "WINOGROUND_KINDS", {"object": 1, "tint": 1, "size": 1, "relation": 1})
+    assert run(app, ["world", "winoground_mini", "--out", str(tmp_path / "by command"), "--seed", "3"]).exit_code == 0
+    cases.write_sample("winoground_mini", tmp_path / "by function", 3)
+    one, other = tmp_path / "by command" / "winoground_mini", tmp_path / "by function"
+    files = sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    assert len(files) == 2 + 2 * 2 * 4  # two styles, two pictures a case
+    assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
+    shown = run(app, ["world", "winogrande", "--out", str(tmp_path / "none")])
+    assert shown.exit_code and "winoground_mini" in shown.output and not (tmp_path / "none").exists()
+
+
 def test_bad_cases_stop_the_command_unless_it_is_told_to_leave_them_out(tmp_path, miniatures):
     path = miniatures / "sugarcrepe_mini" / "swap_obj.json"
     cases = json.loads(path.read_text())

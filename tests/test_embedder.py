@@ -1,6 +1,7 @@
 """The towers: what the embedding is, what it does not depend on, and that the base stays what it was."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,18 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(lvlm, pairs, pictures, capt
     ("soft_prompt", "lora", "kinds"),
     [(True, False, {"soft prompt", "temperature"}), (False, True, {"LoRA", "temperature"})],
 )
+def test_the_shipped_adapter_is_of_the_shipped_lvlm_and_comes_off(lvlm, pictures, captions):
+    baseline = vk.Embedder(lvlm)
+    images, texts = baseline.encode_image(pictures), baseline.encode_text(captions)
+    embedder = vk.Embedder.from_pretrained("emoji-llava-vladva", lvlm)
+    assert embedder.record["base"] == "emoji-llava" and all(embedder.trainable().values())
+    assert not torch.allclose(embedder.encode_image(pictures), images, atol=1e-2)
+    assert not torch.allclose(embedder.encode_text(captions), texts, atol=1e-2)
+    with embedder.base():
+        assert torch.equal(embedder.encode_image(pictures), images)
+        assert torch.equal(embedder.encode_text(captions), texts)
+
+
 def test_each_part_can_be_attached_alone(lvlm, pairs, pictures, tmp_path, soft_prompt, lora, kinds):
     embedder = vk.attach(lvlm, soft_prompt=soft_prompt, lora=lora)
     assert {kind for kind, n in embedder.trainable().items() if n} == kinds
@@ -243,6 +256,20 @@ def test_an_empty_caption_and_a_lone_string_are_refused(lvlm):
         vk.Embedder(lvlm).encode_text(["a dog", "  "])
     with pytest.raises(TypeError, match="list"):
         vk.Embedder(lvlm).encode_text("a dog")
+
+
+def test_a_picture_that_cannot_be_read_is_named(lvlm, pictures, tmp_path):
+    pictures[0].save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
+    (tmp_path / "text.jpg").write_text("no picture")
+    embedder, clip = vk.Embedder(lvlm), vk.ClipEmbedder("emoji-clip")
+    for encode in (partial(embedder.encode_image, batch_size=1), partial(clip.encode_image, batch_size=1)):
+        with pytest.raises(vk.BadInput, match=r"picture 2 \(.*cut.png\) cannot be read .*leave it out"):
+            encode([pictures[0], tmp_path / "whole.png", tmp_path / "cut.png"])
+    with pytest.raises(vk.BadInput, match=r"picture 0 \(.*text.jpg\) cannot be read"):
+        embedder.generate(str(tmp_path / "text.jpg"), QUESTION)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.png"):
+        embedder.encode_image([tmp_path / "nowhere.png"])
 
 
 def test_it_talks_with_and_without_a_picture_and_in_two_turns(lvlm, pictures):

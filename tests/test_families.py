@@ -4,6 +4,7 @@ What a test expects is computed here, by the family's own classes, and not by th
 """
 
 import hashlib
+import re
 
 import pytest
 import tiny_families
@@ -31,9 +32,13 @@ ONE_LENGTH = ("llava", "paligemma", "paligemma2", "gemma3", "mllama")  # the sam
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def tiny(request, tmp_path_factory):
-    """A family's name and dtype, and the folder of a tiny model of it."""
+    """A family's name and dtype, and the folder of a tiny model of it, tied or not as its name says."""
     family, tied, dtype = request.param
-    return family, dtype, tiny_families.build(family, tmp_path_factory.mktemp(family), tied, dtype)
+    folder = tiny_families.build(family, tmp_path_factory.mktemp(family), tied, dtype)
+    assert tiny_families.is_tied(vk.load_lvlm(str(folder), dtype=dtype).model) == (
+        tied and family in tiny_families.TIES
+    )
+    return family, dtype, folder
 
 
 @pytest.fixture
@@ -118,7 +123,7 @@ def test_2_a_batch_of_one_equals_a_batch_of_many(tiny, loaded, drawn):
     assert near(embedder.encode_text(CAPTIONS, 1), embedder.encode_text(CAPTIONS), dtype)
 
 
-def test_3_only_soft_prompts_the_llms_lora_and_the_temperature_learn(tiny, loaded):
+def test_3_only_soft_prompts_the_llms_lora_and_the_temperature_learn_and_that_is_printed(tiny, loaded, capsys):
     config = loaded.model.config.get_text_config()
     size = config.hidden_size
     head = getattr(config, "head_dim", None) or size // config.num_attention_heads
@@ -126,10 +131,15 @@ def test_3_only_soft_prompts_the_llms_lora_and_the_temperature_learn(tiny, loade
     a_layer = 2 * (size + query) + 2 * (size + keys) + 3 * (size + config.intermediate_size)  # q o, k v, gate up down
     with pytest.raises(ValueError, match="no_such_layer"):
         vk.attach(loaded, lora={"target_modules": ["no_such_layer"]})
+    assert capsys.readouterr().out == ""
     embedder = vk.attach(loaded, lora={"r": 4})
+    said = capsys.readouterr().out
     prompts = len(embedder.image_prompt.ids) + len(embedder.text_prompt.ids)
     wanted = {"soft prompt": prompts * size, "LoRA": 4 * a_layer * config.num_hidden_layers, "temperature": 1}
     assert embedder.trainable() == wanted
+    kinds = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert re.search(rf": LoRA on {7 * config.num_hidden_layers} layers of model\.\w+ \({kinds}\); soft prompt ", said)
+    assert f"soft prompt {prompts * size:,}, LoRA {wanted['LoRA']:,}, temperature 1 weights learn" in said
     touched = loaded.adapter.targeted_module_names
     assert len(touched) == 7 * config.num_hidden_layers
     assert not any("vision" in name or "projector" in name or "lm_head" in name for name in touched)

@@ -110,6 +110,8 @@ def test_offline_says_so_and_the_command_line_prints_one_line(monkeypatch, capsy
         vk.load_lvlm("me/nothing")
     with pytest.raises(HubTrouble, match="HF_HUB_OFFLINE"):
         vk.Embedder.from_pretrained("me/no-adapter")
+    with pytest.raises(HubTrouble, match="HF_HUB_OFFLINE is set and 'me/no-clip' is not whole"):
+        vk.load_baseline("me/no-clip")
     monkeypatch.setattr(sys, "argv", ["vladva", "check", "me/nothing"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()

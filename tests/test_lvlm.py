@@ -1,12 +1,15 @@
 """Names of models, and what loading gives."""
 
 import pytest
+import tiny_families
 import torch
-from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
 import vladva_kit as vk
 from vladva_kit import families
+from vladva_kit import lvlm as loading
 from vladva_kit.lvlm import UnknownModel, resolve
+from vladva_kit.placement import Placement
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
@@ -28,6 +31,20 @@ def test_everything_is_frozen_and_in_the_stated_dtype():
     assert lvlm.model.dtype == torch.bfloat16
     assert not any(parameter.requires_grad for parameter in lvlm.model.parameters())
     assert vk.load_lvlm("emoji-llava").model.dtype == torch.float32
+
+
+def test_weights_kept_in_bfloat16_are_loaded_in_the_devices_dtype_unless_told(tmp_path):
+    folder = str(tiny_families.build("llava", tmp_path / "half", dtype=torch.bfloat16))
+    assert str(AutoConfig.from_pretrained(folder).dtype).endswith("bfloat16")  # which "auto" would take
+    assert vk.load_lvlm(folder, device="cpu").model.dtype == torch.float32
+    assert vk.load_lvlm(folder, device="cpu", dtype=torch.bfloat16).model.dtype == torch.bfloat16
+
+
+def test_of_several_gpus_one_is_used_and_loading_says_so(monkeypatch):
+    several = Placement("cpu", torch.float32, "float32 on cuda: as asked; one of 2 GPUs is used: to use all, …")
+    monkeypatch.setattr(loading, "place", lambda device, dtype: several)
+    with pytest.warns(UserWarning, match="one of 2 GPUs is used"):
+        vk.load_lvlm("emoji-llava")
 
 
 def test_the_shipped_models_load_with_plain_transformers_and_are_small():

@@ -2,21 +2,33 @@
 
 import re
 import weakref
+from pathlib import Path
 
 import pytest
 import tiny_families
 import torch
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typer.testing import CliRunner
 
 import vladva_kit as vk
-from vladva_kit.adapter import attach_adapter
+from vladva_kit.adapter import attach_adapter, hand_prompts
 from vladva_kit.checks import CAPTIONS, LONG, example_pictures
 from vladva_kit.cli import app
 from vladva_kit.families import FAMILIES, family_of
 from vladva_kit.lvlm import LVLM
-from vladva_kit.memory import GIB, Lengths, config_of, largest_batch, model_without_weights, published_configs
+from vladva_kit.memory import (
+    GIB,
+    Lengths,
+    config_of,
+    largest_batch,
+    model_without_weights,
+    published_configs,
+    usual_lengths,
+    what_fits_where,
+)
+from vladva_kit.prompts import image_sequences
 from vladva_kit.training import Collator, step_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -128,7 +140,9 @@ def test_a_published_shape_has_its_weights_and_lora_goes_into_its_llm_alone(lvlm
     learning = {key: p.numel() for key, p in model.named_parameters() if p.requires_grad}
     assert sum(number for key, number in learning.items() if "lora_" in key) == lora
     prompts = [number for key, number in learning.items() if "soft_prompt" in key]
-    assert prompts and prompts[0] % config.get_text_config().hidden_size == 0
+    rows = sum(len(prompt.ids) for prompt in hand_prompts(shaped))  # a row a token of the hand-written prompts
+    assert rows > 10 and prompts == [rows * config.get_text_config().hidden_size]
+    assert all(any(part in key for part in ("lora_", "soft_prompt", "temperature")) for key in learning)
     touched = shaped.adapter.targeted_module_names
     assert len(touched) == 7 * config.get_text_config().num_hidden_layers
     assert all(re.match(r"model\.(language_model|text_model)\.layers\.\d+\.(self_attn|mlp)\.", key) for key in touched)
@@ -159,3 +173,22 @@ def test_the_table_has_a_row_for_each_model():
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == names
     assert len({line.count("|") for line in lines}) == 1
     assert set(published_configs()) == set(PUBLISHED)
+
+
+def test_the_readmes_table_is_what_the_command_prints():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    assert what_fits_where() in readme
+
+
+@pytest.mark.filterwarnings("ignore:.*no record of it")
+@pytest.mark.parametrize("family", [*FAMILIES, "llava_next"])
+def test_a_pictures_tokens_are_near_what_the_processor_makes(tmp_path, family):
+    folder, side = str(tiny_families.build(family, tmp_path / family)), 112
+    lvlm = vk.load_lvlm(folder, max_pixels=side * side)
+    picture = Image.effect_noise((side, side), 90).convert("RGB")
+    ids = image_sequences(lvlm.processor, [picture], vk.Embedder(lvlm).image_prompt).inputs["input_ids"]
+    config = lvlm.model.config
+    made = int((ids == getattr(config, "image_token_id", config.to_dict().get("image_token_index"))).sum())
+    assert made == 1 if family == "mllama" else made >= 4
+    estimate = usual_lengths(config, lvlm.family, side * side, prompt=0, long=0).image
+    assert 0.5 <= estimate / made <= 2, (estimate, made)

@@ -1,15 +1,19 @@
 """Where a model runs, in which numbers, and why; numbers that run over are not passed on."""
 
 import importlib.util
+from functools import cached_property
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
+from transformers import TrainingArguments
 
 import vladva_kit as vk
 from vladva_kit import lvlm as loading
 from vladva_kit.lvlm import MissingExtra, UnknownModel
 from vladva_kit.placement import NotFinite, check_finite, place, trains_in_bfloat16
+from vladva_kit.settings import trainer_arguments
 
 
 def gpus(monkeypatch, capability, count=1):
@@ -41,7 +45,31 @@ def test_a_cpu_computes_in_float32_and_what_is_asked_for_is_kept(monkeypatch):
 def test_of_two_gpus_one_is_used_and_it_says_how_to_use_both(monkeypatch):
     gpus(monkeypatch, (7, 5), count=2)
     assert "one of 2 GPUs is used" in place().why and "device='cuda:1'" in place().why
+    assert "accelerate launch --num_processes 2 -m vladva_kit train" in place().why
     assert "one of 2" not in place("cpu").why
+
+
+def test_of_two_gpus_the_trainer_takes_one_and_leaves_the_batch_as_it_is(monkeypatch):
+    real = TrainingArguments._setup_devices.func
+
+    def two(arguments):
+        device = real(arguments)
+        arguments._n_gpu = 2  # as the Trainer finds on a machine with two: it would split the model over them
+        return device
+
+    seen = cached_property(two)
+    seen.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", seen)
+    assert TrainingArguments(output_dir="nowhere", use_cpu=True).n_gpu == 2
+    arguments = trainer_arguments(tiny_embedder(), vk.Settings(batch_size=6), "nowhere")
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 6)
+
+
+def test_a_model_on_the_second_gpu_is_not_moved_to_the_first_to_be_trained():
+    model = SimpleNamespace(dtype=torch.float16)
+    second = SimpleNamespace(device=torch.device("cuda:1"), lvlm=SimpleNamespace(model=model))
+    with pytest.raises(ValueError, match="cuda:1.*CUDA_VISIBLE_DEVICES=1"):
+        trainer_arguments(second, vk.Settings(), "nowhere")
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

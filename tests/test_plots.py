@@ -50,6 +50,11 @@ def lines(axes):
     return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
 
 
+def test_the_first_steps_of_a_training_are_whole_numbers():
+    for axes in plots.training_curve(history(2)).axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_a_training_curve_has_labelled_axes_and_the_time_it_took():
     figure = plots.training_curve(history())
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "right pair first (%)", "temperature"]

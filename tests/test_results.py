@@ -151,8 +151,12 @@ def test_runs_that_lack_something_are_refused_with_the_way_out(runs, tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=reason):
             read_results(tmp_path)
-    path.write_text(json.dumps({"models": {"a": {}}, "data": {"sugarcrepe": "x"}}))
+    path.write_text(json.dumps({"models": {"a": {"sugarcrepe": {}}}, "data": {"sugarcrepe": "x"}}))
     with pytest.raises(ValueError, match="no benchmark in common: the first run has winoground, the second sugarcrepe"):
+        compare(folder / "first", tmp_path)
+    same = json.loads((folder / "first" / "results.json").read_text())["data"]
+    path.write_text(json.dumps({"models": {"a": dict.fromkeys(same, {})}, "data": same}))
+    with pytest.raises(ValueError, match="margins.parquet does not exist; write it with vladva eval --out"):
         compare(folder / "first", tmp_path)
 
 

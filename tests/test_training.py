@@ -1,7 +1,10 @@
 """The fine-tune: one forward for both losses, what is learnt, what an interruption costs, and what is refused."""
 
+import re
+
 import pytest
 import torch
+from tiny import tiny_embedder, tiny_pairs
 from torch.nn import functional as F
 
 import vladva_kit as vk
@@ -39,6 +42,36 @@ def test_the_step_equals_thirty_plain_lines(lvlm, pairs):
     assert float(figures["loss"]) == pytest.approx(float(contrast + learnt / counted), rel=1e-4)
 
 
+def test_in_the_step_the_same_caption_is_nobodys_negative():
+    embedder = tiny_embedder()
+    captions = ["a dog on the car", "two cats", "A dog  on the car", "a small cat", "two cats", "a red car"]
+    negatives = ["a dog on the car", "a blue car"]  # hard ones; the first is what two of the pictures show
+    pictures = [pair.image for pair in tiny_pairs(len(captions))]
+    pairs = [vk.Pair(picture, caption) for picture, caption in zip(pictures, captions, strict=True)]
+    pairs[3] = vk.Pair(pictures[3], captions[3], negatives=negatives)
+    images, texts, extra = (
+        embedder.encode_image(pictures),
+        embedder.encode_text(captions),
+        embedder.encode_text(negatives),
+    )
+
+    def by_hand(same):
+        total = 0.0
+        for i, own in enumerate(captions):
+            others = [j for j in range(len(captions)) if j == i or not same(captions[j], own)]
+            hard = [k for k in range(len(negatives)) if not same(negatives[k], own)]
+            told = torch.stack([*(images[i] @ texts[j] for j in others), *(images[i] @ extra[k] for k in hard)]) / 0.07
+            seen = torch.stack([texts[i] @ images[j] for j in others]) / 0.07
+            total += float(F.cross_entropy(told, torch.tensor(others.index(i))))
+            total += float(F.cross_entropy(seen, torch.tensor(others.index(i))))
+        return total / (2 * len(captions))
+
+    with torch.no_grad():
+        ours = float(step_losses(embedder, Collator(embedder)(pairs)["batch"])["contrastive"])
+    assert ours == pytest.approx(by_hand(lambda one, other: one.lower().split() == other.lower().split()), rel=1e-4)
+    assert ours < by_hand(lambda one, other: False) - 0.01
+
+
 def test_training_lowers_both_losses(lvlm, pairs):
     history = vk.fit(vk.attach(lvlm), pairs, quick(steps=12, batch_size=12), progress=False)
     assert history[-1]["contrastive"] < history[0]["contrastive"]
@@ -57,6 +90,17 @@ def test_gradients_reach_soft_prompts_lora_and_temperature_and_nothing_else(lvlm
     learning = {name for name, p in lvlm.model.named_parameters() if p.requires_grad}
     assert reached == learning
     assert all(any(part in name for part in ("lora_", "soft_prompt", "temperature")) for name in reached)
+
+
+def test_the_bar_shows_loss_accuracy_and_speed(capsys):
+    history = vk.fit(tiny_embedder(), tiny_pairs(9), quick(batch_size=4))
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    last = history[-1]
+    assert f"loss {last['loss']:.2f}, in-batch accuracy {last['accuracy']:.0%}, " in shown
+    assert re.search(r"\d+ pairs/s", shown)
+    vk.fit(tiny_embedder(), tiny_pairs(9), quick(batch_size=4), progress=False)
+    assert "pairs/s" not in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_figures(pairs):

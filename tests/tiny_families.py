@@ -93,6 +93,7 @@ PROCESSORS = {  # the processor's class, the image processor's, its settings, th
         "size": {"height": 56, "width": 56}, "crop_to_patches": True, "max_patches": 4}, {"image_seq_length": 4}),
     "mllama": ("Mllama", "Mllama", {"size": {"height": 28, "width": 28}, "max_image_tiles": 4}, {}),
 }  # fmt: skip
+TIES = [family for family in PROCESSORS if family != "mllama"]  # its embedding is longer than its head: never tied
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 
 
@@ -113,6 +114,11 @@ def build(family: str, folder: Path, tied: bool = False, dtype: torch.dtype = to
     if family in TURNS:
         (folder / "chat_template.jinja").write_text(_template(family))
     return folder
+
+
+def is_tied(model: torch.nn.Module) -> bool:
+    """Whether the head and the token embedding are one tensor."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def _kept(family: str, settings: dict) -> dict:
@@ -274,7 +280,7 @@ def _own(family: str, ids: dict[str, int]) -> dict:
         return {"image_token_index": ids["<image>"], "video_token_index": video, "image_grid_pinpoints": grid}
     if family == "llava_next":
         grid = PROCESSORS[family][2]["image_grid_pinpoints"]
-        return {"image_token_index": ids["<image>"], "image_grid_pinpoints": grid}
+        return {"image_token_index": ids["<image>"], "image_grid_pinpoints": grid, "image_seq_length": 4}
     if family == "gemma3":
         ends = {"boi_token_index": ids["<start_of_image>"], "eoi_token_index": ids["<end_of_image>"]}
         return {"mm_tokens_per_image": 4, "image_token_index": ids["<image_soft_token>"], **ends}

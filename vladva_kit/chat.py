@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vladva_kit.inputs import open_image
+from vladva_kit.inputs import open_images
 from vladva_kit.lvlm import LVLM
 from vladva_kit.pixels import within
 from vladva_kit.prompts import begins_with_bos
@@ -28,14 +28,17 @@ def answers(
         answers(lvlm, [picture], ["what is to the left of the dog?"])    # ["cat"]
 
     histories: for each prompt the turns before it, (question, answer). The adapter takes part where it is switched on.
-    Raises ValueError where only some of the prompts come with a picture.
+    Raises ValueError where only some of the prompts come with a picture, BadInput for a picture that cannot be read.
     """
     if not prompts:
         return []
     histories = histories or [()] * len(prompts)
-    pictures = [None if image is None else [within(open_image(image), lvlm.family.max_pixels)] for image in images]
-    if any(picture is None for picture in pictures) and any(picture is not None for picture in pictures):
+    lacking = [image is None for image in images]
+    if any(lacking) and not all(lacking):
         raise ValueError("some prompts come with a picture and some without: ask in two batches")
+    pictures = [None] * len(images)
+    if not any(lacking):
+        pictures = [[within(picture, lvlm.family.max_pixels)] for picture in open_images(images)]
     texts = [
         lvlm.processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
         for picture, history, prompt in zip(pictures, histories, prompts, strict=True)

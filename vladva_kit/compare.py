@@ -75,10 +75,12 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
     if not common:
         have = (", ".join(run.data) or "none" for run in (one, other))
         raise ValueError("no benchmark in common: the first run has {}, the second {}".format(*have))
-    differences: list[Difference] = []
     for name in common:
         _check_same_data(name, one.data[name], other.data[name])
-        differences += _differences(name, one.cases.get(name, []), other.cases.get(name, []), seed)
+    cases, others = one.cases(), other.cases()
+    differences: list[Difference] = []
+    for name in common:
+        differences += _differences(name, cases.get(name, []), others.get(name, []), seed)
     alone = tuple(sorted(set(one.data) ^ set(other.data)))
     names = (one.model, other.model) if one.model != other.model else (str(first), str(second))
     return Comparison(*names, tuple(differences), alone)
@@ -86,13 +88,16 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
 
 @dataclass(frozen=True)
 class _Run:
-    """One model of a run: the fingerprints of what it was judged on, and its cases, by benchmark."""
+    """One model of a run, and the fingerprints of what it was judged on, by benchmark."""
 
     folder: Path
     model: str
     models: tuple[str, ...]
     data: dict[str, str]
-    cases: dict[str, list[CaseMargin]]
+
+    def cases(self) -> dict[str, list[CaseMargin]]:
+        """Its cases by benchmark."""
+        return read_margins(self.folder / FILES["margins"]).get(self.model, {})
 
 
 _NAMED = "name one behind a colon, as runs/demo:base"
@@ -108,7 +113,7 @@ def _run(place: str | Path) -> _Run:
         raise ValueError(f"{path} holds no model {model!r}; it has {', '.join(models)}: {_NAMED}")
     model = model or models[-1]
     data = {name: record["data"][name] for name in record["models"][model] if name in record["data"]}
-    return _Run(folder, model, models, data, read_margins(folder / FILES["margins"]).get(model, {}))
+    return _Run(folder, model, models, data)
 
 
 def _check_same_data(name: str, first: str, second: str) -> None:

@@ -22,7 +22,7 @@ from vladva_kit.adapter import (
     what_learns,
 )
 from vladva_kit.chat import answers
-from vladva_kit.inputs import open_image
+from vladva_kit.inputs import open_images
 from vladva_kit.lvlm import LVLM
 from vladva_kit.placement import check_finite
 from vladva_kit.prompts import (
@@ -134,7 +134,7 @@ class Embedder:
         with self._running():
             states = []
             for start in range(0, len(images), batch_size):
-                pictures = [open_image(image) for image in images[start : start + batch_size]]
+                pictures = open_images(images[start : start + batch_size], start)
                 states.append(self._embed(image_sequences(self.lvlm.processor, pictures, self.image_prompt)))
         return torch.cat(states) if states else torch.empty(0, self._dim)
 

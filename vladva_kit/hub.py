@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 # all that from_pretrained reads, and no pickled weights
@@ -31,16 +32,23 @@ def fetched(name: str, files: Sequence[str] = MODEL_FILES, **download: str | Non
     """
     from huggingface_hub import snapshot_download
 
-    try:
+    with in_one_sentence(name):
         folder = snapshot_download(
             name, allow_patterns=list(files), ignore_patterns=["*/*", "consolidated*.safetensors"], **download
         )
+    return Path(folder)
+
+
+@contextmanager
+def in_one_sentence(name: str) -> Iterator[None]:
+    """What goes wrong at the hub inside the block becomes HubTrouble: `with in_one_sentence("me/clip"): …`."""
+    try:
+        yield
     except Exception as error:  # of huggingface_hub, httpx or the disk; what is none of theirs goes on as it is
         sentence = _sentence(name, list(_chain(error)))
         if sentence is None:
             raise
         raise HubTrouble(sentence) from error
-    return Path(folder)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

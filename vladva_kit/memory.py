@@ -159,11 +159,13 @@ def _picture(config: PreTrainedConfig, family: Family, max_pixels: int) -> tuple
         side = max(1, math.isqrt(max_pixels) // size)
         tiles = side**2 + (side > 1)  # and the whole picture, small
         return tiles * (a_tile // config.scale_factor**2 + 3), tiles * a_tile
-    if family.budget == "tiles" or config.model_type == "llava_onevision":
-        tiles = min(12, max(1, max_pixels // size**2))
-        tiles += tiles > 1 or config.model_type == "llava_onevision"
+    grids = getattr(config, "image_grid_pinpoints", None)  # the whole picture goes before its tiles, even before one
+    if family.budget == "tiles" or grids:
+        most = min(12, max(height * width for height, width in grids) // size**2) if grids else 12
+        tiles = min(most, max(1, max_pixels // size**2))
+        tiles += tiles > 1 or bool(grids)
         return tiles * getattr(config, "image_seq_length", a_tile), tiles * a_tile
-    if config.model_type == "mllama":  # the LLM looks at the tower's states from the side
+    if hasattr(vision, "max_num_tiles"):  # the LLM looks at the tower's states from the side
         return 1, vision.max_num_tiles * (a_tile + 1)
     return getattr(config, "mm_tokens_per_image", a_tile), a_tile
 
@@ -173,8 +175,9 @@ def _heads(text: PreTrainedConfig) -> int:
 
 
 def _scores(text: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes for a pair of tokens in a layer: Gemma 2's capped attention is written out, score by score."""
-    return text.num_attention_heads * (2 * dtype.itemsize + 4) if text.model_type == "gemma2" else 0
+    """Bytes for a pair of tokens in a layer: capped attention, as Gemma 2's, is written out, score by score."""
+    capped = getattr(text, "attn_logit_softcapping", None)
+    return text.num_attention_heads * (2 * dtype.itemsize + 4) if capped else 0
 
 
 def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.inputs import open_image
+from vladva_kit.hub import in_one_sentence
+from vladva_kit.inputs import open_images
 from vladva_kit.lvlm import UnknownModel, resolve
 
 if TYPE_CHECKING:
@@ -49,23 +50,25 @@ class ClipEmbedder:
         clip = ClipEmbedder("emoji-clip")            # shipped; or a folder, or a hub id
         clip.similarity(clip.encode_image(pictures), clip.encode_text(captions))
 
-    Raises UnknownModel for a name that leads nowhere, or to a model that is neither.
+    Raises UnknownModel for a name that leads nowhere, or to a model that is neither; HubTrouble where it cannot be
+    fetched.
     """
 
     def __init__(self, name: str = "emoji-clip", device: str | None = None) -> None:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
         source = resolve(name, known=SHIPPED_PEERS)
-        kind = AutoConfig.from_pretrained(source).model_type
-        if kind not in ("clip", "siglip"):
-            raise UnknownModel(
-                f"'{name}' is a {kind}, neither a CLIP nor a SigLIP of transformers: load an LVLM with load_lvlm, "
-                "or name the library, as open_clip:… or sentence_transformers:…"
-            )
-        model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        with in_one_sentence(name):
+            kind = AutoConfig.from_pretrained(source).model_type
+            if kind not in ("clip", "siglip"):
+                raise UnknownModel(
+                    f"'{name}' is a {kind}, neither a CLIP nor a SigLIP of transformers: load an LVLM with load_lvlm, "
+                    "or name the library, as open_clip:… or sentence_transformers:…"
+                )
+            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            self.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.model = model.to(_device(device)).eval()
-        self.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
         # SigLIP was trained on captions filled up to its whole context, without a mask, and reads its last token
         self.padding = "max_length" if kind == "siglip" else True
 
@@ -74,7 +77,7 @@ class ClipEmbedder:
         """Pictures to unit vectors: (n, dim) float32 on the CPU."""
         states = []
         for start in range(0, len(images), batch_size):
-            pictures = [open_image(image) for image in images[start : start + batch_size]]
+            pictures = open_images(images[start : start + batch_size], start)
             pixels = self.image_processor(pictures, return_tensors="pt").to(self.model.device)
             states.append(self.model.get_image_features(**pixels).pooler_output)
         return F.normalize(torch.cat(states), dim=-1).cpu()
@@ -121,7 +124,8 @@ class OpenClipEmbedder:
         """Pictures to unit vectors: (n, dim) float32 on the CPU."""
         states = []
         for start in range(0, len(images), batch_size):
-            pixels = torch.stack([self.transform(open_image(image)) for image in images[start : start + batch_size]])
+            pictures = open_images(images[start : start + batch_size], start)
+            pixels = torch.stack([self.transform(picture) for picture in pictures])
             states.append(self.model.encode_image(pixels.to(self.device)).float())
         return F.normalize(torch.cat(states), dim=-1).cpu()
 
@@ -154,7 +158,7 @@ class SentenceEmbedder:
 
     def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 256) -> Tensor:
         """Pictures to unit vectors: (n, dim) float32 on the CPU."""
-        return self._encode([open_image(image) for image in images], batch_size)
+        return self._encode(open_images(images), batch_size)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Captions to unit vectors: (n, dim) float32 on the CPU; what exceeds the context is cut off."""

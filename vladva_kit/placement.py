@@ -42,7 +42,10 @@ def place(device: str | None = None, dtype: torch.dtype | None = None) -> Placem
     name = "the CPU" if wanted.type == "cpu" else str(wanted)
     several = torch.cuda.device_count() if wanted.type == "cuda" else 0
     if several > 1:
-        why += f"; one of {several} GPUs is used: to use all, run a process on each, with device='cuda:1' and so on"
+        why += (
+            f"; one of {several} GPUs is used: to train on all, `accelerate launch --num_processes {several} "
+            "-m vladva_kit train …`; to encode on another, device='cuda:1'"
+        )
     return Placement(str(wanted), chosen, f"{str(chosen).removeprefix('torch.')} on {name}: {why}")
 
 

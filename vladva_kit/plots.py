@@ -73,6 +73,7 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str = "Training"
             _curve(axes, history, key)
         axes.set_ylabel(label)
         axes.set_ylim(*{"loss (nats)": (0, None), "right pair first (%)": (0, 100)}.get(label, (None, None)))
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step one and a half
         axes.grid(axis="y", alpha=0.3)
         if label != "temperature":
             axes.legend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,15 @@ def trainer_arguments(
 
         trainer_arguments(embedder, Settings(steps=150), nowhere="a/folder/to/throw/away").max_steps    # 150
 
-    Raises ValueError for a batch that the ranks cannot share, or for bf16 where it cannot be computed.
+    Raises ValueError for a batch that the ranks cannot share, for bf16 where it cannot be computed, or for a model on
+    another GPU than the Trainer's.
     """
-    dtype = embedder.lvlm.model.dtype
+    dtype, place = embedder.lvlm.model.dtype, embedder.device
+    if place.type == "cuda" and place.index and "LOCAL_RANK" not in os.environ:  # it would be moved without a word
+        raise ValueError(
+            f"the model is on {place}, but the Trainer works on the first GPU that it sees: leave device out, and "
+            f"start Python with CUDA_VISIBLE_DEVICES={place.index}"
+        )
     arguments = TrainingArguments(
         output_dir=settings.output_dir or nowhere,
         max_steps=settings.steps,
@@ -99,5 +106,5 @@ def trainer_arguments(
             f"take a multiple of {arguments.world_size}"
         )
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
-    arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the step uses the model's own
+    arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the Trainer would split the model over them
     return arguments

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vladva_kit.emoji_world.beginnings import BESIDE, PLACED, SHARED
+from vladva_kit.emoji_world.beginnings import ANSWER_WORDS, BESIDE, COPIED, PLACED
 from vladva_kit.emoji_world.exam import exam_scenes
 from vladva_kit.emoji_world.lessons import GRID, PICTURE_IDS, patch_words
 from vladva_kit.emoji_world.nouns import NOUNS
@@ -27,13 +27,6 @@ def test_a_plural_begins_beside_its_singular_and_above_beside_top(pupil):
     for near, word in [*BESIDE.items(), *((noun.plural, noun.word) for noun in NOUNS if noun.plural != noun.word)]:
         assert table[ids()[near]] @ table[ids()[word]] > 0.8, near
     assert abs(table[ids()["ducks"]] @ table[ids()["dog"]]) < 0.4
-
-
-def test_all_words_share_one_direction(pupil):
-    table = pupil.llava.get_input_embeddings().weight
-    shared = table.mean(0)
-    assert float(shared.norm()) == pytest.approx(SHARED, rel=0.2)
-    assert ((table @ F.normalize(shared, dim=0)) > 0).float().mean() > 0.99
 
 
 def test_half_of_the_heads_begin_with_keys_like_queries_but_for_the_fast_turns(pupil):
@@ -78,11 +71,27 @@ def test_before_any_step_a_questions_noun_looks_at_its_own_patches(pupil):
     assert np.mean(shares) > 0.6 > 0.3 > np.mean(chances)
 
 
-def test_before_any_step_the_answer_looks_at_the_last_few_words(pupil):
+def test_before_any_step_the_answer_looks_at_the_last_few_words_whatever_they_are(pupil):
     scene = exam_scenes("seen", 1)[0]
-    layers, sequence = attentions(pupil, "where in the picture is the dog?", torch.from_numpy(patch_words(scene))[None])
-    recent = [float(layer[0, 2, -1, -8:].sum()) for layer in layers[1:]]
-    assert min(recent) > 0.6, recent
+    words = torch.from_numpy(patch_words(scene))[None]
+    for question in ("where in the picture is the dog?", "two big blue ducks and a heart"):
+        layers, _ = attentions(pupil, question, words)
+        recent = [float(layer[0, 2, -1, -6:].sum()) for layer in layers]
+        assert min(recent) > 0.7, recent
+
+
+def test_the_head_of_recent_words_carries_the_words_of_answers_and_of_others_little(pupil):
+    table = pupil.llava.get_input_embeddings().weight
+    for layer in pupil.llava.model.language_model.layers:
+        values, output = layer.self_attn.v_proj.weight[128:192], layer.self_attn.o_proj.weight[:, 128:192]
+
+        def kept(words, values=values, output=output):
+            there = table[[ids()[word] for word in words]]
+            return F.cosine_similarity(there @ values.T @ output.T, there, dim=1).mean()
+
+        assert kept(ANSWER_WORDS) > 0.8 > 0.6 > kept([noun.word for noun in NOUNS])
+        carried = values[: len(ANSWER_WORDS)]
+        assert torch.allclose(carried @ carried.T, COPIED**2 * torch.eye(len(ANSWER_WORDS)), atol=1e-4)
 
 
 def test_rows_speak_from_top_to_bottom_and_columns_from_left_to_right(pupil):
@@ -103,4 +112,4 @@ def test_before_any_step_a_patch_looks_at_its_neighbours_more_than_far_away(pupi
     looks = run.attentions[0][:, :, 1:, 1:].mean((0, 1))
     at = torch.arange(GRID * GRID)
     apart = (at[:, None] // GRID - at // GRID).abs() + (at[:, None] % GRID - at % GRID).abs()
-    assert looks[apart == 1].mean() > 1.5 * looks[apart > 6].mean()
+    assert looks[apart == 1].mean() > 1.3 * looks[apart > 6].mean()

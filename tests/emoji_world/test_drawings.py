@@ -63,7 +63,7 @@ def test_a_tinted_drawing_keeps_its_light_and_shade():
 
 def test_own_tints_are_those_a_person_would_name():
     assert "red" in own_tints("heart") and "red" in own_tints("strawberry")
-    assert "green" in own_tints("frog") and "orange" in own_tints("carrot")
+    assert "green" in own_tints("frog") and "orange" in own_tints("tiger")
     assert not own_tints("panda") and not own_tints("ghost")
 
 

@@ -37,8 +37,8 @@ def test_a_tinted_drawing_stays_within_a_few_degrees_of_its_tints_hue(tint):
 
 
 def test_a_drawing_between_two_artists_is_neither_nor_and_keeps_its_tint():
-    pure = {np.asarray(drawing("cow", style, "green")).tobytes() for style in range(len(STYLES))}
-    drawn = [between_artists("cow", 0, "green", random.Random(seed)) for seed in range(40)]
+    pure = {np.asarray(drawing("pig", style, "green")).tobytes() for style in range(len(STYLES))}
+    drawn = [between_artists("pig", 0, "green", random.Random(seed)) for seed in range(40)]
     mixed = [sprite for sprite in drawn if np.asarray(sprite).tobytes() not in pure]
     assert 5 < len(mixed) < 25  # three in ten; some meet the same artist again
     wanted = rgb_to_hsv(*(part / 255 for part in TINTS["green"]))[0] * 360

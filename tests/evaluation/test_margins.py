@@ -40,6 +40,8 @@ def test_wrong_cases_are_counted_by_score_and_category():
 
 def test_another_file_is_refused_with_the_way_out(tmp_path):
     path = tmp_path / "margins.parquet"
+    with pytest.raises(ValueError, match="margins.parquet does not exist; write it with vladva eval --out"):
+        read_margins(path)
     path.write_text("no parquet")
     with pytest.raises(ValueError, match="is no parquet .*write it again with vladva eval --out"):
         read_margins(path)

@@ -105,6 +105,19 @@ def test_an_uploaded_picture_is_looked_at_and_a_file_that_is_none_is_said(view):
     assert "notes.txt is no picture" in view.view.value and 'role="alert"' in view.view.value
 
 
+def test_what_was_given_last_is_what_is_looked_at(view):
+    first = view.view.value
+    view.upload.value = upload(("wall.png", png("blue")))
+    view.work.wait()
+    view.picture.value = 1
+    view.work.wait()
+    second = view.view.value
+    view.picture.value = 0
+    view.work.wait()
+    assert view.view.value == first and not view.upload.value
+    assert second != first and len(view.maps) == 3
+
+
 def test_a_picture_that_was_cut_into_tiles_is_said(view, monkeypatch):
     monkeypatch.setattr("vladva_kit.analysis.summary.patch_grid", lambda *_: None)
     view.picture.value = 1

@@ -47,6 +47,17 @@ def test_a_chosen_or_uploaded_picture_finds_captions(box):
     assert "notes.txt is no picture" in box.view.value
 
 
+def test_what_was_given_last_is_what_is_looked_for(box):
+    box.upload.value = upload(("white.png", png("white")))
+    assert found(box.view.value)[0] == "a white wall"
+    box.picture.value = 2
+    assert found(box.view.value)[0] == "a blue wall"
+    box.upload.value = upload(("white.png", png("white")))
+    box.caption.value = "a green wall"
+    assert "“a green wall”" in box.view.value and found(box.view.value)[0] == "a green wall"
+    assert not box.upload.value and box.picture.value == -1
+
+
 def test_the_gallery_is_encoded_once(box, colours):
     assert len(colours.images) == len(colours.texts) == 4
     for caption in ("a red wall", "snow", "snow", "a red wall"):

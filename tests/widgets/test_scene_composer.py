@@ -57,9 +57,9 @@ def test_an_exchange_that_changes_nothing_is_refused():
 def test_the_widget_scores_what_it_draws(colours):
     composer = SceneComposer({"sees": colours})
     dog, house = composer.things
-    house["noun"].value, composer.relation.value, composer.exchange.value = "castle", "above", "tints"
+    house["noun"].value, composer.relation.value, composer.exchange.value = "crown", "above", "tints"
     case = composed(composer.scene(), "tints", composer.seed.value)
-    assert case.captions[0] == "a blue dog above a purple castle" and case.scenes[0].layout == "column"
+    assert case.captions[0] == "a blue dog above a purple crown" and case.scenes[0].layout == "column"
     pictures = [render(scene, SIDE) for scene in case.scenes]
     grid = np.array(colours.encode_image(pictures)) @ np.array(colours.encode_text(case.captions)).T
     shown = [float(value) for value in re.findall(r"<td(?: class=\"own\")?>(-?[\d.]+)</td>", composer.view.value)]

@@ -122,6 +122,7 @@ def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_i
 
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():
     work, done = Work(), []
+    assert work.box.layout.display == "none"  # a bar without work is only in the way
 
     def endless():
         while True:
@@ -138,7 +139,7 @@ def test_new_work_cancels_the_old_and_an_error_is_raised_once():
     assert "OSError: the &lt;disk&gt; is full" in work.said.value
     work.start(iter(range(3)), 3, lambda: done.append("three"), "counting")
     work.wait()
-    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled
+    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled and not work.box.layout.display
 
 
 def test_texts_are_escaped_around_the_marked_words(lvlm):

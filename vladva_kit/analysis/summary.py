@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vladva_kit.analysis.attention import patch_grid, summary_attention
 from vladva_kit.embedder import Embedder, summary_states
-from vladva_kit.inputs import open_image
+from vladva_kit.inputs import open_images
 from vladva_kit.prompts import Sequences, image_sequences, text_sequences
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_images(
     batches = (
         image_sequences(
             embedder.lvlm.processor,
-            [open_image(image) for image in images[start : start + batch_size]],
+            open_images(images[start : start + batch_size], start),
             embedder.image_prompt,
         )
         for start in range(0, len(images), batch_size)

@@ -42,7 +42,7 @@ def drawing(noun: str, style: int, tint: str | None = None) -> Image.Image:
 
 @cache
 def drawn_in(style: int) -> tuple[str, ...]:
-    """The nouns that a style has a drawing of, in order: all 80 in those that samples are drawn in."""
+    """The nouns that a style has a drawing of, in order: all in those that samples are drawn in."""
     return tuple(noun.word for noun in NOUNS if drawing(noun.word, style).getbbox())
 
 

@@ -20,7 +20,7 @@ library_name: transformers
 and its first edition), Microsoft (Fluent Emoji, flat and high contrast), Emoji One (in colour and monotone), Mozilla
 (FxEmoji) and Streamline. Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
 
-**Command.** `vladva pretrain --seed {seed}`: {stages}; AdamW, cosine, bfloat16 products; {seconds:.0f} s on {machine}.
+**Command.** `vladva pretrain --seed {seed}`: {stages}; AdamW, cosine, {seconds:.0f} s on {machine}.
 {remark}
 **Last examination** (fresh scenes; share right):
 
@@ -34,14 +34,14 @@ _CLIP = (
     "A `CLIPModel` of 3.4 million weights: the peer in this kit, and the vision tower that emoji-llava starts from.",
     "Short captions; beside the contrastive loss, each patch learns to name what it shows (noun, tint, size, count, "
     "ground) through emoji-llava's projector, in the words that emoji-llava's LLM reads (its stage comes first).",
-    "80 nouns, 7 tints, 2 sizes, 6 grounds, 128×128 pixels. Like larger CLIPs it reads a caption much as a bag "
-    "of words.",
+    "66 nouns (14 more were dropped after a look at the unseen style, where Twemoji draws them unlike the others do), "
+    "7 tints, 2 sizes, 6 grounds, 128×128 pixels. Like larger CLIPs it reads a caption much as a bag of words.",
 )
 _LLAVA = (
     "A `LlavaForConditionalGeneration` of 5.3 million weights that captions, answers questions and chats in two turns.",
-    "Short and long captions, nine kinds of questions, two-turn chats, and texts without a picture. The LLM learns "
+    "Short and long captions, eleven kinds of questions, two-turn chats, and texts without a picture. The LLM learns "
     "them first from patches that are told to it in words; the vision tower is emoji-clip's; then both learn together.",
-    "about 250 words, one picture a chat, two turns; any other word is read as unknown.",
+    "about 220 words, one picture a chat, two turns; any other word is read as unknown.",
 )
 
 

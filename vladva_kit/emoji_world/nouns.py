@@ -38,17 +38,18 @@ def _nouns(text: str) -> tuple[Noun, ...]:
     return tuple(nouns)
 
 
+# Of 80 at first, 14 are gone that Twemoji draws unlike the others do (shark, fish, snail, tent, lollipop, cow, grape,
+# snake, monkey, bee, owl, castle, fox, carrot): under half of them were named rightly in the unseen style.
 NOUNS = _nouns("""
-    dog=dog-face cat=cat-face mouse/mice=mouse-face rabbit=rabbit-face fox/foxes bear panda tiger=tiger-face lion
-    cow=cow-face pig=pig-face frog monkey=monkey-face chicken penguin duck owl horse=horse-face bee=honeybee
-    butterfly/butterflies snail spider turtle snake octopus/octopuses crab whale=spouting-whale shark
-    elephant fish/fishes=tropical-fish
-    cactus/cactuses tree=deciduous-tree mushroom sunflower rose grape=grapes watermelon banana pineapple
-    apple=red-apple cherry/cherries=cherries strawberry/strawberries eggplant carrot
-    burger=hamburger pizza donut=doughnut cake=birthday-cake lollipop
+    dog=dog-face cat=cat-face mouse/mice=mouse-face rabbit=rabbit-face bear panda tiger=tiger-face lion
+    pig=pig-face frog chicken penguin duck horse=horse-face butterfly/butterflies spider turtle
+    octopus/octopuses crab whale=spouting-whale elephant
+    cactus/cactuses tree=deciduous-tree mushroom sunflower rose watermelon banana pineapple
+    apple=red-apple cherry/cherries=cherries strawberry/strawberries eggplant
+    burger=hamburger pizza donut=doughnut cake=birthday-cake
     car=automobile taxi bus/buses tractor bicycle train=locomotive boat=sailboat rocket helicopter
     plane=airplane
-    anchor house castle tent umbrella snowman/snowmen star rainbow ball=soccer-ball guitar drum camera
+    anchor house umbrella snowman/snowmen star rainbow ball=soccer-ball guitar drum camera
     key bell balloon crown ghost skull clock=alarm-clock book=open-book
     heart=red-heart
 """)

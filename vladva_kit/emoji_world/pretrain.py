@@ -56,10 +56,10 @@ class Stage:
 
 
 READ_STAGE = Stage("read", "read", steps=900, batch_size=16, check_every=450)
-CLIP_STAGE = Stage("clip", "clip", steps=6000, batch_size=64, learning_rate=8e-4, check_every=1000)
+CLIP_STAGE = Stage("clip", "clip", steps=9000, batch_size=64, learning_rate=8e-4, check_every=1000)
 # At the full rate the LLM's first gradients would undo what the tower knows.
 LLAVA_STAGE = Stage(
-    "llava", "llava", steps=2000, batch_size=16, learning_rate=6e-4, slow=("vision_model",), slow_rate=0.3, naming=0.5
+    "llava", "llava", steps=3000, batch_size=16, learning_rate=6e-4, slow=("vision_model",), slow_rate=0.3, naming=0.5
 )
 STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
 
@@ -80,7 +80,7 @@ class Pupil(nn.Module):
         )  # fmt: skip
         llm = dict(
             model_type="llama", hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
+            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, attention_bias=True,
             rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **special,
         )  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))

@@ -68,11 +68,13 @@ def write_margins(path: str | Path, judged: Mapping[str, Mapping[str, Any]]) -> 
 def read_margins(path: str | Path) -> dict[str, dict[str, list[CaseMargin]]]:
     """The cases of a parquet by model and benchmark: `read_margins("runs/demo/margins.parquet")["base"]["winoground"]`.
 
-    Raises ValueError where the file is no such parquet.
+    Raises ValueError where there is none, or it is no such parquet.
     """
     import pyarrow
     import pyarrow.parquet
 
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist; write it with vladva eval --out, or demo")
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:

@@ -14,7 +14,7 @@ from vladva_kit.embedder import Embedder
 from vladva_kit.plot_parts import figure_uri
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import ModelBusy, model_turn
-from vladva_kit.widgets.shell import Shell, Work, controls, uploaded
+from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,7 +121,7 @@ class AttentionView(Shell):
         self.head = widgets.IntSlider(min=EVERY, max=EVERY, description="head")
         self.note = widgets.HTML(value=page("message_soft", text="0: the mean over all"))
         self.follow(self.layer, self.head)
-        self.picture.observe(self._another, "value")
+        self.picture.observe(self._choose, "value")
         self.upload.observe(self._another, "value")
         rows = [[self.picture, self.upload], [self.layer, self.head, self.note]]
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
@@ -133,6 +133,13 @@ class AttentionView(Shell):
         if own is not None:
             return own.tobytes(), own
         return self.picture.value, self.pictures[self.picture.value]
+
+    def _choose(self, *_: object) -> None:
+        """What was given last is what is looked at."""
+        if self.upload.value:
+            emptied(self.upload)  # which looks at another picture
+        else:
+            self._another()
 
     def _another(self, *_: object) -> None:
         """Runs a picture that was not run yet, and shows it."""

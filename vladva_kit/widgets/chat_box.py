@@ -10,7 +10,7 @@ from vladva_kit.embedder import Embedder
 from vladva_kit.plot_parts import picture_uri
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import model_turn
-from vladva_kit.widgets.shell import Shell, Work, controls, uploaded
+from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,6 +84,7 @@ class ChatBox(Shell):
         self.anew = widgets.Button(description="begin anew")
         self.ask_button.on_click(lambda _: self.ask())
         self.anew.on_click(self._begin)
+        self.picture.observe(lambda _: emptied(self.upload), "value")  # what was given last is what is talked about
         self.picture.observe(self._begin, "value")
         self.upload.observe(self._begin, "value")
         self.follow(self.question)

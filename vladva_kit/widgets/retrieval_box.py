@@ -12,7 +12,7 @@ from vladva_kit.evaluation import EncodesPairs
 from vladva_kit.plot_parts import picture_uri, thumbnail
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, Work, controls, uploaded
+from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -128,10 +128,16 @@ class RetrievalBox(Shell):
         options = [("search by caption", NONE), *((f"picture {n}", n - 1) for n in range(1, len(pictures) + 1))]
         self.picture = widgets.Dropdown(options=options, description="or by")
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
+        self.caption.observe(lambda _: self._ask_by_caption(), "value")
+        self.picture.observe(lambda _: emptied(self.upload), "value")  # what was given last is what is looked for
         self.follow(self.caption, self.k, self.picture, self.upload)
         rows = [[self.caption, self.k], [self.picture, self.upload]]
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
         self.encode()
+
+    def _ask_by_caption(self) -> None:
+        emptied(self.upload)
+        self.picture.value = NONE
 
     def encode(self) -> None:
         """Encodes the gallery in a thread; again after a cancel, with what is done left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vladva_kit.emoji_world.captions import pair_caption
@@ -125,23 +126,25 @@ class SceneComposer(Shell):
         self.models = remembered(models)
         widgets = controls()
         tints = [OWN_COLOURS, *TINTS]
+        fourth = {"width": "205px"}  # four fit beside each other
+        choice = partial(widgets.Dropdown, layout=fourth)
         self.things = []
         for number, (noun, tint) in enumerate((("dog", "blue"), ("house", "purple")), start=1):
             self.things.append(
                 {
-                    "noun": widgets.Dropdown(options=sorted(WORDS), value=noun, description=f"thing {number}"),
-                    "tint": widgets.Dropdown(options=tints, value=tint, description="tint"),
-                    "size": widgets.Dropdown(options=list(SIZES), value="big", description="size"),
-                    "count": widgets.IntSlider(value=1, min=1, max=3, description="count"),
+                    "noun": choice(options=sorted(WORDS), value=noun, description=f"thing {number}"),
+                    "tint": choice(options=tints, value=tint, description="tint"),
+                    "size": choice(options=list(SIZES), value="big", description="size"),
+                    "count": widgets.IntSlider(value=1, min=1, max=3, description="count", layout=fourth),
                 }
             )
-        self.relation = widgets.Dropdown(options=RELATIONS, description="lies")
-        self.ground = widgets.Dropdown(options=GROUNDS, description="ground")
-        self.style = widgets.Dropdown(options=[(name, place) for place, name in enumerate(STYLES)], description="style")
-        self.exchange = widgets.Dropdown(options=list(EXCHANGES), description="exchange")
+        self.relation = choice(options=RELATIONS, description="lies")
+        self.ground = choice(options=GROUNDS, description="ground")
+        self.style = choice(options=[(name, place) for place, name in enumerate(STYLES)], description="style")
+        self.exchange = choice(options=list(EXCHANGES), description="exchange")
         self.seed = widgets.IntSlider(min=0, max=99, description="liberties", continuous_update=False)
-        rows = [[*self.things[0].values()], [self.relation], [*self.things[1].values()]]
-        rows.append([self.ground, self.style, self.exchange, self.seed])
+        rows = [[*self.things[0].values()], [self.relation, self.seed], [*self.things[1].values()]]
+        rows.append([self.ground, self.style, self.exchange])
         self.follow(*(control for row in rows for control in row))
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
         self.refresh()

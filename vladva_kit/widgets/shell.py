@@ -78,7 +78,8 @@ class Work:
         self.bar = widgets.IntProgress(min=0)
         self.cancel = widgets.Button(description="cancel", disabled=True)
         self.said = widgets.HTML()
-        self.box = widgets.HBox([self.bar, self.cancel, self.said])
+        # nothing to see before there is work
+        self.box = widgets.HBox([self.bar, self.cancel, self.said], layout=widgets.Layout(display="none"))
         self.cancel.on_click(lambda _: self._cancelled.set())
         self.error: Exception | None = None
         self._cancelled = threading.Event()
@@ -91,6 +92,7 @@ class Work:
             self._thread.join()
         self._cancelled.clear()
         self.error, self.bar.value, self.bar.max, self.cancel.disabled = None, 0, total, False
+        self.box.layout.display = ""
         self._say(what)
         self._thread = threading.Thread(target=self._run, args=(pieces, total, done), daemon=True)
         self._thread.start()
@@ -135,3 +137,10 @@ def uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
         return open_image(bytes(files[-1]["content"]))
     except OSError as error:
         raise BadInput(f"{files[-1]['name']} is no picture that can be read: give a PNG, JPEG or WebP file") from error
+
+
+def emptied(upload: Any) -> None:
+    """Takes the files out of a FileUpload: `emptied(upload)`; its value is read-only in ipywidgets 7."""
+    upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7
+    if upload.has_trait("_counter"):  # ipywidgets 7 counts them apart
+        upload._counter = 0

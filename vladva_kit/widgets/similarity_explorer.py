@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SORTS = ("as given", "most confused first", "highest score first")
 LABELLED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
-LARGEST, WIDEST, LETTERS = 44, 440, 34  # a cell's pixels, the matrix's pixels, a caption's letters
+LARGEST, WIDEST, LETTERS = 44, 440, 30  # a cell's pixels, the matrix's pixels, a caption's letters
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _drawn(
     columns, rows = values.shape
     labelled = max(columns, rows) <= LABELLED
     cell = min(WIDEST / max(columns, rows), LARGEST if labelled else WIDEST)
-    left, top = (LETTERS * 6.3, cell + 6) if labelled else (24, 24)
+    left, top = (LETTERS * 7, cell + 6) if labelled else (24, 24)
     spread = np.ptp(values) or 1.0
     shades = colormaps["Blues"]((values[np.ix_(*orders)].T - values.min()) / spread, bytes=True)
     buffer = io.BytesIO()

@@ -11,7 +11,7 @@ from vladva_kit.plot_parts import picture_uri
 from vladva_kit.plots import decimals
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, controls, uploaded
+from vladva_kit.widgets.shell import Shell, controls, emptied, uploaded
 from vladva_kit.widgets.winoground_probe import EVERY
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class SugarCrepeProbe(Shell):
         if self.keys:
             case = self.cases[self.keys[self.at]]
             self.true.value, self.false.value = case.caption, case.negative_caption
-        self.upload.set_trait("value", type(self.upload.value)())  # () in ipywidgets 8; {} in 7, where it is read-only
+        emptied(self.upload)
         self._laying = False
         self.refresh()
 

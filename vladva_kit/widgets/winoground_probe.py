@@ -15,7 +15,7 @@ from vladva_kit.plot_parts import picture_uri
 from vladva_kit.plots import decimals, verdict
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, Work, controls, uploaded
+from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -198,7 +198,7 @@ class WinogroundProbe(Shell):
         if self.places:
             self.caption_0.value, self.caption_1.value = self.cases[self.places[self.at]].captions
         for upload in (self.upload_0, self.upload_1):
-            upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7, where it is read-only
+            emptied(upload)
         self._laying = False
         self.refresh()
 

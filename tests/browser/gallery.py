@@ -1,0 +1,55 @@
+"""A notebook with every widget in it, a cell each, as a person would write it: what the browser is shown."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+
+SETUP = """\
+import vladva_kit as vk
+from vladva_kit.evaluation.winoground import load_winoground
+
+lvlm = vk.load_lvlm("emoji-llava")
+tuned = vk.Embedder.from_pretrained("emoji-llava-vladva")
+named = {"emoji-clip": vk.load_baseline(), "base": vk.Embedder(lvlm), "fine-tuned": tuned}
+models = {name: vk.widgets.Remembered(model) for name, model in named.items()}
+pairs = list({pair.short: pair for pair in vk.load_pairs(vk.sample("emoji_pairs"), "test")[:20]}.values())[:12]
+pictures, captions = [pair.load_image() for pair in pairs], [pair.short for pair in pairs]
+lengths = ["long" if len(caption.split()) > 6 else "short" for caption in captions]
+"""
+
+CELLS = {
+    "setup": SETUP,
+    "probe": 'vk.widgets.WinogroundProbe(models, load_winoground(vk.sample("winoground_mini"))[::15])',
+    "explorer": """\
+scores = {name: model.similarity(pictures, captions) for name, model in models.items() if name != "emoji-clip"}
+vk.widgets.SimilarityExplorer(scores, pictures, captions)""",
+    "map": """\
+points = {name: (model.encode_image(pictures), model.encode_text(captions)) for name, model in models.items()}
+vk.widgets.EmbeddingMap(points, pictures, captions, {"caption": lengths})""",
+    "search": "vk.widgets.RetrievalBox(models, pictures, captions)",
+    "composer": "vk.widgets.SceneComposer(models)",
+    "training": """\
+learner = vk.attach(vk.load_lvlm("emoji-llava"))
+settings = vk.Settings(steps=400, batch_size=8)
+dashboard = vk.widgets.TrainingDashboard(learner, vk.sample("emoji_pairs"), settings, pairs, validate_every=2)
+dashboard""",
+    "chat": "vk.widgets.ChatBox(tuned, pictures[:3])",
+    "attention": "vk.widgets.AttentionView(tuned, pictures[:3])",
+    "crepe": """\
+clip = {"emoji-clip": models["emoji-clip"]}
+results = {"emoji-clip": vk.evaluate_sugarcrepe(clip["emoji-clip"], vk.sample("sugarcrepe_mini"))}
+vk.widgets.SugarCrepeProbe(clip, results)""",
+}
+WIDGETS = tuple(name for name in CELLS if name != "setup")
+CELLS["end"] = 'print("all cells have run")'
+
+
+def write_gallery(path: Path, names: Iterable[str] = tuple(CELLS)) -> Path:
+    """Writes the notebook, or those cells of it: `write_gallery(path, ["setup", "chat"])`."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names],
+        metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+    )
+    nbformat.write(notebook, path)
+    return path
