@@ -63,7 +63,7 @@ def test_the_diagram_names_each_part_with_its_weights_and_the_share_that_learns(
     figure = plots.what_learns(parts)
     assert isinstance(figure, Figure) and figure.get_suptitle().endswith("1.00% of 1,000 weights learn")
     said = texts(figure)
-    assert {"tower\n600", "language\nmodel\n390", "LoRA\n9", "temperature\n1"} <= set(said)
+    assert {"tower\n600", "language model\n390", "LoRA\n9", "temperature\n1"} <= set(said)
     assert [box.get_hatch() for box in figure.axes[0].patches].count("///") == 2
     with pytest.raises(ValueError, match="no parts"):
         plots.what_learns([])

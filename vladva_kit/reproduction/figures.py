@@ -105,10 +105,12 @@ def prompt_scatter(study: Mapping[str, Any], title: str = "Do less certain promp
     axes = figure.subplots()
     axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
     for place in (int(np.argmax(recall)), int(np.argmin(recall))):
+        left = entropy[place] < (min(entropy) + max(entropy)) / 2  # its words stand on the side that has room
         axes.annotate(
-            wrapped(prompts[place]["image_prompt"], 26), (entropy[place], recall[place]), (5, -3),
-            textcoords="offset points", fontsize=7, color=GREY,
+            wrapped(prompts[place]["image_prompt"], 26), (entropy[place], recall[place]), (6 if left else -6, 0),
+            textcoords="offset points", fontsize=8, color=INK, va="center", ha="left" if left else "right",
         )  # fmt: skip
+    axes.margins(0.1)
     said = [
         f"{name.capitalize()} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
         for name, found in correlations.items()
