@@ -4,7 +4,6 @@ import re
 
 import nbformat
 import pytest
-from nbconvert import HTMLExporter
 
 from .front_end import SLOW, jupyter, opened
 from .gallery import write_gallery
@@ -56,6 +55,8 @@ def test_the_classic_page_shows_the_widgets_and_they_answer(classic, keep):
 
 def as_page(notebook, path):
     """Exports as `jupyter nbconvert --to html` does."""
+    from nbconvert import HTMLExporter  # comes with JupyterLab, not with what `make test` installs
+
     path.write_text(HTMLExporter().from_notebook_node(notebook)[0])
     return path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import vladva_kit
+import vladva_kit as vk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 import run_notebooks as rn
@@ -123,7 +123,7 @@ def test_it_can_be_shown_everywhere(path):
 
 @every_notebook
 def test_its_outputs_name_no_folder_of_the_machine_it_ran_on(path):
-    package = Path(vladva_kit.__file__).resolve().parent
+    package = Path(vk.__file__).resolve().parent
     for text in output_texts(read(path)):
         assert str(package.parent) not in text and "site-packages" not in text and "/tmp/" not in text
 
@@ -161,3 +161,13 @@ def test_a_changed_cell_is_noticed(small, tmp_path):
 def test_a_form_without_the_name_to_be_changed_is_refused_before_anything_runs(small):
     with pytest.raises(ValueError, match="0 lines 'MODEL = "):
         rn.executed(small, {"MODEL": '"elsewhere"'})
+
+
+def test_the_failure_notebook_shows_the_figures_that_the_function_gives():
+    cells = code_cells(read(rn.FOLDER / "06_failure_cases.ipynb"))
+    cell = next(cell for cell in cells if cell.source.startswith("scores = {name: (result.text"))
+    names, *rows = (line.split() for line in cell.outputs[0].data["text/plain"].splitlines())
+    table = {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+    result = vk.evaluate_winoground(vk.load_baseline(), vk.sample("winoground_mini"))
+    for score in ("text", "image", "group"):
+        assert table[score]["emoji-clip"] == f"{getattr(result, score).percent:.1f}"
