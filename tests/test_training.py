@@ -108,6 +108,15 @@ def test_the_same_seed_gives_the_same_figures(pairs):
     assert [row["loss"] for row in runs[0]] == [row["loss"] for row in runs[1]]
 
 
+def test_a_checkpoint_asks_no_hub_whether_the_embeddings_changed(pairs, tmp_path, monkeypatch):
+    def asked(model_id, file):
+        raise AssertionError(f"asked the hub for {model_id}'s {file}")
+
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", asked)
+    vk.fit(vk.attach(vk.load_lvlm()), pairs, quick(steps=1, output_dir=str(tmp_path), save_every=1), progress=False)
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
+
+
 def test_an_interrupted_run_goes_on_and_ends_where_the_whole_one_ends(pairs, tmp_path):
     whole = vk.attach(vk.load_lvlm())
     vk.fit(whole, pairs, quick(steps=4, output_dir=str(tmp_path / "whole"), save_every=2), progress=False)

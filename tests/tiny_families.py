@@ -97,9 +97,17 @@ TIES = [family for family in PROCESSORS if family != "mllama"]  # its embedding 
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 
 
-def build(family: str, folder: Path, tied: bool = False, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """A tiny model of the family in `folder`, with all that from_pretrained reads."""
-    tokenizer = _tokenizer(family)
+def build(
+    family: str,
+    folder: Path,
+    tied: bool = False,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    lines: str = LINES,
+    tokens: int = 300,
+) -> Path:
+    """A tiny model of the family in `folder`, with all that from_pretrained reads; its tokenizer learns from `lines`."""
+    tokenizer = _tokenizer(family, lines, tokens)
     model = _model(family, tokenizer, tied, seed).to(dtype)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -140,7 +148,7 @@ def _template(family: str) -> str:
     return begin + turns + "{% if add_generation_prompt %}" + answer + "{% endif %}"
 
 
-def _tokenizer(family: str) -> PreTrainedTokenizerFast:
+def _tokenizer(family: str, lines: str, tokens: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE; for the Llama- and Gemma-like ones BPE with a sign for the space, which Llama's begins with."""
     spaced = {
         "llava": "first",
@@ -161,9 +169,9 @@ def _tokenizer(family: str) -> PreTrainedTokenizerFast:
         alphabet = sorted({*"▁", *(chr(number) for number in range(33, 127))})
         basic += [f"<0x{number:02X}>" for number in range(256)]
     trainer = trainers.BpeTrainer(
-        vocab_size=len(basic) + 300, special_tokens=basic, initial_alphabet=alphabet, show_progress=False
+        vocab_size=len(basic) + tokens, special_tokens=basic, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator([LINES] * 2, trainer)
+    tokenizer.train_from_iterator([lines] * 2, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",

@@ -150,6 +150,15 @@ class VladvaTrainer(Trainer):
             write_places(folder, self.places, self.state.global_step)
         super()._save_checkpoint(*arguments)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """As the Trainer's, but peft is told that the embeddings are as they were: it would ask the hub."""
+        plain = self.model.save_pretrained
+        self.model.save_pretrained = partial(plain, save_embedding_layers=False)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            del self.model.save_pretrained
+
     def _run(self, model: nn.Module) -> Callable[..., Any]:
         return partial(inside, model) if self.is_fsdp_enabled or self.is_deepspeed_enabled else plainly
 
