@@ -106,7 +106,7 @@ def build(
     lines: str = LINES,
     tokens: int = 300,
 ) -> Path:
-    """A tiny model of the family in `folder`, with all that from_pretrained reads; its tokenizer learns from `lines`."""
+    """A tiny model of the family in `folder`, with all that from_pretrained reads; its tokenizer learns `lines`."""
     tokenizer = _tokenizer(family, lines, tokens)
     model = _model(family, tokenizer, tied, seed).to(dtype)
     model.save_pretrained(folder)
