@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from vladva_kit.inputs import open_image
-from vladva_kit.plot_parts import GREY, STYLE, VERMILION
+from vladva_kit.plot_parts import GREY, STYLE, VERMILION, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,6 +66,5 @@ def checked_map(grid: Any, name: str) -> np.ndarray:
 
 
 def _bare(axes: Axes, title: str) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    bare(axes)
     axes.set_title(title, parse_math=False)

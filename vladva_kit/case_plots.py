@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vladva_kit.inputs import open_image
-from vladva_kit.plot_parts import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, checked_matrix, thumbnail, wrapped
+from vladva_kit.plot_parts import BLUE, GREY, INK, ORANGE, STYLE, VERMILION, bare, checked_matrix, thumbnail, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ def hardest_pairs(
     for (text, mine, found), place in zip(rows, chosen, strict=True):
         best = int(others[:, place].argmax())
         rank = int((values[:, place] >= own[place]).sum())
-        _nothing(text)
+        bare(text)
         text.text(1, 0.5, wrapped(captions[place], 30, 5), ha="right", va="center", transform=text.transAxes)
         for panel, which, said in ((mine, place, f"rank {rank} of {len(values)}"), (found, best, "the best other")):
             _picture(panel, thumbnail(pictures[which]))
@@ -146,13 +146,7 @@ def hardest_pairs(
 
 def _picture(axes: Axes, image: Image.Image | Path | bytes) -> None:
     axes.imshow(np.asarray(open_image(image)))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _nothing(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    bare(axes)
 
 
 def _signed_bars(axes: Axes, names: Sequence[str], values: Sequence[float], verdict: bool = True) -> None:

@@ -80,6 +80,12 @@ def matrix_size(values: np.ndarray, images: Any, texts: Any, panels: int) -> tup
     return max(width, 4.4), cell * (rows + (images is not None)) + 1.4
 
 
+def bare(axes: Axes) -> None:
+    """Takes ticks and frame away: what stays is a picture, or room for words."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
 def draw_matrix(axes: Axes, values: np.ndarray, limits: tuple[float, float], images: Any, texts: Any) -> Any:
     """Pictures as columns, captions as rows; `marks_meaning` says what the marks are."""
     columns, rows = values.shape

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from vladva_kit.inputs import open_image
 from vladva_kit.metrics import winoground
-from vladva_kit.plot_parts import BLUE, INK, STYLE, VERMILION, wrapped
+from vladva_kit.plot_parts import BLUE, INK, STYLE, VERMILION, bare, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +46,7 @@ def winoground_case(
     above.suptitle(title)
     for place, (axes, image, caption) in enumerate(zip(above.subplots(1, 2), images, captions, strict=True), start=1):
         axes.imshow(np.asarray(open_image(image)))
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+        bare(axes)
         axes.set_title(f"picture {place}")
         axes.set_xlabel(wrapped(f"caption {place}: {caption}", 44, 4), parse_math=False)
     row = np.ravel(below.subplots(1, len(grids)))

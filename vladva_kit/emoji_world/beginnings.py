@@ -1,8 +1,8 @@
 """Where pretraining begins: weights that already look in the right places, so that steps are spent on what to see.
 
 After "mimetic initialization" (arXiv 2305.09828): not pretrained weights, but random ones with the structure that
-trained ones have. Without it, 2,000 steps of 16 pictures left the LLM at chance on which of two things is to the left;
-with it, 600 steps take it past nine in ten.
+trained ones have. After 900 steps of 16 told pictures without `begin_recent`'s heads the LLM was at chance on whether
+one thing is to the left of another, and 250 more did not help; with them put in, 175 more took it to 84 %.
 """
 
 import torch
