@@ -11,7 +11,7 @@ from vladva_kit.emoji_world.beginnings import ANSWER_WORDS, BESIDE, COPIED, PLAC
 from vladva_kit.emoji_world.exam import exam_scenes
 from vladva_kit.emoji_world.lessons import GRID, PICTURE_IDS, patch_words
 from vladva_kit.emoji_world.nouns import NOUNS
-from vladva_kit.emoji_world.pretrain import Pupil, told_features
+from vladva_kit.emoji_world.pupil import Pupil, told_features
 from vladva_kit.emoji_world.questions import questions
 from vladva_kit.emoji_world.words import ASSISTANT, encode, ids
 

@@ -89,7 +89,7 @@ def test_phrases_read_as_a_person_would_write_them():
 
 def test_an_stands_before_a_vowel_and_a_before_the_rest():
     an = {noun.word for noun in NOUNS if article(noun.word) == "an"}
-    assert an == {"octopus", "elephant", "apple", "eggplant", "anchor", "umbrella"}
+    assert an == {"elephant", "apple", "eggplant", "anchor", "umbrella"}
     assert article("unicorn") == "a"
 
 

@@ -9,7 +9,7 @@ from vladva_kit.emoji_world.nouns import GROUNDS, SEEN_STYLES, SIZES
 from vladva_kit.emoji_world.render import place, render
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 
-RED, BLUE = Thing("penguin", tint="red"), Thing("octopus", tint="blue")
+RED, BLUE = Thing("penguin", tint="red"), Thing("elephant", tint="blue")
 
 
 def many(layout, n=60):

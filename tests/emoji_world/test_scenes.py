@@ -77,7 +77,7 @@ def test_tinted_zero_and_one_mean_never_and_always():
         Scene((Thing("heart", tint="red"),)),  # it is red anyway
         Scene((Thing("dog"), Thing("cat")), layout="stack"),  # a small cat would be hidden
         Scene((Thing("dog", count=2), Thing("cat", size="big")), layout="stack"),
-        Scene((Thing("dog", size="big"), Thing("cat", size="big"), Thing("octopus"))),  # no room
+        Scene((Thing("dog", size="big"), Thing("cat", size="big"), Thing("elephant"))),  # no room
     ],
 )
 def test_scenes_that_confuse_or_overflow_do_not_fit(scene):
@@ -105,6 +105,6 @@ def test_swapping_exchanges_the_named_fields_only():
 
 
 def test_swapping_nothing_by_name_exchanges_the_places_and_twice_is_nothing():
-    three = Scene((*PAIR.things, Thing("octopus")), "column", "sand", 2, 5)
+    three = Scene((*PAIR.things, Thing("elephant")), "column", "sand", 2, 5)
     assert swapped(three) == Scene((three.things[1], three.things[0], three.things[2]), "column", "sand", 2, 5)
     assert swapped(swapped(three, "size", "tint"), "size", "tint") == three

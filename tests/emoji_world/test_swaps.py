@@ -19,8 +19,8 @@ def test_nouns_tints_and_relations_are_exchanged():
 
 
 def test_articles_and_numbers_follow_the_new_words():
-    scene = Scene((Thing("octopus"), Thing("duck", count=2)))
-    assert "a duck to the left of two octopuses" in swapped_captions("an octopus to the left of two ducks", scene)
+    scene = Scene((Thing("elephant"), Thing("duck", count=2)))
+    assert "a duck to the left of two elephants" in swapped_captions("an elephant to the left of two ducks", scene)
 
 
 def test_one_thing_gives_nothing():

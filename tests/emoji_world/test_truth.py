@@ -4,7 +4,7 @@ from vladva_kit.emoji_world.scenes import Scene, Thing
 from vladva_kit.emoji_world.truth import NotUnderstood, fact_score, facts, is_true, nouns_of, scene_facts, words_of
 
 SCENE = Scene((Thing("dog", tint="blue", size="big"), Thing("cat", count=2)), "row", "grass")
-THREE = Scene((Thing("dog"), Thing("cat"), Thing("octopus", tint="pink")), "column", "sand")
+THREE = Scene((Thing("dog"), Thing("cat"), Thing("elephant", tint="pink")), "column", "sand")
 
 
 def test_a_sentence_becomes_facts():
@@ -20,12 +20,12 @@ def test_a_scene_becomes_facts():
     assert scene_facts(THREE) == {
         ("kinds", "three"),
         ("ground", "sand"),
-        *{("count", noun, "one") for noun in ("dog", "cat", "octopus")},
-        *{("size", noun, "small") for noun in ("dog", "cat", "octopus")},
-        ("tint", "octopus", "pink"),
+        *{("count", noun, "one") for noun in ("dog", "cat", "elephant")},
+        *{("size", noun, "small") for noun in ("dog", "cat", "elephant")},
+        ("tint", "elephant", "pink"),
         ("above", "dog", "cat"),
-        ("above", "cat", "octopus"),
-        ("above", "dog", "octopus"),
+        ("above", "cat", "elephant"),
+        ("above", "dog", "elephant"),
     }
 
 
@@ -62,8 +62,8 @@ def test_what_holds_is_true(text):
         "a dog to the right of two cats",
         "a dog above two cats",
         "from left to right, two cats and a dog",
-        "a dog and an octopus",
-        "the octopus and a dog",
+        "a dog and an elephant",
+        "the elephant and a dog",
         "the cats are big.",
         "three kinds of things on grass.",
         "there is a dog. nothing else is in the picture.",
@@ -112,10 +112,10 @@ def test_what_is_not_understood_is_named():
 
 
 def test_a_relation_carries_through_three_things():
-    assert is_true("a dog above an octopus", THREE)  # not neighbours
-    assert is_true("an octopus below a dog", THREE)
-    assert not is_true("an octopus above a cat", THREE)
-    assert not is_true("from top to bottom, a dog, an octopus and a cat", THREE)
+    assert is_true("a dog above an elephant", THREE)  # not neighbours
+    assert is_true("an elephant below a dog", THREE)
+    assert not is_true("an elephant above a cat", THREE)
+    assert not is_true("from top to bottom, a dog, an elephant and a cat", THREE)
 
 
 def test_every_relation_and_its_converse_state_one_fact():

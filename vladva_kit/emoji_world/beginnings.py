@@ -17,6 +17,7 @@ SIDES = ("left", "right", "top", "bottom", *BESIDE)
 ANSWER_WORDS = (*SIDES, "natural", *TINTS, *SIZES, *COUNTS[1:], *GROUNDS, "yes", "no")
 RECENT = 2.45  # bias of a query and a key in each of six turns: a score of 4.5 for the token itself
 COPIED = 0.7  # its square is the part of a word that is copied
+PLACE_AXES = (("left", "right"), ("top", "bottom"))  # the words from which to which columns and rows speak
 PLACED = 1.5  # how loudly the outermost rows and columns say where they are
 
 
@@ -83,7 +84,7 @@ def begin_places(places: nn.Embedding, table: Tensor) -> None:
     """
     half, width = len(places.weight) // 2, places.weight.shape[1]
     along = torch.linspace(-PLACED, PLACED, half)[:, None]
-    for part, (first, last) in zip(places.weight.split(half), (("top", "bottom"), ("left", "right")), strict=True):
+    for part, (first, last) in zip(places.weight.split(half), reversed(PLACE_AXES), strict=True):
         direction = table[ids()[last]] - table[ids()[first]]
         part.copy_(along * direction + torch.randn(half, width) * width**-0.5 / 4)
 

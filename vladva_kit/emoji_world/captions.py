@@ -10,7 +10,7 @@ _ORDERS = {"row": "from left to right", "column": "from top to bottom"}
 
 
 def article(word: str) -> str:
-    """The article for a word's first sound: article("octopus") == "an", article("unicorn") == "a"."""
+    """The article for a word's first sound: article("elephant") == "an", article("unicorn") == "a"."""
     return "an" if word[0] in "aeio" or word in ("umbrella",) else "a"
 
 

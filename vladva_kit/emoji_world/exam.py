@@ -18,7 +18,8 @@ from vladva_kit.emoji_world.lessons import (
     pixels,
 )
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.pretrain import Pupil, naming, on_device, told_features
+from vladva_kit.emoji_world.pretrain import on_device
+from vladva_kit.emoji_world.pupil import Pupil, naming, told_features
 from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import Scene, sample_scene

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, READ_STAGE, Pupil, Stage, load_state
+from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, READ_STAGE, Stage, load_state
+from vladva_kit.emoji_world.pupil import Pupil
 from vladva_kit.emoji_world.words import build_clip_tokenizer, build_image_processor, build_processor
 from vladva_kit.files import whole_folder
 

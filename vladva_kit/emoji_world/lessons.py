@@ -197,13 +197,15 @@ class Lessons(torch.utils.data.Dataset):
     steps: int
     styles: tuple[int, ...]
     wobble: float
+    single: int = 0  # the first steps, whose pictures show one thing in its own colours
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
         rng = random.Random(f"{self.seed} {self.name} {step}")
-        scenes = [sample_scene(rng, styles=self.styles) for _ in range(self.batch_size)]
+        shown = {"n_things": 1, "tinted": 0.0} if step < self.single else {}
+        scenes = [sample_scene(rng, styles=self.styles, **shown) for _ in range(self.batch_size)]
         pictured = {"patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))}
         if self.learns != "read":
             pictured["pixel_values"] = pixels([training_picture(scene, rng, self.wobble) for scene in scenes])

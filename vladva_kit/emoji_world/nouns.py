@@ -38,18 +38,19 @@ def _nouns(text: str) -> tuple[Noun, ...]:
     return tuple(nouns)
 
 
-# Of 80 at first, 14 are gone that Twemoji draws unlike the others do (shark, fish, snail, tent, lollipop, cow, grape,
-# snake, monkey, bee, owl, castle, fox, carrot): under half of them were named rightly in the unseen style.
+# Of 80 at first, 17 are gone that Twemoji draws unlike the others do (shark, fish, snail, tent, lollipop, cow, grape,
+# snake, monkey, bee, owl, castle, fox, carrot, octopus, horse) or few others draw (drum): they were named rightly
+# least often in the unseen style.
 NOUNS = _nouns("""
     dog=dog-face cat=cat-face mouse/mice=mouse-face rabbit=rabbit-face bear panda tiger=tiger-face lion
-    pig=pig-face frog chicken penguin duck horse=horse-face butterfly/butterflies spider turtle
-    octopus/octopuses crab whale=spouting-whale elephant
+    pig=pig-face frog chicken penguin duck butterfly/butterflies spider turtle
+    crab whale=spouting-whale elephant
     cactus/cactuses tree=deciduous-tree mushroom sunflower rose watermelon banana pineapple
     apple=red-apple cherry/cherries=cherries strawberry/strawberries eggplant
     burger=hamburger pizza donut=doughnut cake=birthday-cake
     car=automobile taxi bus/buses tractor bicycle train=locomotive boat=sailboat rocket helicopter
     plane=airplane
-    anchor house umbrella snowman/snowmen star rainbow ball=soccer-ball guitar drum camera
+    anchor house umbrella snowman/snowmen star rainbow ball=soccer-ball guitar camera
     key bell balloon crown ghost skull clock=alarm-clock book=open-book
     heart=red-heart
 """)
