@@ -14,6 +14,7 @@ from vladva_kit.emoji_world.lessons import (
     answered,
     collate_packed,
     joined,
+    noun_ids,
     packed,
     padded,
     patch_words,
@@ -182,6 +183,31 @@ def test_a_word_counts_less_in_a_longer_answer():
     labels = [IGNORED, 5, EOS, IGNORED, IGNORED, 7, 8, 9, EOS]
     assert word_weights(labels) == pytest.approx([0, 2**-0.5, 2**-0.5, 0, 0, 0.5, 0.5, 0.5, 0.5])
     assert word_weights([IGNORED]) == [0]
+
+
+def test_a_noun_counts_more_where_it_is_asked_for():
+    dog, left, cat = encode("dog left cat")
+    weights = word_weights([IGNORED, dog, left, cat, EOS], noun_weight=3.0)
+    assert weights == pytest.approx([0, 1.5, 0.5, 1.5, 0.5])
+    batch = Lessons(0, "llava", "read", 2, 1, TRAINING_STYLES, 0.0, noun_weight=3.0)[0]
+    same = Lessons(0, "llava", "read", 2, 1, TRAINING_STYLES, 0.0)[0]
+    for part in ("pictured", "written"):
+        nouns = torch.isin(batch[part]["labels"], torch.tensor(sorted(noun_ids())))
+        assert nouns.any() and torch.allclose(batch[part]["weights"][nouns], 3 * same[part]["weights"][nouns])
+        assert torch.equal(batch[part]["weights"][~nouns], same[part]["weights"][~nouns])
+
+
+def test_the_first_steps_show_single_things_in_their_own_colours(monkeypatch):
+    drawn = []
+
+    def drawing(rng, n_things=None, styles=(0,), tinted=None):
+        drawn.append((n_things, tinted))
+        return sample_scene(rng, n_things, styles, tinted)
+
+    monkeypatch.setattr("vladva_kit.emoji_world.lessons.sample_scene", drawing)
+    lessons = Lessons(0, "clip", "clip", 2, 4, TRAINING_STYLES, 0.0, single=3)
+    assert lessons[2] and drawn == [(1, 0.0)] * 2
+    assert lessons[3] and drawn[2:] == [(None, None)] * 2
 
 
 def test_packed_answers_carry_their_own_weights(many):

@@ -11,7 +11,15 @@ from vladva_kit.emoji_world.exam import _runs, exam_scenes, examine_llava
 from vladva_kit.emoji_world.export import export
 from vladva_kit.emoji_world.lessons import PICTURE_IDS, pixels
 from vladva_kit.emoji_world.nouns import UNSEEN_STYLE
-from vladva_kit.emoji_world.pretrain import CLIP_STAGE, LLAVA_STAGE, STAGES, optimizers_of, rate_share, train_stage
+from vladva_kit.emoji_world.pretrain import (
+    CLIP_STAGE,
+    LLAVA_STAGE,
+    READ_STAGE,
+    STAGES,
+    optimizers_of,
+    rate_share,
+    train_stage,
+)
 from vladva_kit.emoji_world.pupil import Pupil
 from vladva_kit.emoji_world.questions import KINDS, questions
 from vladva_kit.emoji_world.render import render
@@ -43,7 +51,16 @@ def test_muon_has_the_layers_matrices_and_adamw_all_else(pupil):
     assert adamw | muon == set(names.values()) and not adamw & muon
     assert "clip.vision_model.encoder.layers.0.mlp.fc1.weight" in muon
     assert not any("embed" in name or "norm" in name or name.endswith("bias") for name in muon)
-    assert len(optimizers_of(LLAVA_STAGE, pupil)) == 1
+    assert len(optimizers_of(READ_STAGE, pupil)) == 1
+
+
+def test_the_tower_learns_slowly_in_the_last_stage(pupil):
+    slow = {id(parameter) for parameter in pupil.clip.vision_model.parameters()}
+    rates = {LLAVA_STAGE.learning_rate, LLAVA_STAGE.matrices_rate}
+    for optimizer in optimizers_of(LLAVA_STAGE, pupil):
+        for group in optimizer.param_groups:
+            shares = {LLAVA_STAGE.slow_rate if id(one) in slow else 1.0 for one in group["params"]}
+            assert len(shares) == 1 and group["full_rate"] in {shares.copy().pop() * rate for rate in rates}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -35,7 +35,7 @@ _CLIP = (
     "A `CLIPModel` of 3.4 million weights: the peer in this kit, and the vision tower that emoji-llava starts from.",
     "Short captions; beside the contrastive loss, each patch learns to name what it shows (noun, tint, size, count, "
     "ground) through emoji-llava's projector, in the words that emoji-llava's LLM reads (its stage comes first).",
-    "66 nouns (14 more were dropped after a look at the unseen style, where Twemoji draws them unlike the others do), "
+    "63 nouns (17 more were dropped after a look at the unseen style, where Twemoji draws them unlike the others do), "
     "7 tints, 2 sizes, 6 grounds, 128×128 pixels. Like larger CLIPs it reads a caption much as a bag of words.",
 )
 _LLAVA = (

@@ -3,12 +3,13 @@
 import itertools
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image
 
-from vladva_kit.emoji_world.captions import long_caption, pair_caption, short_caption
+from vladva_kit.emoji_world.captions import PLURALS, long_caption, pair_caption, short_caption
 from vladva_kit.emoji_world.nouns import COUNTS
 from vladva_kit.emoji_world.questions import questions, sample_chat, sample_reading
 from vladva_kit.emoji_world.render import place, render
@@ -143,22 +144,30 @@ def joined(turns: list[Turn]) -> Turn:
     return ids, labels
 
 
-def word_weights(labels: list[int]) -> list[float]:
-    """How much each word to be learnt counts: 1/√n in an answer of n tokens, 0 elsewhere.
+def word_weights(labels: list[int], noun_weight: float = 1.0) -> list[float]:
+    """How much each word to be learnt counts: 1/√n in an answer of n tokens, a noun `noun_weight` times that.
 
-    By words alone, two captions would outweigh a "yes" fifty to one, and it is the "yes" that takes seeing.
+    By words alone, two captions would outweigh a "yes" fifty to one, and it is the "yes" that takes seeing. In a
+    caption the nouns take most: the second is the first again where they count no more than "to the left of".
     """
     weights: list[float] = []
     for learnt, run in itertools.groupby(labels, lambda label: label != IGNORED):
-        length = len(list(run))
-        weights += [length**-0.5 if learnt else 0.0] * length
+        words = list(run)
+        for word in words:
+            weights.append(len(words) ** -0.5 * (noun_weight if word in noun_ids() else 1.0) if learnt else 0.0)
     return weights
+
+
+@lru_cache(maxsize=1)
+def noun_ids() -> frozenset[int]:
+    """The tokens that name a thing, in either number."""
+    return frozenset(encode(" ".join([*PLURALS, *PLURALS.values()])))
 
 
 PICTURE_IDS = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
 
 
-def packed(conversations: list[list[Turn]]) -> dict[str, list]:
+def packed(conversations: list[list[Turn]], noun_weight: float = 1.0) -> dict[str, list]:
     """One picture's conversations in one sequence; `segments` says who may see whom (0: the picture, −1: padding)."""
     ids, labels, segments = list(PICTURE_IDS), [IGNORED] * len(PICTURE_IDS), [0] * len(PICTURE_IDS)
     positions = list(range(len(PICTURE_IDS)))
@@ -167,7 +176,7 @@ def packed(conversations: list[list[Turn]]) -> dict[str, list]:
         ids, labels, segments = ids + more, labels + learnt, segments + [number] * len(more)
         positions += range(len(PICTURE_IDS), len(PICTURE_IDS) + len(more))
     row = {"input_ids": ids, "labels": labels, "segments": segments, "position_ids": positions}
-    return row | {"weights": word_weights(labels)}
+    return row | {"weights": word_weights(labels, noun_weight)}
 
 
 def collate_packed(rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
@@ -198,6 +207,7 @@ class Lessons(torch.utils.data.Dataset):
     styles: tuple[int, ...]
     wobble: float
     single: int = 0  # the first steps, whose pictures show one thing in its own colours
+    noun_weight: float = 1.0  # of a noun to be learnt, where other words weigh 1
 
     def __len__(self) -> int:
         return self.steps
@@ -212,11 +222,11 @@ class Lessons(torch.utils.data.Dataset):
         if self.learns == "clip":
             captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
             return {"pictured": pictured, "written": {"input_ids": captions}}
-        pictured |= collate_packed([packed(picture_turns(scene, rng)) for scene in scenes])
+        pictured |= collate_packed([packed(picture_turns(scene, rng), self.noun_weight) for scene in scenes])
         texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(TEXTS * self.batch_size)]
         written = {
             "input_ids": padded([[BOS, USER, *ids] for ids, _ in texts]),
             "labels": padded([[IGNORED, IGNORED, *labels] for _, labels in texts], IGNORED),
-            "weights": padded([[0.0, 0.0, *word_weights(labels)] for _, labels in texts], 0.0),
+            "weights": padded([[0.0, 0.0, *word_weights(labels, self.noun_weight)] for _, labels in texts], 0.0),
         }
         return {"pictured": pictured, "written": written}

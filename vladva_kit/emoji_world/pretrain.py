@@ -46,6 +46,7 @@ class Stage:
     slow_rate: float = 1.0  # and what share of the learning rate theirs is
     matrices_rate: float = 0.0  # the layers' matrices learn by Muon at this rate; 0: by AdamW, as everything else
     naming: float = 1.0  # weight of the naming loss
+    noun_weight: float = 1.0  # of a noun to be learnt, where other words weigh 1
     single: int = 0  # the first steps, whose pictures show one thing in its own colours
     warmup: int = 200  # steps
     weight_decay: float = 0.05
@@ -61,8 +62,9 @@ CLIP_STAGE = Stage(
 )
 # At the full rate the LLM's first gradients would undo what the tower knows.
 LLAVA_STAGE = Stage(
-    "llava", "llava", steps=3000, batch_size=16, learning_rate=6e-4, slow=("vision_model",), slow_rate=0.3, naming=0.5
-)
+    "llava", "llava", steps=3000, batch_size=16, learning_rate=6e-4, matrices_rate=6e-4, slow=("vision_model",),
+    slow_rate=0.3, naming=0.5, noun_weight=3.0,
+)  # fmt: skip
 STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
 
 
@@ -136,8 +138,9 @@ def train_stage(
     optimizers = optimizers_of(stage, pupil)
     step, curve = load_state(path, pupil, optimizers) if path.exists() else (0, [])
     lessons = Lessons(
-        seed, stage.name, stage.learns, stage.batch_size, stage.steps, stage.styles, stage.wobble, stage.single
-    )
+        seed, stage.name, stage.learns, stage.batch_size, stage.steps, stage.styles, stage.wobble, stage.single,
+        stage.noun_weight,
+    )  # fmt: skip
     left = torch.utils.data.Subset(lessons, range(step, stage.steps))
     batches = torch.utils.data.DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=4)
     begun, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
@@ -158,24 +161,27 @@ def train_stage(
 
 
 def optimizers_of(stage: Stage, pupil: Pupil) -> list[torch.optim.Optimizer]:
-    """AdamW for the stage's slow parts and everything else, and Muon for the layers' matrices where the stage asks."""
-    slow, rest, matrices = [], [], []
+    """AdamW, and Muon for the layers' matrices where the stage asks; in each the stage's slow parts, then the rest."""
+    parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in pupil.named_parameters():
-        if stage.matrices_rate and parameter.ndim == 2 and (".layers." in name or "multi_modal" in name):
-            matrices.append(parameter)
-        else:
-            (slow if any(part in name for part in stage.slow) else rest).append(parameter)
-    groups = [
-        {"params": slow, "full_rate": stage.slow_rate * stage.learning_rate},
-        {"params": rest, "full_rate": stage.learning_rate},
-    ]
+        matrix = stage.matrices_rate > 0 and parameter.ndim == 2 and (".layers." in name or "multi_modal" in name)
+        parts.setdefault((matrix, any(part in name for part in stage.slow)), []).append(parameter)
+
+    def groups(matrix: bool, rate: float) -> list[dict]:
+        shares = {True: stage.slow_rate, False: 1.0}
+        return [
+            {"params": parts[matrix, slow], "full_rate": share * rate}
+            for slow, share in shares.items()
+            if (matrix, slow) in parts
+        ]
+
     decay = stage.weight_decay
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, weight_decay=decay, betas=(0.9, 0.98), fused=True)
+        torch.optim.AdamW(groups(False, stage.learning_rate), weight_decay=decay, betas=(0.9, 0.98), fused=True)
     ]
-    if matrices:
-        groups = [{"params": matrices, "full_rate": stage.matrices_rate}]
-        optimizers.append(torch.optim.Muon(groups, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if stage.matrices_rate:
+        matrices = groups(True, stage.matrices_rate)
+        optimizers.append(torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
