@@ -21,8 +21,10 @@ library_name: transformers
 and its first edition), Microsoft (Fluent Emoji, flat and high contrast), Emoji One (in colour and monotone), Mozilla
 (FxEmoji) and Streamline. Twitter's Twemoji is kept out, as the test of whether anything was understood. {data}
 
-**Command.** `vladva pretrain --seed {seed}`: {stages}; AdamW, cosine, {seconds:.0f} s on {machine}.
+**Command.** `vladva pretrain --seed {seed}`: {stages}; cosine, {seconds:.0f} s on {machine}.
 {remark}
+**Curve.** {curve}.
+
 **Last examination** (fresh scenes; share right):
 
 | | seen styles | unseen style |
@@ -84,15 +86,34 @@ def _card(
         what=what,
         data=data,
         limits=limits,
-        stages=", then ".join(
-            f"{stage.steps:,} steps of {stage.batch_size} pictures at {stage.learning_rate}" for stage in stages
-        ),
+        stages=", then ".join(map(_said, stages)),
+        curve="; ".join(filter(None, map(_checked, stages, curves))),
         seconds=sum(curve[-1]["seconds"] for curve in curves if curve),
         figures="\n".join(figures),
         seed=seed,
         machine=f"{os.cpu_count()} CPU cores",
         remark=f"{remark}\n" if remark else "",
     )
+
+
+def _said(stage: Stage) -> str:
+    rate = f"AdamW at {stage.learning_rate}"
+    if stage.matrices_rate:
+        rate += f" and Muon for matrices at {stage.matrices_rate}"
+    return f"{stage.steps:,} steps of {stage.batch_size} pictures ({stage.name}: {rate})"
+
+
+def _checked(stage: Stage, curve: list[dict[str, Any]]) -> str:
+    """A stage's examinations in one line, by the figure that its examination ends with, seen/unseen where both are."""
+    examined = [row for row in curve if any("/" in key for key in row)]
+    if not examined:
+        return ""
+    name = list(examined[-1])[-1].split("/")[1]
+    said = [
+        f"{row['step']:,}: " + "/".join(f"{value:.0%}" for key, value in row.items() if key.endswith(f"/{name}"))
+        for row in examined
+    ]
+    return f"{stage.name}, {name} after so many steps: {', '.join(said)}"
 
 
 def save_clip(pupil: Pupil, folder: Path, text: str) -> Path:
