@@ -25,8 +25,8 @@ def check(
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"no dtype is called '{dtype}': float32, bfloat16 or float16")
     placement = place(device, dtype and getattr(torch, dtype))
-    lvlm = vk.load_lvlm(model, dtype=placement.dtype, device=placement.device)
-    known = "" if lvlm.family.tested else f" ({lvlm.family.note.split(';')[0]})"
+    lvlm = vk.load_lvlm(model, dtype=placement.dtype, device=placement.device, check=False)
+    known = "" if lvlm.family.tested else f" ({lvlm.family.note})"
     typer.echo(f"{model}: family {lvlm.family.model_type}{known}; {placement.why}")
     checks = run_checks(lvlm)
     for one in checks:
