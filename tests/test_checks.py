@@ -38,7 +38,7 @@ def failed(lvlm):
     return {check.number: check.detail for check in checks.run_checks(lvlm) if not check.passed}
 
 
-@pytest.mark.filterwarnings("ignore:.*no record of it")
+@pytest.mark.filterwarnings("error:.*no record of it")  # once is enough: in the first line
 @pytest.mark.parametrize("family", [*families.FAMILIES, "llava_next"])
 def test_vladva_check_prints_eight_lines_for_a_folder_of_each_family_and_of_one_without_a_record(folder, family):
     result = CliRunner().invoke(app, ["check", folder(family)])
