@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+# a torchvision belongs to one torch, and its wheels to one build of it: both from one place
+TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-browser test-smollm2 test-torchvision screenshots lab clean
@@ -58,7 +60,7 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 
 .venv-torchvision/.test: pyproject.toml
 	$(PYTHON) -m venv .venv-torchvision
-	.venv-torchvision/bin/python -m pip install --quiet "$(TORCH)" torchvision num2words
+	.venv-torchvision/bin/python -m pip install --quiet $(TORCHVISION) num2words
 	.venv-torchvision/bin/python -m pip install --quiet -e ".[test]"
 	touch $@
 

@@ -38,10 +38,13 @@ def failed(lvlm):
     return {check.number: check.detail for check in checks.run_checks(lvlm) if not check.passed}
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
-def test_vladva_check_prints_eight_lines_for_a_folder_of_each_family(folder, family):
+@pytest.mark.filterwarnings("error:.*no record of it")  # once is enough: in the first line
+@pytest.mark.parametrize("family", [*families.FAMILIES, "llava_next"])
+def test_vladva_check_prints_eight_lines_for_a_folder_of_each_family_and_of_one_without_a_record(folder, family):
     result = CliRunner().invoke(app, ["check", folder(family)])
     lines = result.stdout.strip().splitlines()
+    assert sum("  holds  " in line for line in lines) == 8
+    assert ("(there is no record of it: the general path is used)" in result.stdout) == (family == "llava_next")
     assert [line[:8] for line in lines[-8:]] == [f"{number}  holds" for number in range(1, 9)], result.output
     assert result.exit_code == 0
 
@@ -54,10 +57,58 @@ def test_all_eight_hold_tied_in_float32_and_untied_in_bfloat16(tmp_path, family,
     assert failed(lvlm) == {}
 
 
-def test_a_family_without_a_record_takes_the_general_path_says_so_and_can_be_checked(folder):
-    with pytest.warns(UserWarning, match="'llava_next'.*no record of it.*vladva check"):
+def test_the_shipped_model_holds_all_eight(lvlm):
+    assert failed(lvlm) == {}
+
+
+def test_a_family_without_a_record_says_so_and_is_held_to_the_checks_before_it_is_handed_out(folder, capsys):
+    with pytest.warns(UserWarning, match=r"'llava_next'.*no record of it.*checks now \(check=False leaves them out\)"):
         lvlm = vk.load_lvlm(folder("llava_next"))
-    assert not lvlm.family.tested and failed(lvlm) == {}
+    assert not lvlm.family.tested and capsys.readouterr().out == f"{lvlm.name}: all eight checks hold\n"
+
+
+def test_loading_with_checks_leaves_the_model_and_the_random_numbers_as_they_were(folder):
+    path = folder("llava_next")
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="no record"):
+        checked = vk.load_lvlm(path).model
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.warns(UserWarning, match="nothing here has tested it; run `vladva check`"):
+        plain = vk.load_lvlm(path, check=False).model
+    assert [*map(str, checked.modules())] == [*map(str, plain.modules())] and not checked.training
+    ours, theirs = checked.state_dict(), plain.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in checked.parameters())
+    embedding = checked.get_input_embeddings()  # where a soft prompt would hang
+    assert not embedding._forward_hooks and not embedding._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("mllama", r"1 of eight checks fail:\n1  FAILS  embeddings equal the family's own forward: "),
+        ("paligemma", r"8 of eight checks fail:\n1  FAILS .*chat_template"),  # without one nothing can be tried
+    ],
+)
+def test_what_fails_in_a_family_without_a_record_is_said_at_loading(folder, monkeypatch, capsys, family, said):
+    path = folder(family)
+    monkeypatch.setattr(families, "FAMILIES", {})
+    with pytest.warns(UserWarning, match=f"is not to be trusted, {said}"):
+        lvlm = vk.load_lvlm(path)
+    assert lvlm.adapter is None and "all eight" not in capsys.readouterr().out
+
+
+def test_families_with_a_record_and_those_that_are_not_to_be_checked_are_loaded_without_checks(folder, monkeypatch):
+    def run(lvlm):
+        raise AssertionError(f"{lvlm.name} is checked")
+
+    monkeypatch.setattr(checks, "run_checks", run)
+    vk.load_lvlm(folder("llava"))
+    with pytest.warns(UserWarning, match="no record"):
+        vk.load_lvlm(folder("llava_next"), check=False)
+        with pytest.raises(AssertionError, match="is checked"):
+            vk.load_lvlm(folder("llava_next"))
 
 
 def test_contributings_line_alone_makes_a_thirteenth_family_trusted(folder, monkeypatch):

@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import huggingface_hub
 import pytest
@@ -29,7 +32,11 @@ for name in sys.argv[1:]:
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """Knows me/whole, me/gated (listed, but its files are refused) and me/broken (its file ends too early)."""
+    """Knows me/whole, me/gated (listed, but its files are refused) and me/broken, whose weights end too early until
+    somebody has asked for me/mended."""
+
+    mended = False
+    sent: ClassVar[list[str]] = []  # of me/broken
 
     def log_message(self, *_):
         return
@@ -38,19 +45,24 @@ class FakeHub(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):  # noqa: N802
+        FakeHub.mended |= "me/mended" in self.path
         name = next((name for name in ("whole", "gated", "broken") if f"me/{name}" in self.path), None)
         if name is None:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         if "/tree/" in self.path:
-            return self.answer(
-                200, json.dumps([{"type": "file", "path": "config.json", "size": 2, "oid": "1"}]).encode()
-            )
+            files = ["config.json", *(["model.safetensors"] if name == "broken" else [])]
+            listed = [{"type": "file", "path": file, "size": 2, "oid": file} for file in files]
+            return self.answer(200, json.dumps(listed).encode())
         if self.path.startswith("/api/"):
             return self.answer(200, json.dumps({"id": f"me/{name}", "sha": COMMIT, "siblings": []}).encode())
         if name == "gated":
             return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
-        marks = {"ETag": '"abc"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": '"abc"'}
-        self.answer(200, b"{}" if name == "whole" else b"", marks, length=2)
+        file = self.path.rsplit("/", 1)[1]
+        marks = {"ETag": f'"{name}-{file}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{name}-{file}"'}
+        early = file == "model.safetensors" and not FakeHub.mended
+        if name == "broken" and self.command == "GET" and not early:
+            FakeHub.sent.append(file)
+        self.answer(200, b"" if early else b"{}", marks, length=2)
 
     def answer(self, status, body, headers=None, length=None):
         self.send_response(status)
@@ -62,31 +74,38 @@ class FakeHub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """What fetching each repository says, in another process: the hub's address is read when its client is imported."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    names = ["me/whole", "me/gated", "me/nothing", "me/broken"]
+def ask(endpoint, names, home):
+    """What fetching each says, in another process: the hub's address is read when its client is imported."""
     environment = {
         **{key: value for key, value in os.environ.items() if "proxy" not in key.lower()},
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_ENDPOINT": endpoint,
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HOME": str(tmp_path_factory.mktemp("home")),
+        "HF_HOME": str(home),
         "HF_TOKEN": "hf_secretsecretsecret",
         "PYTHONPATH": os.getcwd(),
     }
     ran = subprocess.run(
         [sys.executable, "-c", ASK, *names], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    server.shutdown()
     assert ran.returncode == 0, ran.stderr
     assert "hf_secret" not in ran.stdout + ran.stderr
     lines = ran.stdout.splitlines()
     assert len(lines) == len(names), ran.stdout
-    return dict(zip(names, lines, strict=True))
+    return lines
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What fetching each repository says; me/broken is asked for again after it was mended."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    names = ["me/whole", "me/gated", "me/nothing", "me/broken", "me/mended", "me/broken"]
+    home = tmp_path_factory.mktemp("home")
+    lines = ask(f"http://127.0.0.1:{server.server_port}", names, home)
+    server.shutdown()
+    return dict(zip([*names[:-1], "me/broken, mended"], lines, strict=True))
 
 
 def test_a_whole_repository_is_a_folder(said):
@@ -98,11 +117,26 @@ def test_a_whole_repository_is_a_folder(said):
     [
         ("me/gated", "'me/gated' is gated: accept its terms at https://huggingface.co/me/gated"),
         ("me/nothing", "the hub has no model 'me/nothing', or it is private"),
-        ("me/broken", "the download of 'me/broken' was interrupted: call again, it goes on where it stopped"),
+        ("me/broken", "the download of 'me/broken' was interrupted: call again, files that came whole are kept"),
     ],
 )
 def test_a_trouble_is_one_sentence(said, name, sentence):
     assert said[name].startswith(sentence)
+
+
+def test_after_an_interruption_the_next_call_fetches_what_is_missing_and_nothing_twice(said):
+    folder = Path(said["me/broken, mended"])
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert all(path.read_bytes() == b"{}" for path in folder.iterdir())
+    assert FakeHub.sent == ["config.json", "model.safetensors"]
+
+
+def test_a_hub_that_does_not_answer_is_out_of_reach(tmp_path):
+    with socket.socket() as free:  # a port on which nobody listens, once it is closed
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    (line,) = ask(endpoint, ["me/whole"], tmp_path)
+    assert line.startswith("the hub is out of reach and 'me/whole' is not whole in ") and "give a folder" in line
 
 
 def test_offline_says_so_and_the_command_line_prints_one_line(monkeypatch, capsys):
@@ -119,7 +153,7 @@ def test_offline_says_so_and_the_command_line_prints_one_line(monkeypatch, capsy
     assert printed.startswith("HF_HUB_OFFLINE is set") and "\n" not in printed
 
 
-def test_a_full_disk_and_a_hub_out_of_reach(monkeypatch):
+def test_a_full_disk(monkeypatch):
     def fails(error):
         def download(*_, **__):
             raise error
@@ -128,10 +162,6 @@ def test_a_full_disk_and_a_hub_out_of_reach(monkeypatch):
 
     fails(OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(HubTrouble, match="no space is left for 'me/big' .*HF_HOME"):
-        fetched("me/big")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    fails(huggingface_hub.errors.LocalEntryNotFoundError("nothing here"))
-    with pytest.raises(HubTrouble, match="the hub is out of reach"):
         fetched("me/big")
     fails(RuntimeError("a bug"))  # what is none of the hub's goes on as it is
     with pytest.raises(RuntimeError, match="a bug"):

@@ -6,7 +6,6 @@ import torch
 from transformers import AutoConfig, AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
 import vladva_kit as vk
-from vladva_kit import families
 from vladva_kit import lvlm as loading
 from vladva_kit.lvlm import UnknownModel, resolve
 from vladva_kit.placement import Placement
@@ -54,9 +53,3 @@ def test_the_shipped_models_load_with_plain_transformers_and_are_small():
     weights = [sum(parameter.numel() for parameter in model.parameters()) for model in (llava, clip)]
     assert 3e6 <= weights[0] <= 8e6
     assert sum(weights) * 4 < 40e6
-
-
-def test_an_untested_family_is_loaded_with_a_warning(monkeypatch):
-    monkeypatch.setattr(families, "FAMILIES", {})
-    with pytest.warns(UserWarning, match="'llava'.*nothing here has tested it"):
-        assert not vk.load_lvlm("emoji-llava").family.tested

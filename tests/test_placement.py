@@ -141,6 +141,17 @@ def test_states_that_are_not_finite_stop_encoding_and_training(lvlm, pairs):
     assert all(torch.equal(now[name], value) for name, value in before.items())  # nothing learnt is lost
 
 
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}, {"max_grad_norm": 0.0}], ids=str)
+def test_gradients_that_run_over_under_a_finite_loss_stop_before_they_reach_a_weight(settings):
+    embedder = tiny_embedder()
+    learning = {name: weight for name, weight in embedder.lvlm.model.named_parameters() if weight.requires_grad}
+    before = {name: weight.detach().clone() for name, weight in learning.items()}
+    next(iter(learning.values())).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NotFinite, match="the gradients are not finite in float32"):
+        vk.fit(embedder, tiny_pairs(9), vk.Settings(steps=1, batch_size=4, warmup=0, **settings), progress=False)
+    assert all(torch.equal(weight, before[name]) for name, weight in learning.items())
+
+
 def test_four_bits_without_bitsandbytes_says_what_to_install(monkeypatch):
     find = importlib.util.find_spec
     without = lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)  # noqa: E731

@@ -1,7 +1,7 @@
 """What differs between LVLM families, as frozen records; everything else is transformers' own.
 
-A family that is not here gets the general path, which is that of llava: try `vladva check MODEL` on it. Where a check
-fails, a record below is what mends it (CONTRIBUTING.md, "A thirteenth family").
+A family that is not here gets the general path, which is that of llava; loading holds it to the eight checks and says
+so. Where a check fails, a record below is what mends it (CONTRIBUTING.md, "A thirteenth family").
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FAMILIES = {
     "internvl": Family("internvl", budget="tiles"),
     "mllama": Family("mllama", carried_on=("cross_attention_mask",)),
 }
-UNKNOWN = "there is no record of it: the general path is used, and nothing here has tested it; run `vladva check` on it"
+UNKNOWN = "there is no record of it: the general path is used"
 
 
 def family_of(config: PreTrainedConfig) -> Family:

@@ -27,8 +27,9 @@ def fetched(name: str, files: Sequence[str] = MODEL_FILES, **download: str | Non
         fetched("llava-hf/llava-1.5-7b-hf")
         fetched("me/my-adapter", ADAPTER_FILES, revision="v2")
 
-    Folders inside the repository are left out: they hold other formats. An interrupted download goes on at the next
-    call. Raises HubTrouble when the hub is out of reach, refuses, has no such repository, or the disk is full.
+    Folders inside the repository are left out: they hold other formats. After an interrupted download the next call
+    fetches the files that are missing. Raises HubTrouble when the hub is out of reach, refuses, has no such
+    repository, or the disk is full.
     """
     from huggingface_hub import snapshot_download
 
@@ -69,7 +70,7 @@ def _sentence(name: str, errors: list[BaseException]) -> str | None:
     if any(getattr(error, "errno", None) == errno.ENOSPC for error in errors):
         return (
             f"no space is left for '{name}' in {cache}: free some, or set HF_HOME to a folder on another disk; "
-            "the next call goes on from what is there"
+            "files that came whole are kept"
         )
     if "GatedRepoError" in kinds:
         return (
@@ -94,7 +95,7 @@ def _sentence(name: str, errors: list[BaseException]) -> str | None:
         )
     broken = kinds & {"TransportError", "ConnectionError", "TimeoutError"}
     if broken or any("Consistency check failed" in str(error) for error in errors):
-        return f"the download of '{name}' was interrupted: call again, it goes on where it stopped"
+        return f"the download of '{name}' was interrupted: call again, files that came whole are kept"
     if "HfHubHTTPError" in kinds:
         return f"the hub refused '{name}': {str(errors[0]).splitlines()[0]}; call again later"
     return None

@@ -93,6 +93,7 @@ def load_lvlm(
     max_pixels: int | None = None,
     four_bit: bool = False,
     trust_remote_code: bool = False,
+    check: bool = True,
     **from_pretrained: Any,
 ) -> LVLM:
     """Loads an LVLM and freezes it.
@@ -104,8 +105,9 @@ def load_lvlm(
     dtype and device: as `place` chooses them. max_pixels: the most pixels of a picture that the tower reads; larger
     ones are made smaller, and families that cut pictures into tiles cut fewer. Weights are read from safetensors only.
     four_bit: the LLM's and the tower's linear layers in NF4, a quarter of the memory, by bitsandbytes
-    (`pip install 'vladva-kit[4bit]'`). revision, token and cache_dir go to the hub, further keywords to
-    `from_pretrained`.
+    (`pip install 'vladva-kit[4bit]'`). check: a model of a family without a record is held to the eight checks before
+    it is returned, and what fails is said in a warning; False leaves that out. revision, token and cache_dir go to the
+    hub, further keywords to `from_pretrained`.
     Raises UnknownModel for a name that leads nowhere, HubTrouble where it cannot be fetched, MissingExtra where
     four_bit lacks its package.
     """
@@ -128,9 +130,28 @@ def load_lvlm(
     if max_pixels is not None:
         limit_pixels(processor, family, max_pixels)
         family = replace(family, max_pixels=max_pixels)
+    lvlm = LVLM(name, model, processor, family)
     if not family.tested:
-        warnings.warn(f"{name} is of the family '{family.model_type}': {family.note}", stacklevel=2)
-    return LVLM(name, model, processor, family)
+        _say_how_far_to_trust(lvlm, check)
+    return lvlm
+
+
+def _say_how_far_to_trust(lvlm: LVLM, check: bool) -> None:
+    """Warns that the family has no record, and of the checks that fail; where all hold, that is printed."""
+    unknown = f"{lvlm.name} is of the family '{lvlm.family.model_type}': {lvlm.family.note}"
+    if not check:
+        warnings.warn(f"{unknown}, and nothing here has tested it; run `vladva check` on it", stacklevel=3)
+        return
+    warnings.warn(f"{unknown}; it is held to the eight checks now (check=False leaves them out)", stacklevel=3)
+    # the one import against the stream: the checks embed and train, and what they say is wanted before any of that
+    from vladva_kit.checks import run_checks
+
+    failed = [str(one) for one in run_checks(lvlm) if not one.passed]
+    if failed:
+        lines = "\n".join(failed)
+        warnings.warn(f"{lvlm.name} is not to be trusted, {len(failed)} of eight checks fail:\n{lines}", stacklevel=3)
+    else:
+        print(f"{lvlm.name}: all eight checks hold")
 
 
 def _local(name: str, trust_remote_code: bool, keywords: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ def config_of(name_or_config: str | PreTrainedConfig | Mapping[str, Any]) -> Pre
 
 
 def published_configs() -> dict[str, dict[str, Any]]:
-    """The shapes of some published LVLMs by hub id, as their config.json has them: no download is needed for these."""
+    """The shapes of some published LVLMs by hub id, as their config.json has them (the file says how that is known)."""
     return json.loads(PUBLISHED.read_text())["configs"]
 
 

@@ -165,6 +165,13 @@ class VladvaTrainer(Trainer):
     def _precision(self) -> AbstractContextManager:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The Trainer's, behind the clip: gradients run over under a finite loss too, and stop before the weights."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None:
+            check_finite(torch.as_tensor(norm), self.embedder.lvlm.model.dtype, "gradients")
+        return norm
+
     def _keep(self, figures: dict[str, Tensor]) -> None:
         check_finite(figures["loss"].detach(), self.embedder.lvlm.model.dtype, "losses")  # before they reach a weight
         self.figures = mean_over_ranks(figures)

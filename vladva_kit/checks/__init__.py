@@ -23,7 +23,6 @@ from vladva_kit.checks.embeddings import (
     reads_pictures_and_only_them,
 )
 from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, example_pictures
-from vladva_kit.embedder import Embedder
 from vladva_kit.lvlm import LVLM
 
 __all__ = ["CAPTIONS", "LONG", "Check", "NotHeld", "example_pictures", "run_checks"]
@@ -51,7 +50,7 @@ def run_checks(lvlm: LVLM) -> list[Check]:
     """
     if lvlm.adapter is not None:
         raise ValueError(f"{lvlm.name} carries an adapter: the checks need the LVLM as load_lvlm gives it")
-    run = CheckedModel(lvlm, Embedder(lvlm), example_pictures())
+    run = CheckedModel(lvlm, example_pictures())
     done = []
     try:
         for number, what, check in _CHECKS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,10 +34,14 @@ class CheckedModel:
     """One model on its way through the checks."""
 
     lvlm: LVLM
-    baseline: Embedder
     pictures: list[Image.Image]
     before: dict[str, Any] = field(default_factory=dict)  # what the untouched model said
     attached: Embedder | None = None
+
+    @cached_property
+    def baseline(self) -> Embedder:
+        """With the hand-written prompts; made in the first check, whose failure it is where the template is missing."""
+        return Embedder(self.lvlm)
 
     @property
     def embedder(self) -> Embedder:
