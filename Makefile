@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-browser test-smollm2 test-torchvision screenshots lab clean
+.PHONY: demo test benchmarks test-browser test-smollm2 test-torchvision screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -12,6 +12,11 @@ demo: $(VENV)/.kit
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# Speed and memory, with sentence-transformers beside the kit: about two hours on 2 cores that do nothing else.
+benchmarks: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -e ".[peers]"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
