@@ -1,5 +1,6 @@
 """The ready configurations: accelerate takes each, and those that CPUs can run train."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -110,3 +111,9 @@ def test_sharded_by_fsdp2_two_processes_train_alike_and_the_adapter_is_saved_who
     checkpoint = load_file(tmp_path / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {name: value.shape for name, value in checkpoint.items()} == {n: value.shape for n, value in saved.items()}
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="needs deepspeed, and a C++ compiler for it")
+def test_by_deepspeeds_zero_2_two_processes_train_alike(folder, tmp_path, alone, one):
+    process = launch("deepspeed_zero2", folder, tmp_path, "--main_process_port", free_port(), options=())
+    assert_alike(history(process, tmp_path), alone, tmp_path, one)
