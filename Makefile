@@ -13,7 +13,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-# Speed and memory, with sentence-transformers beside the kit: about two hours on 2 cores that do nothing else.
+# Speed and memory, with sentence-transformers beside the kit: more than an hour on 2 cores that do nothing else.
 benchmarks: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -e ".[peers]"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
