@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-browser test-smollm2 test-torchvision screenshots lab clean
+.PHONY: demo test benchmarks test-browser test-smollm2 test-torchvision screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -14,6 +14,11 @@ demo: $(VENV)/.kit
 test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# Speed and memory, with sentence-transformers beside the kit: more than an hour on 2 cores that do nothing else.
+benchmarks: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -e ".[peers]"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser

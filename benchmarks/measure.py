@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import cProfile
+import ctypes
 import gc
+import importlib.metadata
+import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics
@@ -20,17 +25,20 @@ import torch
 from vladva_kit.files import write_json, write_whole
 
 RESULTS = Path(__file__).parent / "results"
+BUSY = os.getloadavg()[0]  # of the minute before
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def turns(ways: dict[str, Callable[[], Any]], runs: int = 5) -> dict[str, list[float]]:
+def turns(ways: dict[str, Callable[[], Any]], runs: int = 5, warm: bool = False) -> dict[str, list[float]]:
     """Seconds of each way, `runs` times, the ways taking turns so that a busy moment hits all; one warm-up each.
 
     turns({"kit": lambda: encode(), "plain": lambda: plain()}, runs=5)
+
+    warm: they have run already, so that no warm-up is needed.
     """
     if runs < 1:
         raise ValueError(f"{runs} runs: at least 1, and 5 for figures that are kept")
-    for way in ways.values():
+    for way in () if warm else ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(runs):
@@ -53,15 +61,19 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
-def in_process(module: str, function: str, **values: Any) -> dict[str, Any] | None:
-    """What a function of a benchmark returns in a process of its own, or None where that dies.
+def in_process(module: str, function: str, **values: Any) -> dict[str, Any]:
+    """What a function of a benchmark returns in a process of its own, or {"died": why} where that dies.
 
-    in_process("benchmarks.memory", "one", batch=64, rows=32, shape="tiny", device="cpu", dtype="float32")
+    in_process("benchmarks.memory", "one", batch=64, rows=32, shape="tiny", device="cpu", dtype="float32", limit_gb=8)
     """
     told = json.dumps(json.dumps(values))
     code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({told}))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if done.returncode < 0:
+        return {"died": f"killed by signal {-done.returncode}"}
+    return {"died": done.stderr.strip().splitlines()[-1][:200]}
 
 
 def operations(model: torch.nn.Module, tokens: int, learnt: int, patches: int, forwards: int = 1) -> float:
@@ -94,6 +106,7 @@ def forget_peak(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     elif CLEAR.exists():
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, and is not held any more
         CLEAR.write_text("5")
 
 
@@ -111,9 +124,27 @@ def arguments(about: str, **more: Any) -> argparse.Namespace:
 
 
 def machine() -> str:
-    """What the figures were measured on."""
-    on = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return f"{on}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    """What the figures were measured on: processor, threads, memory and versions."""
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    versions = [f"Python {platform.python_version()}"]
+    for name in ("torch", "transformers", "peft", "sentence-transformers"):
+        if importlib.util.find_spec(name.replace("-", "_")):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{on}, {torch.get_num_threads()} threads, {memory:.0f} GB, {', '.join(versions)}"
+
+
+def _processor() -> str:
+    told = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    models = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def free_memory() -> float:
+    """GB that a process may still take: free_memory(); 0 where the system does not say."""
+    told = Path("/proc/meminfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), 0.0)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -125,9 +156,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[str, Any]) -> Path:
     """Writes out/name.md and out/name.json, whole; returns the page's path."""
     command = " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
-    text = "\n\n".join([f"# {about.strip().splitlines()[0]}", f"`{command}`", f"Measured on {machine()}.", *parts])
+    title, *more = about.strip().split("\n\n")
+    measured = f"Measured on {machine()}; {BUSY:.1f} other processes wanted to run when it began."
+    text = "\n\n".join([f"# {title}", f"`{command}`", measured, *more, *parts])
     write_whole({out / f"{name}.md": f"{text}\n".encode()})
-    write_json(out / f"{name}.json", {"command": command, "machine": machine(), **values})
+    write_json(out / f"{name}.json", {"command": command, "machine": machine(), "busy": BUSY, **values})
     print(text)
     return out / f"{name}.md"
 
@@ -146,11 +179,26 @@ def profile(way: Callable[[], Any], most: int = 8) -> str:
     return table(rows)
 
 
-def explained(goals: Sequence[str], what: str, way: Callable[[], Any]) -> list[str]:
+def profile_functions(way: Callable[[], Any], most: int = 8) -> str:
+    """As `profile`, by Python's functions: for a way that has little to do with torch."""
+    seen = cProfile.Profile()
+    seen.runcall(way)
+    seen.create_stats()
+    spent = sorted(((own, calls, place) for place, (_, calls, own, *_) in seen.stats.items()), reverse=True)
+    total = sum(own for own, *_ in spent)
+    rows = [["function", "calls", "of the time"]]
+    for own, calls, (file, _, name) in spent[:most]:
+        rows.append([f"`{Path(file).stem}: {name}`", str(calls), f"{100 * own / total:.1f} %"])
+    return table(rows)
+
+
+def explained(
+    goals: Sequence[str], what: str, way: Callable[[], Any], profiler: Callable[[Callable], str] = profile
+) -> list[str]:
     """The goals' lines; where one is missed, a profile of the way behind them: explained(lines, "encoding", way)."""
     if not any(line.endswith("missed.") for line in goals):
         return list(goals)
-    return [*goals, f"Where the time of {what} goes, by torch's profiler:", profile(way)]
+    return [*goals, f"Where the time of {what} goes, by a profiler:", profiler(way)]
 
 
 def goal(said: str, value: float, limit: float, least: bool) -> str:

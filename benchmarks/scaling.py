@@ -15,6 +15,10 @@ from vladva_kit.files import write_whole
 
 PAIRS, EPOCHS, BATCH = 8_100_000, 7, 1024  # the paper's (section 4.1)
 RANKS = (1, 8, 32, 256)
+NO_GPU = """
+**No GPU was at hand.** The one measured figure is a CPU's; what is said of GPUs below is an estimate, from operations
+counted by hand, the peak in the device's data sheet and an assumed share of it, and has not been seen on any.
+"""
 DEVICES = {"A100, 312 TFLOP/s in bfloat16": 312.0, "H100, 989 TFLOP/s in bfloat16": 989.0}  # their data sheets'
 
 
@@ -56,14 +60,14 @@ def seconds_of_step(ranks: int, rate: float, dim: int, adapter: int, bandwidth: 
     return BATCH / ranks / rate, sum(exchanged(ranks, BATCH, dim, adapter).values()) / 1e3 / bandwidth
 
 
-def by_ranks(rate: float, dim: int, adapter: int, chosen: Namespace) -> str:
-    """The run's hours and dollars at each number of ranks, with what is sent."""
+def by_ranks(rate: float, dim: int, adapter: int, chosen: Namespace, price: float) -> str:
+    """The run's hours and dollars, `price` an hour and rank, at each number of ranks, with what is sent."""
     rows = [["ranks", "pairs a rank and step", "hours", "dollars", "MB sent a rank and step", "of the step's time"]]
     for ranks in RANKS:
         compute, talk = seconds_of_step(ranks, rate, dim, adapter, chosen.bandwidth)
         whole = PAIRS * EPOCHS / BATCH * (compute + talk) / 3600
         sent = talk * chosen.bandwidth * 1e3
-        rows.append([str(ranks), f"{BATCH / ranks:g}", f"{whole:,.0f}", f"{whole * ranks * chosen.price:,.0f}",
+        rows.append([str(ranks), f"{BATCH / ranks:g}", f"{whole:,.0f}", f"{whole * ranks * price:,.0f}",
                      f"{sent:.1f}", f"{100 * talk / (compute + talk):.2g} %"])  # fmt: skip
     return table(rows)
 
@@ -71,33 +75,41 @@ def by_ranks(rate: float, dim: int, adapter: int, chosen: Namespace) -> str:
 def main() -> None:
     """Writes the page."""
     chosen = arguments(
-        __doc__, way="cached", price=2.0, bandwidth=25.0, share=0.4, out_file="docs/scaling.md", results=str(RESULTS)
-    )
+        __doc__, way="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, share=0.4, out_file="docs/scaling.md",
+        results=str(RESULTS),
+    )  # fmt: skip
     measured, paper = read(Path(chosen.results) / "step.json"), Paper()
     rate, dim, adapter = measured["pairs_a_second"][chosen.way], measured["dim"], measured["adapter_weights"]
     forwards = 2 if chosen.way == "cached" else 1
     each = paper.operations(forwards) / 1e12
-    speeds = {f"{measured['machine']}: measured": measured["tflops"]}
-    speeds |= {f"{name}: {100 * chosen.share:.0f} % of it, assumed": chosen.share * n for name, n in DEVICES.items()}
+    on_cpu = measured["device"] == "cpu"
+    price = chosen.cpu_price if on_cpu else chosen.price
+    speeds = [("the machine above, at the speed measured there", measured["tflops"][chosen.way], price)]
+    speeds += [
+        (f"{name}: {100 * chosen.share:.0f} % of it, assumed", chosen.share * n, chosen.price)
+        for name, n in DEVICES.items()
+    ]
     rows = [["device", "TFLOP/s", "pairs a second", "hours of one device", "dollars"]]
-    for name, speed in speeds.items():
+    for name, speed, dollars in speeds:
         hours = PAIRS * EPOCHS * each / speed / 3600
-        rows.append([name, f"{speed:.3g}", f"{speed / each:.3g}", f"{hours:,.0f}", f"{hours * chosen.price:,.0f}"])
+        rows.append([name, f"{speed:.3g}", f"{speed / each:.3g}", f"{hours:,.0f}", f"{hours * dollars:,.0f}"])
     fast = chosen.share * DEVICES["A100, 312 TFLOP/s in bfloat16"] / each
     text = f"""# The paper's run, on paper
 
 Written by `python -m benchmarks.scaling`. {PAIRS / 1e6:g} million pairs × {EPOCHS} epochs at batch {BATCH:,} are
 {PAIRS * EPOCHS // BATCH:,} steps. Assumed, not measured: {chosen.bandwidth:g} GB/s from each rank to the others,
-${chosen.price:g} an hour and device, the same rate a device at any batch size, and sending that waits for computing.
-
+${chosen.price:g} an hour of a GPU and ${chosen.cpu_price:g} of a machine of the kind measured, where that is a CPU, the
+same rate a device at any batch size, and sending that waits for computing.
+{NO_GPU if on_cpu else ""}
 ## What was measured
 
 `{measured["command"]}`, on {measured["machine"]}: {rate:.1f} pairs a second ({chosen.way}, {measured["shape"]}, batch
-{measured["batch"]}), and {measured["tflops"]:.3g} TFLOP/s in the one forward. A model of that shape would take:
+{measured["batch"]}), which is {measured["tflops"][chosen.way]:.3g} TFLOP/s in matrix products. A model of that shape,
+a small one, would take for the paper's pairs:
 
-{by_ranks(rate, dim, adapter, chosen)}
+{by_ranks(rate, dim, adapter, chosen, price)}
 
-## The paper's model
+## The paper's model: an estimate
 
 LLaVA-1.5-7B costs {each:.1f} TFLOP a pair ({chosen.way}): {paper.layers / 1e9:.2f} billion weights in its layers,
 {paper.tokens} tokens a pair (assumed: 576 of a picture, 100 of a long caption, 100 of prompts and a short one).
@@ -106,7 +118,7 @@ LLaVA-1.5-7B costs {each:.1f} TFLOP a pair ({chosen.way}): {paper.layers / 1e9:.
 
 Over ranks, each an A100 at {100 * chosen.share:.0f} % of its peak, which is assumed:
 
-{by_ranks(fast, paper.dim, paper.adapter, chosen)}
+{by_ranks(fast, paper.dim, paper.adapter, chosen, chosen.price)}
 
 ## What is communicated
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.measure import arguments, goal, median, page, spread, table, turns
+from benchmarks.measure import arguments, explained, goal, median, page, spread, table, turns
+
+
+def imports(*command: str, most: int = 8) -> str:
+    """The modules whose own code takes longest when it is imported, as a Markdown table."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    told = [line.split("|") for line in lines[1:]]  # behind the heading
+    spent = sorted(((int(own.split(":")[1]), name.strip()) for own, _, name in told), reverse=True)
+    return table([["module", "ms"], *[[f"`{name}`", f"{own / 1000:.0f}"] for own, name in spent[:most]]])
 
 
 def main() -> None:
@@ -26,11 +35,12 @@ def main() -> None:
     bare = median(seconds["python"])
     imported = median(seconds["import vladva_kit"]) - bare
     rows = [["process", "seconds: median (least–largest)"], *[[name, spread(own)] for name, own in seconds.items()]]
-    page(chosen.out, "start", __doc__, [
-        table(rows),
+    met = [
         goal("import vladva_kit, less Python's own start", imported, 0.3, least=False),
         goal("vladva --help, whole", median(seconds["vladva --help"]), 0.6, least=False),
-    ], {"seconds": seconds})  # fmt: skip
+    ]
+    told = explained(met, "vladva --help, module by module,", lambda: None, lambda _: imports("-m", "vladva_kit", "-h"))
+    page(chosen.out, "start", __doc__, [table(rows), *told], {"seconds": seconds})
 
 
 if __name__ == "__main__":

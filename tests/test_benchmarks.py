@@ -5,23 +5,15 @@ import runpy
 import statistics
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import measure, peers, scaling
+from benchmarks.__main__ import ALL, TINY, commands, run_all
 from benchmarks.cost import line
 from benchmarks.shapes import learning, shaped
-
-TINY = {
-    "encode": "--shape tiny --pairs 4 --batch 2 --runs 1",
-    "step": "--shape tiny --batch 4 --rows 2 --runs 1 --peer-batch 4 --peak-tflops 1",
-    "memory": "--shape tiny --batches 4 8 --rows 2",
-    "cost": "--shape tiny --batches 2 4 6 --words 30 60 90 --sides 32 64 96 --batch 2 --rows 2 --runs 1",
-    "start": "--runs 1",
-    "recall": "--images 600 --captions 2 --dim 16 --runs 1",
-    "loader": "--pairs 640 --batch 32 --window 64 --stops 4",
-}
 
 
 def run(name, out, monkeypatch, options):
@@ -30,7 +22,7 @@ def run(name, out, monkeypatch, options):
     return (out / f"{name}.md").read_text(), json.loads((out / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "scaling"])
 def test_each_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
     text, values = run(name, tmp_path, monkeypatch, TINY[name])
     assert f"python -m benchmarks.{name}" in text and "torch" in text
@@ -63,6 +55,24 @@ def test_sentence_transformers_has_the_kit_s_embeddings_and_its_loss(tmp_path, m
     losses = values["peer"]["losses"]
     assert losses["sentence-transformers"] == pytest.approx(losses["kit"], rel=1e-4)
     assert values["peer"]["peaks"]["kit"]["peak"] > 0.1  # a process with torch in it
+
+
+def test_one_that_fails_does_not_keep_the_others_from_running(capfd):
+    says = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
+    lines = {name: [sys.executable, "-c", says, name, code] for name, code in (("one", "3"), ("two", "0"))}
+    assert run_all(lines) == ["one"]
+    said = capfd.readouterr().out
+    assert "one: FAILED with 3 after" in said and said.index("one: FAILED") < said.index("two: done")
+
+
+def test_every_benchmark_is_among_all():
+    there = {path.stem for path in Path(measure.__file__).parent.glob("*.py") if "__main__" in path.read_text()}
+    assert there - {"__main__"} == set(ALL) == set(TINY) and list(commands(list(ALL))) == list(ALL)
+
+
+def test_a_process_that_dies_says_why():
+    assert measure.in_process("math", "sqrt", x=-1)["died"].startswith("TypeError")
+    assert measure.in_process("os", "abort") == {"died": "killed by signal 6"}
 
 
 def test_the_operations_of_a_step_by_hand():
@@ -120,8 +130,10 @@ def test_what_ranks_exchange_by_hand():
 
 
 def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatch):
-    values = {"pairs_a_second": {"cached": 100.0}, "dim": 4096, "adapter_weights": 40_000_000, "shape": "tiny",
-              "batch": 64, "tflops": 0.1, "command": "python -m benchmarks.step", "machine": "a machine"}  # fmt: skip
+    values = {
+        "pairs_a_second": {"cached": 100.0}, "dim": 4096, "adapter_weights": 40_000_000, "shape": "tiny", "batch": 64,
+        "tflops": {"cached": 0.1}, "device": "cpu", "command": "python -m benchmarks.step", "machine": "a machine",
+    }  # fmt: skip
     with pytest.raises(ValueError, match=r"run python -m benchmarks.step first"):
         measure.read(tmp_path / "step.json")
     (tmp_path / "step.json").write_text(json.dumps(values))
@@ -130,10 +142,11 @@ def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatc
     scaling.main()
     text = page.read_text()
     hours = 8_100_000 * 7 / 100 / 3600
-    assert "55,371 steps" in text and f"| 1 | 1024 | {hours:.0f} | {hours * 3:.0f} | 0.0 | 0 % |" in text
+    assert "55,371 steps" in text and f"| 1 | 1024 | {hours:.0f} | {hours * 0.1:.0f} | 0.0 | 0 % |" in text
+    assert "No GPU was at hand" in text and "| 1 | 1024 |" in text.partition("an estimate")[2]
     each = 6 * 6_476_005_376 * 776 + 4 * 4096 * 32_064 * 100 + 2 * 24 * 12 * 1024**2 * 577
     assert scaling.Paper().operations(2) == each
-    assert f"| a machine: measured | 0.1 | {1e11 / each:.3g} |" in text
+    assert f"| the machine above, at the speed measured there | 0.1 | {1e11 / each:.3g} |" in text
     assert "| 8 | 29.4 | 58.7 | 281.0 |" in text  # 2 x 1,024 rows of 4,096 floats, by seven eighths
 
 

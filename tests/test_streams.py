@@ -77,6 +77,12 @@ def test_an_epoch_brings_every_pair_once_and_the_next_one_in_another_order(kind,
     assert first != second and first != wanted
 
 
+@pytest.mark.parametrize("window", [7, 3])
+def test_a_window_that_batches_do_not_fill_loses_no_pair(tars, window):
+    seen = shorts(islice(a_stream(tars, window=window).loader(), FILES * EACH // 4))
+    assert sorted(sum(seen, [])) == sorted(captions(number)["short"] for number in range(FILES * EACH))
+
+
 def test_pictures_come_decoded_with_the_right_captions(tars):
     for item in islice(a_stream(tars).loader(), 4):
         for pair in item["batch"]:

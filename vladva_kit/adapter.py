@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from vladva_kit.files import whole_folder
 from vladva_kit.hub import ADAPTER_FILES, fetched, is_hub_id
 from vladva_kit.lvlm import LVLM, load_lvlm
 from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt, with_rows
+from vladva_kit.ranks import rank
 from vladva_kit.soft_prompt import Temperature, hang_soft_prompt, llm_linears, take_down_soft_prompt
 
 RECORD = "vladva.json"
@@ -173,17 +175,29 @@ def detach_adapter(lvlm: LVLM) -> None:
 
 
 def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
-    """The adapter's tensors by peft's names."""
+    """The adapter's tensors by peft's names, whole: where FSDP2 has sharded them, every rank must ask."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(lvlm.adapter, save_embedding_layers=False)
+    return get_peft_model_state_dict(lvlm.adapter, state_dict=_whole_weights(lvlm), save_embedding_layers=False)
+
+
+def _whole_weights(lvlm: LVLM) -> dict[str, Tensor]:
+    """What was attached, by the names of the model's own state_dict, put together where ranks hold a part each."""
+    state = lvlm.adapter.state_dict()
+    own = {name: value for name, value in state.items() if "lora_" in name or ".modules_to_save." in name}
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in own.items()}
 
 
 def save_adapter(lvlm: LVLM, record: dict[str, Any], folder: str | os.PathLike) -> Path:
-    """Writes adapter_model.safetensors, adapter_config.json and vladva.json: the whole folder or nothing."""
-    folder = Path(folder)
+    """Writes adapter_model.safetensors, adapter_config.json and vladva.json: the whole folder or nothing.
+
+    Of several ranks the first one writes; where FSDP2 has sharded the weights, every rank must come with its part.
+    """
+    folder, state = Path(folder), _whole_weights(lvlm)
+    if rank() != 0:
+        return folder
     with whole_folder(folder) as beside:
-        lvlm.adapter.save_pretrained(beside, save_embedding_layers=False)
+        lvlm.adapter.save_pretrained(beside, save_embedding_layers=False, state_dict=state)
         (beside / "README.md").unlink(missing_ok=True)  # peft's empty model card
         (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     return folder

@@ -37,7 +37,7 @@ class PairStream(IterableDataset):
 
     rows: datasets.IterableDataset
     batch_size: int = 64  # pairs of one rank
-    window: int = 2048  # pairs in memory a worker, undecoded
+    window: int = 2048  # pairs in memory a worker, undecoded; as many of them as fill whole batches
     seed: int = 0
     group_by_length: bool = True
     on_error: str = "raise"
@@ -65,7 +65,8 @@ class PairStream(IterableDataset):
             if state is not None:
                 rows.load_state_dict(state)
             found, any_pair = self._pairs(rows, epoch), False
-            while pairs := list(islice(found, self.window)):
+            whole = max(1, self.window // self.batch_size) * self.batch_size  # else each window would lose a rest
+            while pairs := list(islice(found, whole)):
                 any_pair = True
                 for at, batch in enumerate(self._batches(pairs, epoch, number)):
                     if at >= given:

@@ -94,6 +94,18 @@ class VladvaTrainer(Trainer):
         self.clock: Callable[[], dict[str, float]] = dict  # the seconds so far, for the log
         collator = Collator(embedder, next_token=next_token_weight > 0, pictures=pictures)
         super().__init__(model=embedder.lvlm.adapter, data_collator=collator, **trainer)
+        if self.is_fsdp_enabled:
+            self._name_layers(self.accelerator.state.fsdp_plugin)
+
+    def _name_layers(self, plugin: Any) -> None:
+        """Tells FSDP which layers to shard, unless its config does.
+
+        A family lists its towers' layers whether or not they are in the model, and accelerate refuses one that is not.
+        """
+        model = self.embedder.lvlm.model
+        there = {type(module).__name__ for module in model.modules()}
+        if plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = [name for name in model._no_split_modules if name in there]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any

@@ -77,6 +77,14 @@ def test_the_embedder_stays_as_it_is_and_the_folder_is_safetensors(tmp_path):
     assert (folder / "model.safetensors").is_file() and not [*folder.rglob("*.bin"), *folder.rglob("*.py")]
 
 
+def test_what_was_frozen_stays_frozen(tmp_path):
+    embedder = tiny_embedder()
+    learning = {name: weight.requires_grad for name, weight in embedder.lvlm.model.named_parameters()}
+    export(embedder, tmp_path / "out")
+    assert {name: weight.requires_grad for name, weight in embedder.lvlm.model.named_parameters()} == learning
+    assert not all(learning.values())
+
+
 @pytest.mark.parametrize("family", sorted(REFUSED))
 def test_paligemma_is_refused_before_anything_is_written(tmp_path, family):
     lvlm = vk.load_lvlm(str(tiny_families.build(family, tmp_path / "base")), dtype=torch.float32)

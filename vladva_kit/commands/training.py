@@ -69,8 +69,8 @@ def train(
     )  # fmt: skip
     source = vk.sample(data) if data in SAMPLES else data
     history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
-    if launched()[0] != 0:  # of several ranks the first one writes
+    embedder.save_pretrained(out / "adapter")  # on every rank: FSDP's shards are put together; the first one writes
+    if launched()[0] != 0:
         return
-    embedder.save_pretrained(out / "adapter")
     write_json(out / "history.json", history)
     typer.echo(f"The adapter: {out / 'adapter'}")

@@ -122,7 +122,8 @@ def _merged(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
     config.get_text_config().vocab_size += len(rows) - len(embedding.weight)  # mllama's has rows beyond it already
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=rows.dtype)
-    model.load_state_dict(state, assign=True)  # strict: nothing missing, nothing left over
+    # detached, since `assign` would let the embedder's own frozen weights learn; strict: nothing missing or left over
+    model.load_state_dict({key: weight.detach() for key, weight in state.items()}, assign=True)
     return model
 
 
