@@ -62,7 +62,7 @@ CLIP_STAGE = Stage(
 )
 # At the full rate the LLM's first gradients would undo what the tower knows.
 LLAVA_STAGE = Stage(
-    "llava", "llava", steps=2600, batch_size=16, learning_rate=6e-4, matrices_rate=6e-4, slow=("vision_model",),
+    "llava", "llava", steps=1600, batch_size=16, learning_rate=6e-4, matrices_rate=6e-4, slow=("vision_model",),
     slow_rate=0.3, naming=0.5, noun_weight=3.0,
 )  # fmt: skip
 STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
