@@ -120,6 +120,38 @@ def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_i
         WinogroundProbe({"m": colours}, cases)
 
 
+def drawn(widget):
+    """Counts how often a widget draws from here on."""
+    times, draw = [], widget.draw
+    widget.draw = lambda: times.append(1) or draw()
+    return times
+
+
+def test_one_deed_draws_once_however_many_controls_it_changes(colours, cases, lvlm):
+    walls, captions = [plain(name) for name in COLOURS], list(COLOURS)
+    probe, crepe = (
+        WinogroundProbe({"m": colours}, cases),
+        SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
+    )
+    box, chat = RetrievalBox({"m": colours}, walls, captions), ChatBox(vk.Embedder(lvlm), walls)
+    box.work.wait()
+    for widget in (probe, crepe):
+        times = drawn(widget)
+        widget.next.click()
+        widget.category.value = widget.category.options[1]
+        assert len(times) == 2
+    for widget in (box, chat):
+        widget.upload.value = upload(("w.png", png("white")))
+        times = drawn(widget)
+        widget.picture.value = 1
+        assert len(times) == 1 and not widget.upload.value
+    with pytest.raises(OSError, match="amidst"), probe.laying():
+        raise OSError("amidst")
+    times = drawn(probe)
+    probe.caption_0.value = "a red and blue wall"
+    assert len(times) == 1  # a change that failed leaves the gate open
+
+
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():
     work, done = Work(), []
     assert work.box.layout.display == "none"  # a bar without work is only in the way
