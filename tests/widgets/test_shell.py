@@ -46,14 +46,15 @@ def every_widget(colours, cases, lvlm, pairs):
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
     box = RetrievalBox({"m": colours}, walls, captions)
     view = AttentionView(vk.Embedder(lvlm), [pairs[0].image])
-    for widget in (box, view):
+    composer = SceneComposer({"m": colours})
+    for widget in (box, view, composer):
         widget.work.wait()
     return [
         box,
         view,
         ChatBox(vk.Embedder(lvlm), walls),
         EmbeddingMap({"m": vectors}, walls, captions),
-        SceneComposer({"m": colours}),
+        composer,
         SimilarityExplorer({"m": np.eye(4)}, walls, captions),
         SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
         TrainingDashboard(vk.Embedder(lvlm), pairs),

@@ -84,7 +84,13 @@ def test_the_plain_function_gives_the_widgets_view_and_a_tie_is_wrong(probe):
     }
     texts = case.caption, case.negative_caption
     assert sugarcrepe_view(case.image, texts, scores, f"1 of 4: {case.category}") == probe.view.value
-    assert '<td class="no">+0.00 ✗</td>' in sugarcrepe_view(case.image, texts, {"tied": (0.5, 0.5)})
+    assert '<td class="no">+0.000 ✗</td>' in sugarcrepe_view(case.image, texts, {"tied": (0.5, 0.5)})
+
+
+def test_the_margin_is_that_of_the_numbers_beside_it_and_all_have_as_many_decimals():
+    view = sugarcrepe_view(plain("red"), ["a", "b"], {"near": (0.75461, 0.76824), "far": (0.9, 0.1)})
+    (true, false, margin), far = (row[1:3] + row[4:] for row in ROW.findall(view))
+    assert (true, false, margin) == ("0.755", "0.768", "−0.013") and far == ("0.900", "0.100", "+0.800")
 
 
 def test_what_is_typed_is_shown_as_text(probe):

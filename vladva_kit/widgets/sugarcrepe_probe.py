@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Pair = tuple[float, float]  # similarity of the true caption, and of the false one
+PLACES = 3  # decimals at least: margins of hard cases are small
 Key = tuple[str, str]  # category, and the case's key in it
 
 
@@ -36,12 +37,12 @@ def sugarcrepe_view(
             f"{len(captions)} captions, scores {dict(scores)}; a case is a true and a false caption, and each model's "
             "similarity with both"
         )
+    places = max(PLACES, *map(decimals, scores.values()))
     rows = []
     for model, (true, false) in scores.items():
-        places = decimals((true, false))
-        margin = f"{true - false:+.{places}f}".replace("-", "−")
-        rows.append({"model": model, "pair": [f"{true:.{places}f}", f"{false:.{places}f}"], "margin": margin})
-        rows[-1]["right"] = true > false
+        pair = [f"{score:.{places}f}" for score in (true, false)]
+        margin = f"{float(pair[0]) - float(pair[1]):+.{places}f}".replace("-", "−")  # of the numbers beside it
+        rows.append({"model": model, "pair": pair, "margin": margin, "right": true > false})
     picture = picture_uri(image)
     return page("sugarcrepe_view", heading=heading, picture=picture, captions=list(captions), rows=rows, unseen=unseen)
 

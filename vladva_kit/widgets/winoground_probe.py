@@ -33,18 +33,18 @@ def winoground_view(
 ) -> View:
     """One case as each model sees it: `winoground_view(case.images, case.captions, {"base": case.similarities})`.
 
-    `scores[model][i][c]` is the similarity of picture i with caption c. Raises ValueError unless there are two
-    pictures, two captions and a (2, 2) grid for each model.
+    `scores[model][i][c]` is the similarity of picture i with caption c; without scores the case alone is shown.
+    Raises ValueError unless there are two pictures, two captions and a (2, 2) grid for each model.
     """
     shapes = {np.shape(grid) for grid in scores.values()}
-    if len(images) != 2 or len(captions) != 2 or shapes != {(2, 2)}:
+    if len(images) != 2 or len(captions) != 2 or shapes - {(2, 2)}:
         raise ValueError(
             f"{len(images)} images, {len(captions)} captions, scores of shapes {sorted(shapes) or 'none'}; "
             "a case is two images, two captions and a (2, 2) score grid for each model"
         )
     grids = []
+    places = max(map(decimals, scores.values()), default=0)  # alike for all models, so that they can be compared
     for model, grid in scores.items():
-        places = decimals(grid)
         # captions are rows and pictures columns, as in plots.winoground_case
         rows = [[f"{grid[i][c]:.{places}f}" for i in range(2)] for c in range(2)]
         grids.append({"model": model, "rows": rows, "verdict": verdict(grid)})
