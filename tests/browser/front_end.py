@@ -18,8 +18,9 @@ from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "runs" / "browser"  # screenshots, to be looked at
-SLOW = 240_000  # milliseconds: a shared machine may take that long to import torch and to run a cell
-SOON = 60_000  # for what a page does by itself
+PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # times as long: something else may keep the machine
+SLOW = PATIENCE * 240_000  # milliseconds: a shared machine may take that long to import torch and to run a cell
+SOON = PATIENCE * 60_000  # for what a page does by itself
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
 SETTINGS = {
@@ -54,7 +55,7 @@ def chromium() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         # no sandbox: it needs rights that a container does not give, and only our own pages are opened
-        browser = playwright.chromium.launch(executable_path=system_chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=system_chromium(), args=["--no-sandbox"], timeout=SLOW)
         try:
             yield browser
         finally:
@@ -71,7 +72,7 @@ class Server:
 
 
 @contextmanager
-def jupyter(application: str, folder: Path, seconds: float = 240) -> Iterator[Server]:
+def jupyter(application: str, folder: Path, seconds: float = SLOW / 1000) -> Iterator[Server]:
     """Starts `jupyter lab` or `jupyter notebook` on a free port, with settings of its own: `jupyter("lab", folder)`."""
     served, own = folder / "notebooks", folder / "jupyter"
     served.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def jupyter(application: str, folder: Path, seconds: float = 240) -> Iterator[Se
             yield Server(_address(process, own / "runtime", folder / "server.log", seconds), token, served)
         finally:
             process.terminate()  # kernels go with it
-            process.wait(60)
+            process.wait(SOON / 1000)
 
 
 def _surroundings(own: Path, token: str) -> Mapping[str, str]:
