@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-browser test-smollm2 test-torchvision screenshots lab clean
+.PHONY: demo test test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -15,6 +15,10 @@ test: $(VENV)/.test
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
+
+# What depends on the shipped weights, anew: the notebooks as they are committed, then the README's pictures.
+notebooks: $(VENV)/.notebooks $(VENV)/.test
+	$(BIN)/python docs/run_notebooks.py
 
 screenshots: $(VENV)/.browser
 	VLADVA_PATIENCE=$${VLADVA_PATIENCE:-5} $(BIN)/python -m tests.browser.screenshots
