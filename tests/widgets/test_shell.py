@@ -121,6 +121,27 @@ def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_i
         WinogroundProbe({"m": colours}, cases)
 
 
+def boxes_of(widget):
+    """The text boxes in which a sentence is written; a file's name is none."""
+    return [box for box in controls_of(widget.box) if type(box).__name__ == "Text" and box.description != "file"]
+
+
+def test_in_every_text_box_a_word_that_the_lvlm_never_saw_is_marked(every_widget, lvlm, colours, cases):
+    base, walls = vk.Embedder(lvlm), [plain(name) for name in COLOURS]
+    found = RetrievalBox({"m": base}, walls, list(COLOURS))
+    found.work.wait()
+    crepe = SugarCrepeProbe({"m": base}, {"m": sugarcrepe_result(colours)})
+    written = [found, crepe, WinogroundProbe({"m": base}, cases), ChatBox(base, walls)]
+    assert {type(one) for one in written} == {type(one) for one in every_widget if boxes_of(one)}
+    for widget in written:
+        for box in boxes_of(widget):
+            before = box.value
+            box.value = "a zebra"
+            assert ">zebra</mark>" in widget.view.value or "never seen: zebra" in widget.view.value, box.description
+            box.value = before
+            assert "zebra" not in widget.view.value
+
+
 def drawn(widget):
     """Counts how often a widget draws from here on."""
     times, draw = [], widget.draw
