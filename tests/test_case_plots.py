@@ -1,10 +1,8 @@
 """Figures of single cases: what is drawn is what was given."""
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.text import Text
 from PIL import Image
 
 from vladva_kit import case_plots
@@ -16,17 +14,6 @@ FORMULA = r"costs $5_ to $\broken{"  # as a formula it would fail
 RED = Image.new("RGB", (20, 20), "red")
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaks_into_pyplot():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def texts_of(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-
-
 def bars(axes):
     return [(bar.get_width(), to_hex(bar.get_facecolor()).upper()) for bar in axes.patches]
 
@@ -35,7 +22,7 @@ def margin(category, value, score="group"):
     return CaseMargin(score, "0", category, "image", "caption", "other", value, value > 0)
 
 
-def test_a_sugarcrepe_case_shows_both_captions_and_a_bar_a_model_vermilion_where_it_is_wrong_or_tied():
+def test_a_sugarcrepe_case_shows_both_captions_and_a_bar_a_model_vermilion_where_it_is_wrong_or_tied(texts_of):
     scores = {"right": (0.75, 0.5), "wrong": (0.25, 0.5), "tied": (0.5, 0.5)}
     figure = case_plots.sugarcrepe_case(RED, "a true one", FORMULA, scores)
     assert bars(figure.axes[1]) == [(0.25, BLUE), (-0.25, VERMILION), (0.0, VERMILION)]
@@ -46,7 +33,7 @@ def test_a_sugarcrepe_case_shows_both_captions_and_a_bar_a_model_vermilion_where
         case_plots.sugarcrepe_case(RED, "a", "b", {})
 
 
-def test_word_weights_are_a_bar_a_word_for_each_model():
+def test_word_weights_are_a_bar_a_word_for_each_model(texts_of):
     found = WordWeights(("a", "$blue$", "dog"), 0.5, np.array([0.5, 0.75, 0.25]))
     figure = case_plots.word_weights(RED, {"base": found, "tuned": found})
     picture, base, tuned = figure.axes
@@ -58,7 +45,7 @@ def test_word_weights_are_a_bar_a_word_for_each_model():
         case_plots.word_weights(RED, {"a": found, "b": WordWeights(("x", "y"), 0.1, np.zeros(2))})
 
 
-def test_every_margin_is_a_dot_in_its_category_and_those_right_are_counted():
+def test_every_margin_is_a_dot_in_its_category_and_those_right_are_counted(texts_of):
     margins = {"one": [margin("b", 0.5), margin("a", -0.5), margin("b", 0.0)], "two": iter([margin("a", 0.25)])}
     figure = case_plots.margins_by_category(margins)
     one, two = figure.axes
@@ -76,7 +63,7 @@ def test_margins_of_several_scores_or_of_none_are_refused():
         case_plots.margins_by_category({"m": []})
 
 
-def test_the_hardest_pairs_are_those_whose_own_picture_trails_most():
+def test_the_hardest_pairs_are_those_whose_own_picture_trails_most(texts_of):
     scores = np.array([[0.9, 0.1, 0.8], [0.2, 0.3, 0.1], [0.1, 0.7, 0.6]])  # [picture][caption]
     pictures = [Image.new("RGB", (8, 8), name) for name in ("red", "green", "blue")]
     figure = case_plots.hardest_pairs(scores, pictures, ["zero", FORMULA, "two"], k=2)

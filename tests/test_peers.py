@@ -69,6 +69,42 @@ def test_a_siglip_reads_captions_filled_to_its_whole_context(siglip_folder, pict
     assert torch.allclose(peer.encode_text(captions, 1), peer.encode_text(captions), atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def siglip2_folder(tmp_path_factory):
+    """A tiny SigLIP 2 of flexible resolution: its tower takes a picture in patches, with a mask and their grid."""
+    from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model
+
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = build_clip_tokenizer()
+    config = Siglip2Config(
+        text_config={**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 16},
+        vision_config={**tower, "num_patches": 16, "patch_size": 8},
+    )
+    folder = tmp_path_factory.mktemp("siglip2")
+    torch.manual_seed(0)
+    Siglip2Model(config).save_pretrained(folder)
+    tokenizer.model_max_length = 24
+    tokenizer.save_pretrained(folder)
+    Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    return folder
+
+
+def test_a_siglip_2_takes_pictures_of_any_shape(siglip2_folder, pictures, captions):
+    from transformers import AutoTokenizer, Siglip2ImageProcessorPil, Siglip2Model
+
+    shapes = [pictures[0], pictures[1].resize((160, 80)), pictures[2].resize((60, 120))]
+    model = Siglip2Model.from_pretrained(siglip2_folder).eval()
+    ids = AutoTokenizer.from_pretrained(siglip2_folder)(captions, padding="max_length", max_length=24).input_ids
+    pixels = Siglip2ImageProcessorPil.from_pretrained(siglip2_folder)(shapes, return_tensors="pt")
+    assert len(set(map(tuple, pixels["spatial_shapes"].tolist()))) == 3
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor(ids), **pixels)
+    peer = vk.load_baseline(str(siglip2_folder))
+    assert torch.allclose(peer.encode_text(captions), out.text_embeds, atol=1e-5)
+    assert torch.allclose(peer.encode_image(shapes), out.image_embeds, atol=1e-5)
+    assert torch.allclose(peer.encode_image(shapes, 1), peer.encode_image(shapes), atol=1e-5)
+
+
 class FakeOpenClip(ModuleType):
     """open_clip's two functions, on weights that are known; keeps what it was asked for."""
 

@@ -2,7 +2,6 @@ import io
 import os
 from xml.etree import ElementTree
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -15,19 +14,8 @@ from vladva_kit.evaluation import Score
 FORMULA = r"costs $5_ to $\broken{"  # as a formula it would fail
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaks_into_pyplot():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
 def pictures(n):
     return [Image.new("RGB", (20 + place, 30), (place, 0, 0)) for place in range(n)]
-
-
-def texts_of(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
 def history(n=60):
@@ -150,7 +138,7 @@ def test_another_number_of_pictures_or_another_shape_after_is_refused():
         plots.similarity_before_after(np.eye(3), np.eye(4))
 
 
-def test_a_winoground_case_shows_both_captions_each_models_numbers_and_verdict():
+def test_a_winoground_case_shows_both_captions_each_models_numbers_and_verdict(texts_of):
     scores = {"base": [[0.5, 0.6], [0.1, 0.7]], "tuned": [[0.9, 0.1], [0.2, 0.8]]}
     said = texts_of(plots.winoground_case(pictures(2), ["a dog over a cat", FORMULA], scores))
     assert "caption 1: a dog over a cat" in said and f"caption 2: {FORMULA}" in said
@@ -179,7 +167,7 @@ def test_different_numbers_look_different_and_equal_ones_get_few_decimals():
     assert plots.decimals([0.1, 0.1 + 1e-12]) == 6
 
 
-def test_models_are_compared_with_interval_chance_and_a_word_where_one_is_missing():
+def test_models_are_compared_with_interval_chance_and_a_word_where_one_is_missing(texts_of):
     table = {
         "R@1": {"base": Score(10.0, 8.0, 12.5, 1.0, 100, 0), "tuned": {"percent": 60.0, "low": 55.0, "high": 66.0}},
         "group": {"base": None, "tuned": {"percent": 50.0, "chance": 16.7}},

@@ -1,20 +1,15 @@
 """Figures of the embeddings' space: places, colours and shares are those of the arrays."""
 
-import matplotlib.pyplot
+from itertools import combinations
+
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 
 from vladva_kit.analysis import FlatMap
 from vladva_kit.space_plots import LEFT_OVER, PALETTE, colours_of, embedding_maps, own_and_other_pairs, spread_places
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks_into_pyplot():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
 
 
 @pytest.fixture
@@ -51,6 +46,31 @@ def test_the_rarest_values_of_more_than_seven_are_grey():
     colours = colours_of(field)
     assert list(colours) == [f"v{n}" for n in range(7)] and LEFT_OVER not in colours.values()
     assert colours_of(None) == {}
+
+
+# how colours are seen without one kind of cone, on linear RGB: Machado, Oliveira & Fernandes 2009, severity 1
+WITHOUT_A_CONE = {
+    "all cones": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9690]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+
+
+def in_lab(colour, seen):
+    """CIE L*a*b* of a colour as it is seen; there a distance of 2 can just be told, 10 at a glance."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.clip(np.array(seen) @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(to_xyz) @ linear / [0.9505, 1, 1.089]
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+@pytest.mark.parametrize("seen", WITHOUT_A_CONE.values(), ids=WITHOUT_A_CONE)
+def test_no_two_colours_of_a_map_are_taken_for_each_other_by_whoever_lacks_a_cone(seen):
+    colours = [in_lab(colour, seen) for colour in (*PALETTE, LEFT_OVER)]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(colours, 2)) > 14
 
 
 def test_spread_places_are_far_from_each_other():

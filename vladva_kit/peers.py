@@ -45,7 +45,7 @@ def load_baseline(
 
 
 class ClipEmbedder:
-    """A CLIP's or a SigLIP's two towers, as transformers has them.
+    """A CLIP's or a SigLIP's two towers (SigLIP 2's too), as transformers has them.
 
         clip = ClipEmbedder("emoji-clip")            # shipped; or a folder, or a hub id
         clip.similarity(clip.encode_image(pictures), clip.encode_text(captions))
@@ -60,7 +60,7 @@ class ClipEmbedder:
         source = resolve(name, known=SHIPPED_PEERS)
         with in_one_sentence(name):
             kind = AutoConfig.from_pretrained(source).model_type
-            if kind not in ("clip", "siglip"):
+            if kind not in ("clip", "siglip", "siglip2"):
                 raise UnknownModel(
                     f"'{name}' is a {kind}, neither a CLIP nor a SigLIP of transformers: load an LVLM with load_lvlm, "
                     "or name the library, as open_clip:… or sentence_transformers:…"
@@ -70,7 +70,7 @@ class ClipEmbedder:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.model = model.to(_device(device)).eval()
         # SigLIP was trained on captions filled up to its whole context, without a mask, and reads its last token
-        self.padding = "max_length" if kind == "siglip" else True
+        self.padding = True if kind == "clip" else "max_length"
 
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 256) -> Tensor:

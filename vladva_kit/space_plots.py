@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vladva_kit.analysis import FlatMap
 
 # Okabe & Ito 2008, without their yellow, which is faint on white; grey is for what is left over.
-PALETTE, LEFT_OVER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#9a9a9a"
+PALETTE, LEFT_OVER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#c4c4c4"
 
 
 def colours_of(field: Sequence[Any] | None) -> dict[str, str]:

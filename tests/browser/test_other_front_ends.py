@@ -1,11 +1,12 @@
 """The same notebook where JupyterLab is not: the classic page of Notebook 7, a page of HTML, a file opened again."""
 
 import re
+import time
 
 import nbformat
 import pytest
 
-from .front_end import SLOW, jupyter, opened
+from .front_end import SLOW, SOON, jupyter, opened
 from .gallery import write_gallery
 from .widget_page import pressed, says, written
 
@@ -30,12 +31,13 @@ def kept(classic):
     classic.page.keyboard.press("Escape")
     classic.page.keyboard.press("Control+s")
     path = classic.server.folder / "gallery.ipynb"
-    for _ in range(60):
+    end = time.monotonic() + SOON / 1000
+    while time.monotonic() < end:
         notebook = nbformat.read(path, as_version=4)
         if all(cell.execution_count for cell in notebook.cells):
             return notebook
         classic.page.wait_for_timeout(1000)
-    pytest.fail("the page did not save its notebook within a minute")
+    pytest.fail("the page did not save its notebook")
 
 
 def test_the_classic_page_shows_the_widgets_and_they_answer(classic, keep):
@@ -67,6 +69,7 @@ def opened_offline(browser, path):
     page, wrong = context.new_page(), []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(f"{error}"))
+    page.set_default_timeout(SOON)
     page.goto(path.as_uri())
     return page, [text for text in wrong if not OFFLINE.search(text)]
 

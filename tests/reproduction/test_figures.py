@@ -1,26 +1,13 @@
 """The figures: every one is drawn from results, says what its axes are, and shows the numbers that it was given."""
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
-from matplotlib.text import Text
 
 from vladva_kit import plots
 from vladva_kit.ablation.plan import BASE, FULL
 from vladva_kit.ablation.tables import figure_of
 from vladva_kit.reproduction import CLAIMS, claim_figures
 from vladva_kit.reproduction.figures import FIGURES, density_before_after, loss_curves, rows_over_columns
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks_into_pyplot():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def texts_of(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
 def test_there_is_a_figure_for_each_name_and_it_has_a_title_and_labels(results):
@@ -58,7 +45,7 @@ def test_rows_stand_where_their_figures_are(results):
         assert list(spans[0].get_xdata()) == pytest.approx([found.low, found.high])
 
 
-def test_a_row_that_was_not_measured_says_so(results):
+def test_a_row_that_was_not_measured_says_so(results, texts_of):
     figure = rows_over_columns(results, "components", ["question accuracy, adapter on, seen"], "t")
     assert texts_of(figure).count("not measured") == 2  # the two CLIPs
 
@@ -72,6 +59,6 @@ def test_curves_are_told_apart_without_colour(results):
     assert np.array_equal(lines[0].get_ydata(), [3, 2, 1])
 
 
-def test_densities_are_written_in_percent():
+def test_densities_are_written_in_percent(texts_of):
     texts = texts_of(density_before_after([[0.1, 0.2]], [[0.5, 0.7]]))
     assert {"10", "20", "50", "70", "before training: 15 % on average", "after training: 60 % on average"} <= set(texts)

@@ -70,3 +70,17 @@ def test_a_training_keeps_others_out_except_while_it_rests():
     with model_turn():
         asked.append("when it is over")
     assert len(asked) == 2 and not thread.is_alive()
+
+
+def test_it_says_what_it_knows_without_asking_and_knows_nothing_of_a_model_that_has_learnt(colours, lvlm):
+    memory = Remembered(colours)
+    memory.similarity([plain("red")], ["snow"])
+    assert memory.knows([plain("red")], ["snow"]) and memory.knows([], [])
+    assert not memory.knows([plain("blue")], ["snow"]) and not memory.knows([plain("red")], ["snow", "sand"])
+    assert (len(colours.images), len(colours.texts)) == (1, 1)
+    learner = Remembered(vk.attach(lvlm))
+    learner.encode_text(["a dog"])
+    assert learner.knows([], ["a dog"])
+    with torch.no_grad():
+        next(weight for name, weight in lvlm.model.named_parameters() if "lora_B" in name).add_(0.1)
+    assert not learner.knows([], ["a dog"])

@@ -56,8 +56,10 @@ def test_an_exchange_that_changes_nothing_is_refused():
 
 def test_the_widget_scores_what_it_draws(colours):
     composer = SceneComposer({"sees": colours})
+    composer.work.wait()
     dog, house = composer.things
     house["noun"].value, composer.relation.value, composer.exchange.value = "crown", "above", "tints"
+    composer.work.wait()
     case = composed(composer.scene(), "tints", composer.seed.value)
     assert case.captions[0] == "a blue dog above a purple crown" and case.scenes[0].layout == "column"
     pictures = [render(scene, SIDE) for scene in case.scenes]
@@ -76,17 +78,44 @@ def test_what_does_not_fit_is_shown_and_the_next_choice_is_drawn(colours):
     assert 'role="alert"' in composer.view.value and "two different things" in composer.view.value
     composer.things[1]["noun"].value = "cat"
     assert composer.view.value.count("<img ") == 2
+    composer.work.wait()
 
 
 def test_a_change_that_keeps_the_picture_encodes_no_picture_again(colours):
     composer = SceneComposer({"sees": colours})
+    composer.work.wait()
     first = len(colours.images)
     composer.exchange.value = "tints"
+    composer.work.wait()
     assert len(colours.images) == first + 1  # the second picture alone is new
     composer.exchange.value = "places"
+    composer.work.wait()
     assert len(colours.images) == first + 1
+
+
+def test_the_pictures_are_there_at_once_and_each_models_scores_follow_until_it_is_cancelled(colours, confused):
+    composer = SceneComposer({"sees": colours, "confused": confused})
+    composer.work.wait()
+    both = composer.view.value
+    assert both.count("<table>") == 3 and composer.work.bar.value == composer.work.bar.max == 4
+    seen, slow = [], colours.encode_image
+
+    def looking(images, batch_size=64):
+        seen.append(composer.view.value)
+        composer.work.cancel.click()
+        return slow(images)
+
+    colours.encode_image = looking
+    composer.exchange.value = "tints"
+    composer.work.wait()
+    assert seen[0].count("<img ") == 2 and seen[0].count("<table>") == 1  # the negatives, still without scores
+    assert "✓" not in seen[0] and "blue dog" in seen[0]
+    assert "cancelled after 1 of 4" in composer.work.said.value
+    composer.exchange.value = "places"  # what is known is drawn at once, and asks for nothing
+    assert composer.view.value == both and len(seen) == 1
 
 
 def test_it_stands_beside_real_models(lvlm):
     composer = SceneComposer({"emoji-clip": vk.load_baseline(), "base": vk.Embedder(lvlm)})
+    composer.work.wait()
     assert composer.view.value.count("<table>") == 3 and set(RELATIONS) == {r for p in LAYOUTS.values() for r in p}

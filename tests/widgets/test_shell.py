@@ -46,14 +46,15 @@ def every_widget(colours, cases, lvlm, pairs):
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
     box = RetrievalBox({"m": colours}, walls, captions)
     view = AttentionView(vk.Embedder(lvlm), [pairs[0].image])
-    for widget in (box, view):
+    composer = SceneComposer({"m": colours})
+    for widget in (box, view, composer):
         widget.work.wait()
     return [
         box,
         view,
         ChatBox(vk.Embedder(lvlm), walls),
         EmbeddingMap({"m": vectors}, walls, captions),
-        SceneComposer({"m": colours}),
+        composer,
         SimilarityExplorer({"m": np.eye(4)}, walls, captions),
         SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
         TrainingDashboard(vk.Embedder(lvlm), pairs),
@@ -118,6 +119,59 @@ def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_i
     assert "<img" in winoground_view(cases[0].images, cases[0].captions, {"m": np.eye(2)})
     with pytest.raises(ImportError, match=r"pip install 'vladva-kit\[notebooks\]'"):
         WinogroundProbe({"m": colours}, cases)
+
+
+def boxes_of(widget):
+    """The text boxes in which a sentence is written; a file's name is none."""
+    return [box for box in controls_of(widget.box) if type(box).__name__ == "Text" and box.description != "file"]
+
+
+def test_in_every_text_box_a_word_that_the_lvlm_never_saw_is_marked(every_widget, lvlm, colours, cases):
+    base, walls = vk.Embedder(lvlm), [plain(name) for name in COLOURS]
+    found = RetrievalBox({"m": base}, walls, list(COLOURS))
+    found.work.wait()
+    crepe = SugarCrepeProbe({"m": base}, {"m": sugarcrepe_result(colours)})
+    written = [found, crepe, WinogroundProbe({"m": base}, cases), ChatBox(base, walls)]
+    assert {type(one) for one in written} == {type(one) for one in every_widget if boxes_of(one)}
+    for widget in written:
+        for box in boxes_of(widget):
+            before = box.value
+            box.value = "a zebra"
+            assert ">zebra</mark>" in widget.view.value or "never seen: zebra" in widget.view.value, box.description
+            box.value = before
+            assert "zebra" not in widget.view.value
+
+
+def drawn(widget):
+    """Counts how often a widget draws from here on."""
+    times, draw = [], widget.draw
+    widget.draw = lambda: times.append(1) or draw()
+    return times
+
+
+def test_one_deed_draws_once_however_many_controls_it_changes(colours, cases, lvlm):
+    walls, captions = [plain(name) for name in COLOURS], list(COLOURS)
+    probe, crepe = (
+        WinogroundProbe({"m": colours}, cases),
+        SugarCrepeProbe({"m": colours}, {"m": sugarcrepe_result(colours)}),
+    )
+    box, chat = RetrievalBox({"m": colours}, walls, captions), ChatBox(vk.Embedder(lvlm), walls)
+    box.work.wait()
+    for widget in (probe, crepe):
+        times = drawn(widget)
+        widget.next.click()
+        widget.category.value = widget.category.options[1]
+        assert len(times) == 2
+    for widget in (box, chat):
+        widget.upload.value = upload(("w.png", png("white")))
+        times = drawn(widget)
+        widget.picture.value = 1
+        assert len(times) == 1 and not widget.upload.value
+    with pytest.raises(OSError, match="amidst"), probe.laying():
+        raise OSError("amidst")
+    times = drawn(probe)
+    probe.caption_0.value = "a red and blue wall"
+    assert len(times) == 1  # a change that failed leaves the gate open
 
 
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():

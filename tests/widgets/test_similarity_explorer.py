@@ -60,7 +60,7 @@ def test_darker_is_more_similar_and_sorting_moves_the_pixels(explorer):
     order = sorted(range(3), key=margins.__getitem__)
     assert sorted_places(BEFORE, "most confused first")[0].tolist() == order != [0, 1, 2]
     assert (shades(explorer.view.value) == dark[np.ix_(order, order)]).all()
-    labels = re.findall(r'text-anchor="end"[^>]*>(a \w+ wall)</text>', explorer.view.value)
+    labels = re.findall(r"<title>(a \w+ wall)</title><text", explorer.view.value)
     assert labels == [CAPTIONS[place] for place in order]
 
 
@@ -92,6 +92,18 @@ def test_a_caption_is_shown_as_text_and_the_plain_function_gives_the_view(explor
     assert same == explorer.view.value
     with pytest.raises(ValueError, match="no scores of 'later'"):
         similarity_view({"before": BEFORE}, explorer.pictures, CAPTIONS, "later")
+
+
+def test_a_long_caption_takes_a_second_line_and_stands_whole_under_the_hand(explorer):
+    long = "on stone, a big guitar to the right of three small yellow spiders"
+    view = similarity_view({"m": BEFORE}, explorer.pictures, [*CAPTIONS[:2], long])
+    (label,) = re.findall(rf"<title>{long}</title>(.*?)</g>", view)
+    lines = re.findall(r'y="([\d.]+)">(.*?)</text>', label)
+    assert " ".join(text for _, text in lines) == long and len(lines) > 1
+    assert float(lines[1][0]) - float(lines[0][0]) >= 11  # a line's height: none lies on another
+    many = similarity_view({"m": np.eye(24)}, [plain("red")] * 24, [f"{long} {n}" for n in range(24)])
+    cut = re.findall(rf"<title>{long} \d+</title><text[^>]*>(.*?)</text></g>", many)
+    assert len(cut) == 24 and all(text.endswith("…") for text in cut)  # a row has room for one line
 
 
 def test_a_large_matrix_is_one_small_picture():

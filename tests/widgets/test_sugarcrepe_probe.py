@@ -44,18 +44,18 @@ def test_it_begins_with_the_worst_case_of_the_last_model_and_asks_no_model(probe
 def test_filters_go_by_the_judge(probe, results):
     probe.category.value = "swap_att"
     expected = [case for case in results["confused"].cases if case.category == "swap_att"]
-    assert probe.keys == [("swap_att", case.key) for case in sorted(expected, key=lambda case: case.margin)]
+    assert probe.places == [("swap_att", case.key) for case in sorted(expected, key=lambda case: case.margin)]
     probe.by_margin.value = False
-    assert probe.keys == [("swap_att", case.key) for case in expected]
+    assert probe.places == [("swap_att", case.key) for case in expected]
     probe.only_failures.value, probe.judge.value = True, "sees"
-    assert probe.keys == [] and "no case is left" in probe.view.value
+    assert probe.places == [] and "no case is left" in probe.view.value
     probe.judge.value = "confused"
-    assert probe.keys == [("swap_att", case.key) for case in expected if case.margin <= 0]
+    assert probe.places == [("swap_att", case.key) for case in expected if case.margin <= 0]
 
 
 def test_scores_follow_a_rewritten_caption_and_an_uploaded_picture(probe, colours):
     probe.false.value = "a blue and green wall"
-    picture = probe.cases[probe.keys[0]].image
+    picture = probe.cases[probe.places[0]].image
     expected = [image_vector(picture) @ text_vector(text) for text in (probe.true.value, "a blue and green wall")]
     assert shown(probe)["sees"][:2] == pytest.approx(expected, abs=0.006)
     assert (
@@ -78,13 +78,19 @@ def test_next_and_previous_go_round(probe):
 
 
 def test_the_plain_function_gives_the_widgets_view_and_a_tie_is_wrong(probe):
-    case = probe.cases[probe.keys[0]]
+    case = probe.cases[probe.places[0]]
     scores = {
-        name: (found[probe.keys[0]].positive, found[probe.keys[0]].negative) for name, found in probe.scored.items()
+        name: (found[probe.places[0]].positive, found[probe.places[0]].negative) for name, found in probe.scored.items()
     }
     texts = case.caption, case.negative_caption
     assert sugarcrepe_view(case.image, texts, scores, f"1 of 4: {case.category}") == probe.view.value
-    assert '<td class="no">+0.00 ✗</td>' in sugarcrepe_view(case.image, texts, {"tied": (0.5, 0.5)})
+    assert '<td class="no">+0.000 ✗</td>' in sugarcrepe_view(case.image, texts, {"tied": (0.5, 0.5)})
+
+
+def test_the_margin_is_that_of_the_numbers_beside_it_and_all_have_as_many_decimals():
+    view = sugarcrepe_view(plain("red"), ["a", "b"], {"near": (0.75461, 0.76824), "far": (0.9, 0.1)})
+    (true, false, margin), far = (row[1:3] + row[4:] for row in ROW.findall(view))
+    assert (true, false, margin) == ("0.755", "0.768", "−0.013") and far == ("0.900", "0.100", "+0.800")
 
 
 def test_what_is_typed_is_shown_as_text(probe):

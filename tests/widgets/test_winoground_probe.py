@@ -148,6 +148,14 @@ def test_the_plain_function_gives_the_widgets_view(colours, cases):
         winoground_view(cases[0].images, ["one"], {"sees": grid})
 
 
+def test_all_models_have_as_many_decimals_and_a_case_without_scores_is_shown_alone(cases):
+    grids = {"near": [[0.90004, 0.90001], [0.2, 0.3]], "far": [[0.9, 0.1], [0.2, 0.8]]}
+    view = winoground_view(cases[0].images, cases[0].captions, grids)
+    assert {len(value) for value in CELL.findall(view)} == {len("0.90004")}
+    alone = winoground_view(cases[0].images, cases[0].captions, {})
+    assert alone.count("<img ") == 2 and "<table" not in alone and "similarities" not in alone
+
+
 def test_words_that_the_lvlm_never_saw_are_marked(lvlm, cases):
     probe = WinogroundProbe({"base": vk.Embedder(lvlm)}, cases[:1])
     probe.caption_0.value = "a zebra on grass"

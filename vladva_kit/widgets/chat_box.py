@@ -84,8 +84,7 @@ class ChatBox(Shell):
         self.anew = widgets.Button(description="begin anew")
         self.ask_button.on_click(lambda _: self.ask())
         self.anew.on_click(self._begin)
-        self.picture.observe(lambda _: emptied(self.upload), "value")  # what was given last is what is talked about
-        self.picture.observe(self._begin, "value")
+        self.picture.observe(self._choose, "value")
         self.upload.observe(self._begin, "value")
         self.follow(self.question)
         rows = [[self.picture, self.upload, self.anew], [self.question, self.ask_button]]
@@ -113,6 +112,12 @@ class ChatBox(Shell):
         for answer in answers:
             self.refresh()
             yield answer
+
+    def _choose(self, *_: object) -> None:
+        """What was given last is what is talked about."""
+        with self.laying():
+            emptied(self.upload)
+            self._begin()
 
     def _begin(self, *_: object) -> None:
         names = [ON, OFF] if self.embedder.record is not None else [OFF]

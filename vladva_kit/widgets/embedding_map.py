@@ -58,7 +58,7 @@ def map_view(
         heading=heading,
         pairs=pairs,
         legend=colours,
-        left_over=field is not None and len(set(map(str, field))) > len(colours),
+        left_over=LEFT_OVER if LEFT_OVER in shades else None,
         axes=places.axes,
         links=links,
         chosen=pairs[chosen],

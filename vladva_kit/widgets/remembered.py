@@ -93,13 +93,21 @@ class Remembered:
         """Cosines (n_images, n_texts) float32 of pictures and captions, not of their embeddings."""
         return all_dots(self.encode_image(images), self.encode_text(texts))
 
-    def _looked_up(
-        self, known: dict[Hashable, np.ndarray], keys: list[Hashable], things: Sequence[Any], embed: Callable
-    ) -> np.ndarray:
+    def knows(self, images: Sequence[Image.Image | Path | bytes], texts: Sequence[str]) -> bool:
+        """Whether all these were encoded already, so that asking for them asks the model for nothing."""
+        self._forget_if_trained()
+        return {*map(image_key, images)} <= self._images.keys() and {*texts} <= self._texts.keys()
+
+    def _forget_if_trained(self) -> None:
         if (version := self._weights_version()) != self._version:
             self._images.clear()
             self._texts.clear()
             self._version = version
+
+    def _looked_up(
+        self, known: dict[Hashable, np.ndarray], keys: list[Hashable], things: Sequence[Any], embed: Callable
+    ) -> np.ndarray:
+        self._forget_if_trained()
         new = {key: thing for key, thing in zip(keys, things, strict=True) if key not in known}
         if new:
             with model_turn():

@@ -128,16 +128,17 @@ class RetrievalBox(Shell):
         options = [("search by caption", NONE), *((f"picture {n}", n - 1) for n in range(1, len(pictures) + 1))]
         self.picture = widgets.Dropdown(options=options, description="or by")
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.caption.observe(lambda _: self._ask_by_caption(), "value")
-        self.picture.observe(lambda _: emptied(self.upload), "value")  # what was given last is what is looked for
-        self.follow(self.caption, self.k, self.picture, self.upload)
+        self.caption.observe(lambda _: self._ask_by(NONE), "value")  # what was given last is what is looked for
+        self.picture.observe(lambda change: self._ask_by(change["new"]), "value")
+        self.follow(self.k, self.upload)
         rows = [[self.caption, self.k], [self.picture, self.upload]]
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
         self.encode()
 
-    def _ask_by_caption(self) -> None:
-        emptied(self.upload)
-        self.picture.value = NONE
+    def _ask_by(self, picture: int) -> None:
+        with self.laying():
+            emptied(self.upload)
+            self.picture.value = picture
 
     def encode(self) -> None:
         """Encodes the gallery in a thread; again after a cancel, with what is done left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.evaluation import EncodesPairs
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, controls
+from vladva_kit.widgets.shell import Shell, Work, controls
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 if TYPE_CHECKING:
@@ -118,12 +118,16 @@ class SceneComposer(Shell):
 
         SceneComposer({"emoji-clip": vk.load_baseline(), "base": baseline, "fine-tuned": embedder})
 
-    Pictures and captions that a model has met are not encoded again. What does not fit is said, with what to change.
+    The pictures are drawn at once; each model's scores follow when it has looked at them, in a thread with a bar that
+    can be cancelled (`work.wait()` joins it). Pictures and captions that a model has met are not encoded again. What
+    does not fit is said, with what to change.
     """
 
     def __init__(self, models: Mapping[str, EncodesPairs | Remembered]) -> None:
         super().__init__()
         self.models = remembered(models)
+        self.work = Work()
+        self._asked: tuple[list[Image.Image], list[str]] | None = None  # what the models are to look at
         widgets = controls()
         tints = [OWN_COLOURS, *TINTS]
         fourth = {"width": "205px"}  # four fit beside each other
@@ -146,7 +150,7 @@ class SceneComposer(Shell):
         rows = [[*self.things[0].values()], [self.relation, self.seed], [*self.things[1].values()]]
         rows.append([self.ground, self.style, self.exchange])
         self.follow(*(control for row in rows for control in row))
-        self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
+        self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
         self.refresh()
 
     def scene(self) -> Scene:
@@ -154,19 +158,44 @@ class SceneComposer(Shell):
         first, second = map(_thing, self.things)
         return scene_of(first, self.relation.value, second, self.ground.value, self.style.value, self.seed.value)
 
-    def draw(self) -> View:
-        """Both pictures, both captions, the models' scores, and the negatives."""
-        case = composed(self.scene(), self.exchange.value, self.seed.value)
-        pictures = [render(scene, SIDE) for scene in case.scenes]
-        grids = {name: memory.similarity(pictures, case.captions).tolist() for name, memory in self.models.items()}
-        return scene_view(case, pictures, grids, self._negatives(case, pictures[0]))
+    def refresh(self, *_: object) -> None:
+        """Draws what was chosen, and has those models look at it that have not."""
+        super().refresh()
+        asked = self._asked  # once: the thread at work draws too
+        lacking = [memory for memory in self.models.values() if asked and not memory.knows(*asked)]
+        if asked and lacking:
+            self.work.start(self._looking(lacking, *asked), 2 * len(lacking), lambda: None, "scoring")
 
-    def _negatives(self, case: Composed, picture: Any) -> dict[str, list[tuple[float, float]]]:
-        texts = [text for _, true, false in case.negatives for text in (true, false)]
-        if not texts:
-            return {}
-        found = {name: memory.similarity([picture], texts)[0].tolist() for name, memory in self.models.items()}
-        return {name: list(zip(scores[::2], scores[1::2], strict=True)) for name, scores in found.items()}
+    def _looking(self, models: Sequence[Remembered], pictures: Sequence[Any], texts: Sequence[str]) -> Iterator[None]:
+        for memory in models:
+            memory.encode_image(pictures)
+            yield
+            memory.encode_text(texts)
+            super().refresh()  # this model's scores join the others'
+            yield
+
+    def draw(self) -> View:
+        """Both pictures, both captions, the negatives, and the scores of the models that have looked at them."""
+        try:
+            case = composed(self.scene(), self.exchange.value, self.seed.value)
+        except ValueError:
+            self._asked = None  # there is nothing to look at; why not is said
+            raise
+        pictures = [render(scene, SIDE) for scene in case.scenes]
+        negatives = [text for _, true, false in case.negatives for text in (true, false)]
+        asked = self._asked = pictures, [*case.captions, *negatives]
+        ready = {name: memory for name, memory in self.models.items() if memory.knows(*asked)}
+        grids = {name: memory.similarity(pictures, case.captions).tolist() for name, memory in ready.items()}
+        margins = {name: _pairs(memory, pictures[0], negatives) for name, memory in ready.items()}
+        return scene_view(case, pictures, grids, margins)
+
+
+def _pairs(memory: Remembered, picture: Any, negatives: Sequence[str]) -> list[tuple[float, float]]:
+    """The picture's similarity with each true caption and with the false one that follows it."""
+    if not negatives:
+        return []
+    scores = memory.similarity([picture], negatives)[0].tolist()
+    return list(zip(scores[::2], scores[1::2], strict=True))
 
 
 def _thing(chosen: Mapping[str, Any]) -> Thing:

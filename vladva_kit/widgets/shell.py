@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ from vladva_kit.inputs import BadInput, open_image
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import ModelBusy
 
+EVERY = "every category"  # the list's first entry, of widgets that leaf through cases
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # how a notebook names a live widget
 
 
@@ -33,6 +35,7 @@ class Shell:
     def __init__(self) -> None:
         self.view: Any = controls().HTML()
         self._drawing = threading.RLock()  # a thread's view must not be overwritten by an older one
+        self._laying = False
         self.box: Any = None
 
     def draw(self) -> View:
@@ -40,12 +43,24 @@ class Shell:
         raise NotImplementedError(f"{type(self).__name__} draws nothing")
 
     def refresh(self, *_: object) -> None:
-        """Draws anew; what cannot be drawn is said in place of the view."""
+        """Draws anew; what cannot be drawn is said in place of the view. Inside `laying` nothing is drawn."""
+        if self._laying:
+            return
         with self._drawing:
             try:
                 self.view.value = self.draw()
             except (ValueError, OSError, ModelBusy) as error:
                 self.view.value = page("message", text=str(error))
+
+    @contextmanager
+    def laying(self) -> Iterator[None]:
+        """Several controls change and the view is drawn once, at the end, not between two halves of the change."""
+        outer, self._laying = self._laying, True
+        try:
+            yield
+        finally:
+            self._laying = outer
+        self.refresh()
 
     def follow(self, *watched: Any) -> None:
         """Draws anew whenever the value of one of these controls changes."""
@@ -61,6 +76,51 @@ class Shell:
         bundle: dict[str, Any] = {WIDGET_VIEW: live, "text/plain": type(self).__name__}
         # which of the two Colab would take is not documented: there it is not asked
         return bundle if "google.colab" in sys.modules else {**bundle, "text/html": str(self.view.value)}
+
+
+class Leafed(Shell):
+    """A widget that leafs through cases: `places` lists those to show, `at` is the place of the one at hand.
+
+    A subclass says in `relisted` which cases there are to show, and puts the one at hand into its controls in `lay`.
+    """
+
+    places: Sequence[Any] = ()
+    at = 0
+
+    def _build_leaves(self, categories: Sequence[str], judges: Sequence[str]) -> None:
+        """The controls by which cases are found: buttons to leaf, lists and boxes to choose by."""
+        widgets = controls()
+        self.previous, self.next = (widgets.Button(description=text) for text in ("◀ previous", "next ▶"))
+        self.category = widgets.Dropdown(options=[EVERY, *categories], description="category")
+        self.judge = widgets.Dropdown(options=judges, description="judge by")
+        self.only_failures = widgets.Checkbox(description="only failures", indent=False)
+        self.by_margin = widgets.Checkbox(description="worst first", indent=False)
+        self.previous.on_click(lambda _: self._step(-1))
+        self.next.on_click(lambda _: self._step(1))
+        for control in (self.category, self.judge, self.only_failures, self.by_margin):
+            control.observe(self._relist, "value")
+
+    def relisted(self) -> Sequence[Any]:
+        """The cases to leaf through, as the controls stand."""
+        raise NotImplementedError(f"{type(self).__name__} lists nothing")
+
+    def lay(self) -> None:
+        """Puts the case at hand into the controls; called only where there is one."""
+        raise NotImplementedError(f"{type(self).__name__} lays nothing")
+
+    def _relist(self, *_: object) -> None:
+        self.places = self.relisted()
+        self._go_to(0)
+
+    def _step(self, by: int) -> None:
+        if self.places:
+            self._go_to((self.at + by) % len(self.places))
+
+    def _go_to(self, at: int) -> None:
+        with self.laying():
+            self.at = at
+            if self.places:
+                self.lay()
 
 
 class Work:

@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from PIL import Image as PillowImage
 
 from vladva_kit.files import write_whole
-from vladva_kit.plot_parts import checked_matrix, found_text, picture_uri, thumbnail
+from vladva_kit.plot_parts import checked_matrix, found_text, picture_uri, thumbnail, wrapped
 from vladva_kit.plots import decimals
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.shell import Shell, controls
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 SORTS = ("as given", "most confused first", "highest score first")
 LABELLED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
-LARGEST, WIDEST, LETTERS = 44, 440, 30  # a cell's pixels, the matrix's pixels, a caption's letters
+LARGEST, WIDEST = 44, 528  # a cell's pixels, the matrix's pixels
+LETTERS, LINE = 32, 13  # a line of a caption: its letters, and its pixels
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,19 @@ def _drawn(
             for column, place in enumerate(shown[0])
         ],
         "labels": [
-            {"text": _short(captions[place]), "y": top + cell * (row + 0.5) + 4, "chosen": place == chosen[1]}
+            _label(captions[place], top + cell * (row + 0.5), cell, place == chosen[1])
             for row, place in enumerate(shown[1])
         ],
     }
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+def _label(caption: str, middle: float, cell: float, chosen: bool) -> dict[str, Any]:
+    """A caption beside its row, in as many lines as the row has room for; what is cut stands in its title."""
+    room = max(1, int(cell // LINE))
+    lines = wrapped(caption, LETTERS, room).split("\n")
+    first = middle + 4 - LINE * (len(lines) - 1) / 2
+    placed = [{"text": line, "y": round(first + LINE * number, 1)} for number, line in enumerate(lines)]
+    return {"lines": placed, "caption": caption, "chosen": chosen}
 
 
 def similarity_csv(scores: Any, captions: Sequence[str]) -> bytes:

@@ -11,13 +11,13 @@ from vladva_kit.plot_parts import picture_uri
 from vladva_kit.plots import decimals
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, controls, emptied, uploaded
-from vladva_kit.widgets.winoground_probe import EVERY
+from vladva_kit.widgets.shell import EVERY, Leafed, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pair = tuple[float, float]  # similarity of the true caption, and of the false one
+PLACES = 3  # decimals at least: margins of hard cases are small
 Key = tuple[str, str]  # category, and the case's key in it
 
 
@@ -37,12 +37,12 @@ def sugarcrepe_view(
             f"{len(captions)} captions, scores {dict(scores)}; a case is a true and a false caption, and each model's "
             "similarity with both"
         )
+    places = max(PLACES, *map(decimals, scores.values()))
     rows = []
     for model, (true, false) in scores.items():
-        places = decimals((true, false))
-        margin = f"{true - false:+.{places}f}".replace("-", "−")
-        rows.append({"model": model, "pair": [f"{true:.{places}f}", f"{false:.{places}f}"], "margin": margin})
-        rows[-1]["right"] = true > false
+        pair = [f"{score:.{places}f}" for score in (true, false)]
+        margin = f"{float(pair[0]) - float(pair[1]):+.{places}f}".replace("-", "−")  # of the numbers beside it
+        rows.append({"model": model, "pair": pair, "margin": margin, "right": true > false})
     picture = picture_uri(image)
     return page("sugarcrepe_view", heading=heading, picture=picture, captions=list(captions), rows=rows, unseen=unseen)
 
@@ -60,7 +60,7 @@ def listed_by_margin(
     return [(case.category, case.key) for case in kept]
 
 
-class SugarCrepeProbe(Shell):
+class SugarCrepeProbe(Leafed):
     """Leaf through SugarCrepe's cases, rewrite either caption, put in your own photograph; the scores follow.
 
         results = {name: vk.evaluate_sugarcrepe(model, vk.sample("sugarcrepe_mini")) for name, model in models.items()}
@@ -81,24 +81,17 @@ class SugarCrepeProbe(Shell):
             raise ValueError(f"results of {', '.join(results) or 'no model'}: give each model's, on the same cases")
         self.cases = next(iter(self.scored.values()))
         self.tokenizer = next(filter(None, (memory.tokenizer for memory in self.models.values())), None)
-        self.keys, self.at, self._laying = list(self.cases), 0, False
+        categories = list(dict.fromkeys(category for category, _ in self.cases))
+        self._build_leaves(categories, list(self.scored))
         self._build(controls())
-        self._relist()
+        with self.laying():
+            self.judge.value, self.by_margin.value = list(self.scored)[-1], True
+            self._relist()
 
     def _build(self, widgets: Any) -> None:
-        categories = list(dict.fromkeys(category for category, _ in self.cases))
         wide = {"layout": widgets.Layout(width="36em"), "continuous_update": False}
-        self.previous, self.next = (widgets.Button(description=text) for text in ("◀ previous", "next ▶"))
-        self.category = widgets.Dropdown(options=[EVERY, *categories], description="category")
-        self.judge = widgets.Dropdown(options=list(self.scored), value=list(self.scored)[-1], description="judge by")
-        self.only_failures = widgets.Checkbox(description="only failures", indent=False)
-        self.by_margin = widgets.Checkbox(value=True, description="worst first", indent=False)
         self.true, self.false = (widgets.Text(description=name, **wide) for name in ("true", "false"))
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your picture")
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
-        for control in (self.category, self.judge, self.only_failures, self.by_margin):
-            control.observe(self._relist, "value")
         self.follow(self.true, self.false, self.upload)
         rows = [
             [self.previous, self.next, self.category, self.judge],
@@ -108,42 +101,28 @@ class SugarCrepeProbe(Shell):
         ]
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
 
-    def _relist(self, *_: object) -> None:
+    def relisted(self) -> list[Key]:
+        """The cases to leaf through, as the model under "judge by" scored them."""
         cases = self.results[self.judge.value].cases
         chosen = (self.category.value, self.only_failures.value, self.by_margin.value)
-        self.keys, self.at = listed_by_margin(cases, *chosen), 0
-        self._lay()
+        return listed_by_margin(cases, *chosen)
 
-    def _step(self, by: int) -> None:
-        if self.keys:
-            self.at = (self.at + by) % len(self.keys)
-            self._lay()
-
-    def _lay(self) -> None:
-        """Puts the case's captions in their boxes and takes an upload away, drawing once."""
-        self._laying = True
-        if self.keys:
-            case = self.cases[self.keys[self.at]]
-            self.true.value, self.false.value = case.caption, case.negative_caption
+    def lay(self) -> None:
+        """Puts the case's captions in their boxes and takes an upload away."""
+        case = self.cases[self.places[self.at]]
+        self.true.value, self.false.value = case.caption, case.negative_caption
         emptied(self.upload)
-        self._laying = False
-        self.refresh()
-
-    def refresh(self, *_: object) -> None:
-        """Draws anew, but not between two halves of a change."""
-        if not self._laying:
-            super().refresh()
 
     def draw(self) -> View:
         """The case at hand, with what was written and uploaded in place of its own."""
-        if not self.keys:
+        if not self.places:
             return page("message", text="no case is left: choose another category, or take 'only failures' off")
-        key = self.keys[self.at]
+        key = self.places[self.at]
         case, own = self.cases[key], uploaded(self.upload.value)
         captions = self.true.value, self.false.value
         image = case.image if own is None else own
         changed = own is not None or captions != (case.caption, case.negative_caption)
-        heading = f"{self.at + 1} of {len(self.keys)}: {'your own' if changed else case.category}"
+        heading = f"{self.at + 1} of {len(self.places)}: {'your own' if changed else case.category}"
         if changed:
             scores = {
                 name: tuple(memory.similarity([image], captions)[0].tolist()) for name, memory in self.models.items()

@@ -15,13 +15,12 @@ from vladva_kit.plot_parts import picture_uri
 from vladva_kit.plots import decimals, verdict
 from vladva_kit.widgets.page import View, page, unseen_words
 from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
+from vladva_kit.widgets.shell import EVERY, Leafed, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Grid = Sequence[Sequence[float]]  # [image][caption], 2 × 2
-EVERY = "every category"
 AT_ONCE = 8  # cases between two looks at the cancel button
 
 
@@ -34,18 +33,18 @@ def winoground_view(
 ) -> View:
     """One case as each model sees it: `winoground_view(case.images, case.captions, {"base": case.similarities})`.
 
-    `scores[model][i][c]` is the similarity of picture i with caption c. Raises ValueError unless there are two
-    pictures, two captions and a (2, 2) grid for each model.
+    `scores[model][i][c]` is the similarity of picture i with caption c; without scores the case alone is shown.
+    Raises ValueError unless there are two pictures, two captions and a (2, 2) grid for each model.
     """
     shapes = {np.shape(grid) for grid in scores.values()}
-    if len(images) != 2 or len(captions) != 2 or shapes != {(2, 2)}:
+    if len(images) != 2 or len(captions) != 2 or shapes - {(2, 2)}:
         raise ValueError(
             f"{len(images)} images, {len(captions)} captions, scores of shapes {sorted(shapes) or 'none'}; "
             "a case is two images, two captions and a (2, 2) score grid for each model"
         )
     grids = []
+    places = max(map(decimals, scores.values()), default=0)  # alike for all models, so that they can be compared
     for model, grid in scores.items():
-        places = decimals(grid)
         # captions are rows and pictures columns, as in plots.winoground_case
         rows = [[f"{grid[i][c]:.{places}f}" for i in range(2)] for c in range(2)]
         grids.append({"model": model, "rows": rows, "verdict": verdict(grid)})
@@ -103,7 +102,7 @@ def scored_in_pieces(
             yield done
 
 
-class WinogroundProbe(Shell):
+class WinogroundProbe(Leafed):
     """Leaf through Winoground's cases, rewrite captions, put in your own photographs; the scores follow.
 
         WinogroundProbe({"emoji-clip": vk.load_baseline(), "base": baseline}, vk.sample("winoground_mini"))
@@ -128,30 +127,20 @@ class WinogroundProbe(Shell):
         for model, result in (results or {}).items():
             self.grids.setdefault(model, {}).update({case.id: case.similarities for case in result.cases})
         self.tokenizer = next(filter(None, (memory.tokenizer for memory in self.models.values())), None)
-        self.places, self.at, self._laying = list(range(len(self.cases))), 0, False
         self.work = Work()
+        self._build_leaves(sorted({category_of(case) for case in self.cases}), list(self.grids))
         self._build(controls())
         self._relist()
 
     def _build(self, widgets: Any) -> None:
-        categories = sorted({category_of(case) for case in self.cases})
         wide = {"layout": widgets.Layout(width="36em"), "continuous_update": False}
-        self.previous, self.next = (widgets.Button(description=text) for text in ("◀ previous", "next ▶"))
-        self.category = widgets.Dropdown(options=[EVERY, *categories], description="category")
-        self.judge = widgets.Dropdown(options=list(self.grids), description="judge by")
-        self.only_failures = widgets.Checkbox(description="only failures", indent=False)
-        self.by_margin = widgets.Checkbox(description="worst first", indent=False)
         self.score_all = widgets.Button(description="score all", tooltip="needed for failures and margins")
         self.caption_0 = widgets.Text(description="caption 1", **wide)
         self.caption_1 = widgets.Text(description="caption 2", **wide)
         self.upload_0, self.upload_1 = (
             widgets.FileUpload(accept="image/*", multiple=False, description=f"picture {number}") for number in (1, 2)
         )
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
         self.score_all.on_click(lambda _: self.score())
-        for control in (self.category, self.judge, self.only_failures, self.by_margin):
-            control.observe(self._relist, "value")
         self.follow(self.caption_0, self.caption_1, self.upload_0, self.upload_1)
         rows = [
             [self.previous, self.next, self.category, self.judge],
@@ -180,32 +169,18 @@ class WinogroundProbe(Shell):
         grids = self.grids[self.judge.value]
         return grids if all(case.id in grids for case in self.cases) else None
 
-    def _relist(self, *_: object) -> None:
+    def relisted(self) -> list[int]:
+        """Places of the cases to leaf through; failures and margins are known once all are scored."""
         grids = self._judged()
         self.only_failures.disabled = self.by_margin.disabled = grids is None
         chosen = (self.category.value, self.only_failures.value, self.by_margin.value)
-        self.places, self.at = listed_cases(self.cases, grids, *chosen), 0
-        self._lay()
+        return listed_cases(self.cases, grids, *chosen)
 
-    def _step(self, by: int) -> None:
-        if self.places:
-            self.at = (self.at + by) % len(self.places)
-            self._lay()
-
-    def _lay(self) -> None:
-        """Puts the case's captions in their boxes and takes uploads away, drawing once."""
-        self._laying = True
-        if self.places:
-            self.caption_0.value, self.caption_1.value = self.cases[self.places[self.at]].captions
+    def lay(self) -> None:
+        """Puts the case's captions in their boxes and takes uploads away."""
+        self.caption_0.value, self.caption_1.value = self.cases[self.places[self.at]].captions
         for upload in (self.upload_0, self.upload_1):
             emptied(upload)
-        self._laying = False
-        self.refresh()
-
-    def refresh(self, *_: object) -> None:
-        """Draws anew, but not between two halves of a change."""
-        if not self._laying:
-            super().refresh()
 
     def draw(self) -> View:
         """The case at hand, with what was written and uploaded in place of its own."""
