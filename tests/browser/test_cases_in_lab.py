@@ -146,6 +146,7 @@ def test_the_composer_draws_and_writes_what_is_chosen(gallery, keep):
     says(shown, "a red rabbit to the left of a purple house")
     says(shown, "a purple house to the left of a red rabbit")
     assert shown.locator("img").first.get_attribute("src") != before
+    until(shown, "shown => shown.querySelectorAll('td.own').length === 6")  # the scores follow, a model at a time
     assert len(grids(shown)) == 3
     rows = shown.locator("table").last.locator("tbody tr")
     assert rows.count() > 3
