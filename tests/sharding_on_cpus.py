@@ -6,6 +6,7 @@ these are; all that follows, from its preparing of the model to the saving, is i
 
 from __future__ import annotations
 
+import torch
 from accelerate.state import DistributedType, PartialState
 
 plain = PartialState.__init__
@@ -21,4 +22,8 @@ if __name__ == "__main__":
     PartialState.__init__ = as_if_on_accelerators
     from vladva_kit.cli import main
 
-    main()
+    try:
+        main()
+    finally:
+        if torch.distributed.is_initialized():  # else gloo's threads are cut off where Python ends: at times an abort
+            torch.distributed.destroy_process_group()
