@@ -76,6 +76,11 @@ def begin_recent(attention: nn.Module, head: slice, table: Tensor) -> None:
     attention.o_proj.weight[:, head] = attention.v_proj.weight[head].T
 
 
+def place_axes(table: Tensor) -> Tensor:
+    """(2, width): from "left" to "right" and from "top" to "bottom", in the LLM's words: place_axes(table)."""
+    return torch.stack([table[ids()[last]] - table[ids()[first]] for first, last in PLACE_AXES])
+
+
 @torch.no_grad()
 def begin_places(places: nn.Embedding, table: Tensor) -> None:
     """Rows speak from "top" to "bottom", columns from "left" to "right", and each has its own mark.
@@ -84,8 +89,7 @@ def begin_places(places: nn.Embedding, table: Tensor) -> None:
     """
     half, width = len(places.weight) // 2, places.weight.shape[1]
     along = torch.linspace(-PLACED, PLACED, half)[:, None]
-    for part, (first, last) in zip(places.weight.split(half), reversed(PLACE_AXES), strict=True):
-        direction = table[ids()[last]] - table[ids()[first]]
+    for part, direction in zip(places.weight.split(half), place_axes(table).flip(0), strict=True):
         part.copy_(along * direction + torch.randn(half, width) * width**-0.5 / 4)
 
 

@@ -95,7 +95,7 @@ def load_state(path: Path, pupil: Pupil, optimizers: Optimizers = ()) -> tuple[i
             parameter.copy_(saved.get_tensor(name))
             for optimizer in optimizers:
                 moments = [moment for moment in MOMENTS[type(optimizer)] if f"{moment}/{name}" in names]
-                if moments and any(parameter is one for group in optimizer.param_groups for one in group["params"]):
+                if moments:  # no two optimizers' moments share a name
                     optimizer.state[parameter] = {
                         moment: saved.get_tensor(f"{moment}/{name}").to(parameter.device) for moment in moments
                     }

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vladva_kit.emoji_world.beginnings import PLACE_AXES, begin_llm, begin_places, begin_tower
+from vladva_kit.emoji_world.beginnings import begin_llm, begin_places, begin_tower, place_axes
 from vladva_kit.emoji_world.lessons import GRID, IGNORED, PATCH_GROUPS
 from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, NOUNS, SIZES, TINTS
 from vladva_kit.emoji_world.words import BOS, EOS, IMAGE, IMAGE_SIZE, IMAGE_TOKENS, PAD, PATCH_SIZE, ids, vocabulary
@@ -97,7 +97,7 @@ def misplaced(table: Tensor, projected: Tensor, wanted: Tensor) -> Tensor:
     things in its first layer (R² 0.03 from its patches, 0.89 for rows), and no LLM can say what is left of what.
     table: (vocabulary, 256); projected, wanted: (batch, 64, 256).
     """
-    axes = torch.stack([table[ids()[last]] - table[ids()[first]] for first, last in PLACE_AXES])
+    axes = place_axes(table)
     off, along = (projected - wanted) @ axes.T, wanted @ axes.T
     return (off.square().mean((0, 1)) / along.var((0, 1))).sum()
 
