@@ -13,7 +13,7 @@ import tempfile
 import time
 
 # by what they take on 2 cores, the shortest first; scaling reads what step has measured
-ALL = ("start", "recall", "encode", "loader", "cost", "memory", "step", "scaling")
+ALL = ("start", "recall", "encode", "loader", "cost", "memory", "step", "throughput", "scaling")
 TINY = {
     "start": "--runs 1",
     "recall": "--images 600 --captions 2 --dim 16 --runs 1",
@@ -22,6 +22,7 @@ TINY = {
     "cost": "--shape tiny --batches 2 4 6 --words 30 60 90 --sides 32 64 96 --batch 2 --rows 2 --runs 1",
     "memory": "--shape tiny --batches 4 8 --rows 2",
     "step": "--shape tiny --batch 4 --rows 2 --runs 1 --peer-batch 4 --peak-tflops 1",
+    "throughput": "--shape tiny --batch 2 --runs 1 --works train --peak-tflops 1",
     "scaling": "",
 }
 

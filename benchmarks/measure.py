@@ -83,7 +83,7 @@ def operations(model: torch.nn.Module, tokens: int, learnt: int, patches: int, f
 
     Two a weight and token forwards, and two backwards, since the LLM is frozen and only states get gradients. tokens:
     pass through the LLM; learnt: meet its head too; patches: pass through the frozen tower, forwards alone and once.
-    forwards: 2 with cached gradients, which embed everything once more without a graph.
+    forwards: 2 with cached gradients, which embed everything once more without a graph; 0 for what has no backward.
     """
     decoder, tower = model.get_decoder(), model.model.vision_tower
     layers = sum(w.numel() for name, w in decoder.layers.named_parameters() if w.dim() == 2 and ".lora_" not in name)

@@ -42,6 +42,11 @@ def test_each_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
         assert set(values) >= {"batch size", "caption tokens", "image tokens"}
     if name == "step":
         assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
+    if name == "throughput":
+        lines = values["lines"]
+        assert set(lines) == {"train, sdpa", "train, sdpa, compiled"}
+        assert all(line["peak"] > 0 and line["flops"] > 0 for line in lines.values())
+        assert "times as fast" in text
     if name in ("step", "encode"):
         assert ("not installed" in text) is not peers.there()
 

@@ -42,6 +42,14 @@ def test_levels_differ_from_the_usual_one_in_what_they_vary():
     assert [cells[0].negatives for cells in rows("negatives").values()] == [False, True]
 
 
+def test_the_soft_prompts_rates_begin_at_loras_and_stand_beside_the_base():
+    (base,), *alone = rows("soft-prompt-rate").values()
+    assert base == rows("components")["base"][0]
+    assert alone[0][0] == rows("components")["+ soft prompt"][0]
+    assert [cells[0].learning_rate for cells in alone] == [0.0005, 0.005, 0.05]
+    assert all(cells[0].soft_prompt and not cells[0].lora_rank for cells in alone)
+
+
 def test_all_batch_sizes_see_about_as_many_pairs():
     for (cell,) in rows("batch-size", Plan(steps=100)).values():
         assert 6400 - cell.batch_size < cell.steps * cell.batch_size <= 6400

@@ -14,7 +14,7 @@ BATCH_SIZES = (16, 64, 256, 1024)
 class Plan:
     """How long each cell trains and how much of it is judged; planned so that all of it fits 90 minutes on 2 cores.
 
-    That is 18 trainings and 2 frozen models of the components, 13 more of the lines, and the prompts. Retrieval,
+    That is 18 trainings and 2 frozen models of the components, 15 more of the lines, and the prompts. Retrieval,
     Winoground and SugarCrepe are judged on all of the samples' cases; frozen models once.
     """
 
@@ -173,6 +173,18 @@ def _next_token_weight(plan: Plan) -> list[Row]:
     return _line(plan, {f"weight {weight:g}": {} if weight == 1 else talks(weight) for weight in (0.0, 0.3, 1.0, 3.0)})
 
 
+def _soft_prompt_rate(plan: Plan) -> list[Row]:
+    """The soft prompt alone: its rows are few and lie far apart, so LoRA's learning rate may hardly move them."""
+    alone: dict[str, object] = {"lora_rank": 0, "next_token_weight": 0.0}
+    untold = {"talks_about": plan.talks_about, "reads": plan.reads}  # the plan's own rate is the components' row
+    rates = {f"rate {rate:g}": {**alone, **untold, "learning_rate": rate} for rate in _rates(plan)}
+    return [Row(BASE, (Cell(**untold),)), *_line(plan, rates)]
+
+
+def _rates(plan: Plan) -> list[float]:
+    return [plan.learning_rate * times for times in (1, 10, 100)]
+
+
 def _negatives(plan: Plan) -> list[Row]:
     return _line(plan, {"without": {}, "with swapped captions": {"negatives": True}})
 
@@ -186,4 +198,5 @@ EXPERIMENTS = {
     "temperature": _temperature,
     "next-token-weight": _next_token_weight,
     "negatives": _negatives,
+    "soft-prompt-rate": _soft_prompt_rate,
 }

@@ -240,6 +240,7 @@ _LINES = {
     "temperature": "Temperature, fixed and learnt",
     "next-token-weight": "The weight of the next-token loss",
     "negatives": "Swapped captions as hard negatives",
+    "soft-prompt-rate": "The soft prompt alone, by its learning rate",
 }
 # name of the file -> the experiment that it needs, and how it is drawn
 FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure]]] = {
