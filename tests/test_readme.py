@@ -1,9 +1,13 @@
 """What the README shows is there, is small enough to load, and is put into words."""
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 from PIL import Image
+
+from vladva_kit.reproduction import reproduction_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", (ROOT / "README.md").read_text())
@@ -26,3 +30,17 @@ def test_each_screenshot_is_light_and_none_lies_unused():
     shown = {path for _, path in PICTURES if path.startswith("docs/images/")}
     assert shown == {f"docs/images/{path.name}" for path in (ROOT / "docs" / "images").glob("*.png")}
     assert all((ROOT / path).stat().st_size <= MOST_BYTES for path in shown)
+
+
+def test_the_tables_and_the_page_of_the_study_are_those_of_its_results(tmp_path):
+    """Nothing in them is written by hand: made anew from docs/ablation.json they are what is committed."""
+    update, copy = runpy.run_path(str(ROOT / "docs" / "update_readme.py")), tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    update["main"](ROOT / "docs" / "ablation.json", copy)
+    assert copy.read_text() == (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    results = json.loads((ROOT / "docs" / "ablation.json").read_text())
+    assert "not measured" not in page
+    command = re.search(r"Written by `([^`]+)`", page)[1]
+    figures = [path.stem for path in (ROOT / "docs" / "figures").glob("*.png")]
+    assert reproduction_page(results, figures, command) == page

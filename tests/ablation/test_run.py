@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import vladva_kit as vk
 from vladva_kit.ablation import EXPERIMENTS, Plan, cells, experiment, plan, run, run_cell, run_experiments
-from vladva_kit.ablation.tables import COLUMNS, comparison_lines, figure_of, markdown_table
+from vladva_kit.ablation.tables import COLUMNS, comparison_lines, figure_of, markdown_table, overview
 from vladva_kit.cli import app
 from vladva_kit.data import load_pairs
 from vladva_kit.files import write_json
@@ -99,6 +99,17 @@ def test_tables_have_a_line_a_column_and_a_column_a_row(killed_and_resumed):
     assert len({line.count("|") for line in table}) == 1
     lines = comparison_lines(saved, "components")
     assert "| base → + soft prompt | text → image R@1, seen |" in lines
+
+
+def test_an_overview_has_a_line_a_row_and_one_style_without_intervals(killed_and_resumed):
+    saved = killed_and_resumed[-1]
+    heading, _, *lines = overview(saved, "components", "unseen style").splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == [*ROWS, "guessing"]
+    titles = [title.strip() for title in heading.strip("|").split("|")][1:]
+    assert titles[0] == "image → text R@1" and "caption truth" in titles and len(titles) == 10
+    figure = figure_of(saved, "components", ROWS[-1], "text → image R@1, unseen style")
+    assert lines[len(ROWS) - 1].split(" | ")[2] == f"{figure.mean:.1f}" == figure.short  # one seed: no deviation
+    assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # the CLIP does not talk
 
 
 def test_other_settings_weights_or_data_find_nothing_to_go_on_from(small_plan, tmp_path):

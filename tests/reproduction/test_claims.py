@@ -58,11 +58,11 @@ def test_the_order_holds_in_part_where_one_step_is_missing(results):
 def test_the_collapse_needs_a_loss_near_nothing_and_far_under_the_short_captions(results):
     collapse = claim("A contrastive loss on long")
     assert collapse.found(results).verdict == HOLDS
-    rows = {one["name"]: one["cells"] for one in results["experiments"]["components"]["rows"]}
-    for name in rows[LONG]:
+    rows = {one["name"]: one["cells"] for one in results["experiments"]["collapse"]["rows"]}
+    for name in rows["long captions"]:
         results["cells"][name]["history"]["contrastive"][-2:] = [0.2, 0.2]
     assert collapse.found(results).verdict == PART
-    for name in rows[LONG]:
+    for name in rows["long captions"]:
         results["cells"][name]["history"]["contrastive"][-2:] = [0.9, 0.9]
     assert collapse.found(results).verdict == FAILS
 

@@ -9,7 +9,7 @@ from vladva_kit.ablation.measures import Measure, measures_of
 from vladva_kit.ablation.plan import EXPERIMENTS, Cell, Experiment, Plan, Row, experiment
 from vladva_kit.ablation.run import run_experiments
 from vladva_kit.ablation.statistics import Difference, Estimate, difference, estimate
-from vladva_kit.ablation.tables import COLUMNS, comparison_lines, markdown_table
+from vladva_kit.ablation.tables import COLUMNS, comparison_lines, markdown_table, overview
 
 __all__ = [
     "COLUMNS",
@@ -27,6 +27,7 @@ __all__ = [
     "experiment",
     "markdown_table",
     "measures_of",
+    "overview",
     "run_cell",
     "run_experiments",
 ]

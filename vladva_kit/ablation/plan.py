@@ -14,7 +14,7 @@ BATCH_SIZES = (16, 64, 256, 1024)
 class Plan:
     """How long each cell trains and how much of it is judged; planned so that all of it fits 90 minutes on 2 cores.
 
-    That is 18 trainings and 2 frozen models of the components, 15 more of the lines, and the prompts. Retrieval,
+    That is 18 trainings and 2 frozen models of the components, 17 more of the lines, and the prompts. Retrieval,
     Winoground and SugarCrepe are judged on all of the samples' cases; frozen models once.
     """
 
@@ -181,6 +181,12 @@ def _soft_prompt_rate(plan: Plan) -> list[Row]:
     return [Row(BASE, (Cell(**untold),)), *_line(plan, rates)]
 
 
+def _collapse(plan: Plan) -> list[Row]:
+    """The counter-example for as long as a collapse takes: two and a half times the components' steps."""
+    longer: dict[str, object] = {"next_token_weight": 0.0, "steps": 5 * plan.steps // 2}
+    return _line(plan, {"short captions": longer, "long captions": {**longer, "captions": "long"}})
+
+
 def _rates(plan: Plan) -> list[float]:
     return [plan.learning_rate * times for times in (1, 10, 100)]
 
@@ -199,4 +205,5 @@ EXPERIMENTS = {
     "next-token-weight": _next_token_weight,
     "negatives": _negatives,
     "soft-prompt-rate": _soft_prompt_rate,
+    "collapse": _collapse,
 }

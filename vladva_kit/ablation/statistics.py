@@ -27,9 +27,13 @@ class Estimate:
     seeds: int
     ties: int  # over all seeds
 
+    @property
+    def short(self) -> str:
+        """Without the interval: "97.4 ± 0.3"."""
+        return f"{self.mean:.1f}" + ("" if self.sd is None else f" ± {self.sd:.1f}")
+
     def __str__(self) -> str:
-        spread = "" if self.sd is None else f" ± {self.sd:.1f}"
-        return f"{self.mean:.1f}{spread} [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.short} [{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)

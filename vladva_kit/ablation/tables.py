@@ -130,6 +130,29 @@ def markdown_table(results: Mapping[str, Any], experiment: str) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def overview(results: Mapping[str, Any], experiment: str, style: str) -> str:
+    """One style's figures as a Markdown table, a line a row of the experiment: mean ± standard deviation, no intervals.
+
+        print(overview(results, "components", "seen"))
+
+    What is the same in all lines by construction, talk with the adapter off, is left out, and the second turn.
+    """
+    left_out = (", adapter off", "second turn")
+    columns = [
+        name
+        for name in measured_columns(results, experiment)
+        if name.endswith(f", {style}") and not any(part in name for part in left_out)
+    ]
+    titles = [name.removesuffix(f", {style}").removesuffix(", adapter on") for name in columns]
+    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    found = {row: [figure_of(results, experiment, row, column) for column in columns] for row in rows}
+    lines = [["", *titles], ["---", *["---:"] * len(columns)]]
+    lines += [[row, *(MISSING if one is None else one.short for one in figures)] for row, figures in found.items()]
+    guessing = [next(one.chance for one in same if one) for same in zip(*found.values(), strict=True)]
+    lines.append(["guessing", *(f"{chance:.1f}" for chance in guessing)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def comparison_lines(results: Mapping[str, Any], experiment: str) -> str:
     """Which rows differ, as a Markdown table: the gain in points with its paired interval, McNemar's p of each seed.
 

@@ -13,7 +13,7 @@ from vladva_kit.commands.options import BatchSize, Out, Steps
 def ablate(
     experiment: Annotated[
         str, typer.Option(help="components, generation, prompts, batch-size, data-size, rank, temperature, "
-        "next-token-weight, negatives, soft-prompt-rate, or all.")
+        "next-token-weight, negatives, soft-prompt-rate, collapse, or all.")
     ] = "components",
     out: Out = Path("runs/ablation"),
     steps: Steps = 80,

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from vladva_kit.ablation.plan import BASE, BOTH, FULL, LONG
+from vladva_kit.ablation.plan import BASE, FULL
 from vladva_kit.ablation.tables import cells_of, figure_of
 from vladva_kit.plot_parts import BLUE, GREY, INK, LOOKS, ORANGE, STYLE, VERMILION, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from vladva_kit.ablation.statistics import Estimate
 
 RETRIEVAL = tuple(
     f"{way} R@1, {style}" for style in ("seen", "unseen style") for way in ("text → image", "image → text")
@@ -24,6 +27,7 @@ COMPOSITION = tuple(
     for style in ("seen", "unseen style")
     for name in ("SugarCrepe replace", "SugarCrepe swap", "SugarCrepe add", "Winoground group")
 )
+SHOWN = 5  # percent that guessing gets, from which on its line is drawn: R@1 of hundreds has the axis for itself
 TALK = tuple(
     f"{name}, adapter {state}, seen"
     for name in ("question accuracy", "caption truth", "second turn")
@@ -33,43 +37,55 @@ TALK = tuple(
 
 @matplotlib.rc_context(STYLE)
 def rows_over_columns(results: Mapping[str, Any], experiment: str, columns: Sequence[str], title: str) -> Figure:
-    """An experiment's rows, a panel a column: mean over the seeds, each seed small, 95 % interval, guessing dotted.
+    """An experiment's rows, a panel a column: mean over the seeds, 95 % interval over the cases, guessing dotted.
 
     rows_over_columns(results, "components", RETRIEVAL, "What each part adds to retrieval")
     """
     rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    found = {column: [figure_of(results, experiment, row, column) for row in rows] for column in columns}
     across = min(4, len(columns))
     down = -(-len(columns) // across)
     figure = Figure(figsize=(2.3 * across + 1.6, down * (0.32 * len(rows) + 1.0) + 0.5), layout="constrained")
     figure.suptitle(title)
-    panels = np.ravel(figure.subplots(down, across, sharey=True, sharex=True, squeeze=False))
-    for axes, column in zip(panels, columns, strict=False):
-        _panel(axes, results, experiment, rows, column)
+    panels = np.ravel(figure.subplots(down, across, sharey=True, squeeze=False))
+    guesses = {column: max(one.chance for one in estimates if one) for column, estimates in found.items()}
+    for axes, (column, estimates) in zip(panels, found.items(), strict=False):
+        _panel(axes, estimates, rows, column)
+        alike = [one for other in columns if guesses[other] == guesses[column] for one in found[other] if one]
+        axes.set_xlim(_span(alike))  # those that guessing gets as much of are drawn to one scale
     for axes in panels[len(columns) :]:
         axes.set_visible(False)
-    figure.supxlabel("right answers (%), mean over seeds with 95 % interval; dotted: guessing", fontsize=9)
+    dotted = "; dotted: guessing" if max(guesses.values()) >= SHOWN else ""
+    figure.supxlabel(f"right answers (%), mean over seeds with 95 % interval{dotted}", fontsize=9)
     return figure
 
 
-def _panel(axes: Axes, results: Mapping[str, Any], experiment: str, rows: Sequence[str], column: str) -> None:
-    chance = None
-    for place, row in enumerate(rows):
-        found = figure_of(results, experiment, row, column)
+def _span(estimates: Sequence[Estimate]) -> tuple[float, float]:
+    """The axis from ten to ten round all intervals, and round guessing where it is shown."""
+    ends = [end for one in estimates for end in (one.low, one.high, *([one.chance] if one.chance >= SHOWN else []))]
+    low, high = 10 * np.floor((min(ends) - 2) / 10), 10 * np.ceil((max(ends) + 2) / 10)
+    return max(low, -2), min(high, 104)
+
+
+def _panel(axes: Axes, estimates: Sequence[Estimate | None], rows: Sequence[str], column: str) -> None:
+    for place, found in enumerate(estimates):
         colour, marker = LOOKS[place % len(LOOKS)]
         if found is None:
-            axes.text(2, place, "not measured", color=GREY, fontsize=7, va="center")
+            axes.text(0.03, place, "not measured", color=GREY, fontsize=7, va="center",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
             continue
-        chance = found.chance
+        if found.chance >= SHOWN:
+            axes.axvline(found.chance, linestyle=":", color=INK, linewidth=1.2, zorder=0)
         axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2, alpha=0.6)
         axes.plot(found.mean, place, marker, color=colour, markersize=6, markeredgecolor="white")
         axes.annotate(
-            f"{found.mean:.0f}", (found.mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=7
-        )
-    if chance:
-        axes.axvline(chance, linestyle=":", color=INK, linewidth=1.2)
+            f"{found.mean:.0f}", (found.mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
     axes.set_title(wrapped(column, 24), fontsize=8, fontweight="normal")
-    axes.set(xlim=(-2, 104), ylim=(len(rows) - 0.4, -0.7))
+    axes.set_ylim(len(rows) - 0.4, -0.7)
     axes.set_yticks(range(len(rows)), [wrapped(row, 24) for row in rows], fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
 
 
@@ -189,7 +205,7 @@ def entropy_before_after(
             labels.append(f"{said}, {('before', 'after')[state]}")
     axes.set_yticks(places, labels)
     axes.set_ylim(max(places) + 0.6, -0.8)
-    axes.set_xlabel("entropy of the summary token's next word (nats): median, 5 to 95 %")
+    axes.set_xlabel("entropy of the next word (nats): median, 5 to 95 %")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -217,7 +233,10 @@ def variance_before_after(
 
 
 def _loss(results: Mapping[str, Any]) -> Figure:
-    curves = {row: [cell["history"] for cell in cells_of(results, "components", row)] for row in (BOTH, LONG)}
+    curves = {
+        row: [cell["history"] for cell in cells_of(results, "collapse", row)]
+        for row in ("short captions", "long captions")
+    }
     return loss_curves(curves, "Contrastive loss on short captions and on long ones")
 
 
@@ -246,7 +265,7 @@ _LINES = {
 FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure]]] = {
     "retrieval": ("components", _rows("components", RETRIEVAL, "What each part adds to retrieval")),
     "composition": ("components", _rows("components", COMPOSITION, "What each part adds to composition")),
-    "collapse": ("components", _loss),
+    "collapse": ("collapse", _loss),
     "attention-density": ("components", _inside(density_before_after, "density")),
     "attention-maps": ("components", _inside(maps_before_after, "maps")),
     "entropy": ("components", _inside(entropy_before_after, "entropy")),
