@@ -24,6 +24,7 @@ SOON = PATIENCE * 60_000  # for what a page does by itself
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # JupyterLab's sign; Notebook 7 has none
+ASKED = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
 RESTS = 20  # seconds without work after which cells that have not run will not run
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
@@ -165,6 +166,8 @@ class NotebookPage:
                 self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
                 rested = 0
             self.page.wait_for_timeout(1000)
+            if self.page.locator(ASKED).count():  # what was run came before the kernel; then JupyterLab asks which
+                self.page.locator(ASKED).click()
             rested = rested + 1 if self.page.locator(IDLE).count() else 0
         failed = self.page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]')
         if failed.count():
