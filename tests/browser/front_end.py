@@ -22,7 +22,10 @@ PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # times as long: somet
 SLOW = PATIENCE * 240_000  # milliseconds: a shared machine may take that long to import torch and to run a cell
 SOON = PATIENCE * 60_000  # for what a page does by itself
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
+QUIET = (  # asks the network for news, and whether it may; complains of a kernel that ends before it has answered
+    "@jupyterlab/apputils-extension:announcements",
+    "@jupyterlab/debugger-extension",
+)
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # JupyterLab's sign; Notebook 7 has none
 ASKED = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
 RESTS = 20  # seconds without work after which cells that have not run will not run
@@ -81,7 +84,7 @@ def jupyter(application: str, folder: Path, seconds: float = SLOW / 1000) -> Ite
     served.mkdir(parents=True, exist_ok=True)
     for name, values in SETTINGS.items():
         _write_json(own / "settings" / name, values)
-    _write_json(own / "config" / "labconfig" / "page_config.json", {"disabledExtensions": {QUIET: True}})
+    _write_json(own / "config" / "labconfig" / "page_config.json", {"disabledExtensions": dict.fromkeys(QUIET, True)})
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", {"lab": "jupyterlab", "notebook": "notebook"}[application], "--no-browser"]
     command += ["--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={served}"]
@@ -189,13 +192,20 @@ RAN = """() => {
 }"""
 
 
+def _wrong(message: Any, server: Server) -> list[str]:
+    """An error of the page's own, with its place; Colab's badge lies elsewhere, and there may be no network."""
+    place = message.location.get("url", "")
+    away = place.startswith("https://") and not place.startswith(server.url)
+    return [f"{message.text} ({place})"] if message.type == "error" and not away else []
+
+
 @contextmanager
 def opened(browser: Any, server: Server, path: str, place: str = "lab/tree") -> Iterator[NotebookPage]:
     """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks"."""
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.set_default_timeout(SOON)
     shown = NotebookPage(page, server, path)
-    page.on("console", lambda message: shown.wrong.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: shown.wrong.extend(_wrong(message, server)))
     page.on("pageerror", lambda error: shown.wrong.append(f"{error}"))
     page.on("dialog", lambda dialog: (shown.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     try:
