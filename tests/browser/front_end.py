@@ -22,10 +22,7 @@ PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # times as long: somet
 SLOW = PATIENCE * 240_000  # milliseconds: a shared machine may take that long to import torch and to run a cell
 SOON = PATIENCE * 60_000  # for what a page does by itself
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (  # asks the network for news, and whether it may; complains of a kernel that ends before it has answered
-    "@jupyterlab/apputils-extension:announcements",
-    "@jupyterlab/debugger-extension",
-)
+QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # JupyterLab's sign; Notebook 7 has none
 ASKED = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
 RESTS = 20  # seconds without work after which cells that have not run will not run
@@ -84,7 +81,7 @@ def jupyter(application: str, folder: Path, seconds: float = SLOW / 1000) -> Ite
     served.mkdir(parents=True, exist_ok=True)
     for name, values in SETTINGS.items():
         _write_json(own / "settings" / name, values)
-    _write_json(own / "config" / "labconfig" / "page_config.json", {"disabledExtensions": dict.fromkeys(QUIET, True)})
+    _write_json(own / "config" / "labconfig" / "page_config.json", {"disabledExtensions": {QUIET: True}})
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", {"lab": "jupyterlab", "notebook": "notebook"}[application], "--no-browser"]
     command += ["--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={served}"]
@@ -169,12 +166,11 @@ class NotebookPage:
                 self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
                 rested = 0
             self.page.wait_for_timeout(1000)
-            if self.page.locator(ASKED).count():  # what was run came before the kernel; then JupyterLab asks which
+            if self.page.locator(ASKED).count():
                 self.page.locator(ASKED).click()
             rested = rested + 1 if self.page.locator(IDLE).count() else 0
-        failed = self.page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]')
-        if failed.count():
-            raise RuntimeError(f"{self.path}: {failed.first.inner_text()}")
+        if failed := self.page.evaluate(FAILED):
+            raise RuntimeError(f"{self.path}: {failed}")
 
     @property
     def places(self) -> dict[str, int]:
@@ -183,27 +179,40 @@ class NotebookPage:
         return {cell["id"]: place for place, cell in enumerate(cells)}
 
 
+# What a cell that failed shows, if one has; JupyterLab has called it an error, and since 4.6 writes it as stderr.
+FAILED = """() => [...document.querySelectorAll('.jp-Notebook .jp-OutputArea-output')]
+    .filter(output => /jupyter\\.(error|stderr)$/.test(output.dataset.mimeType))
+    .map(output => output.textContent).find(text => text.includes('Traceback (most recent call last)')) || null"""
 # Each code cell has a number, or one has failed, after which Jupyter runs no more.
-RAN = """() => {
+RAN = f"""() => {{
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
     const ended = cells.every(cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent));
-    const failed = document.querySelector('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]');
-    return cells.length > 0 && (ended || failed !== null);
-}"""
+    return cells.length > 0 && (ended || ({FAILED})() !== null);
+}}"""
 
 
 def _wrong(message: Any, server: Server) -> list[str]:
-    """An error of the page's own, with its place; Colab's badge lies elsewhere, and there may be no network."""
+    """An error of the page's own, with its place; Colab's badge lies elsewhere, and there may be no network.
+
+    Nor is it the page's that JupyterLab's debugger has no answer from a kernel that has just ended.
+    """
     place = message.location.get("url", "")
     away = place.startswith("https://") and not place.startswith(server.url)
-    return [f"{message.text} ({place})"] if message.type == "error" and not away else []
+    debugger = message.text.startswith("Could not restore the debugger state")
+    return [f"{message.text} ({place})"] if message.type == "error" and not (away or debugger) else []
 
 
 @contextmanager
-def opened(browser: Any, server: Server, path: str, place: str = "lab/tree") -> Iterator[NotebookPage]:
-    """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks"."""
+def opened(browser: Any, server: Server, path: str, place: str | None = None) -> Iterator[NotebookPage]:
+    """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks".
+
+    In JupyterLab each has a workspace of its own: in a shared one the tabs of the others would be opened again.
+    """
+    place = place or f"lab/workspaces/{Path(path).stem}/tree"
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.set_default_timeout(SOON)
+    # JupyterLab asks where a file names no kernel, or where cells are run before theirs is there
+    page.add_locator_handler(page.locator(ASKED), lambda button: button.click())
     shown = NotebookPage(page, server, path)
     page.on("console", lambda message: shown.wrong.extend(_wrong(message, server)))
     page.on("pageerror", lambda error: shown.wrong.append(f"{error}"))

@@ -19,15 +19,20 @@ def classic(browser, tmp_path_factory):
     """The notebook, open and run in `jupyter notebook`, and saved from there."""
     with jupyter("notebook", tmp_path_factory.mktemp("classic")) as server:
         write_gallery(server.folder / "gallery.ipynb", SHOWN)
+        write_gallery(server.folder / "empty.ipynb", [])
+        with opened(browser, server, "empty.ipynb", "notebooks") as empty:
+            empty.page.wait_for_timeout(5000)
+            usual = set(empty.wrong)  # what Notebook 7 complains of by itself: 7.6.5 of a setting's schema
         with opened(browser, server, "gallery.ipynb", "notebooks") as page:
             page.run_all()
             says(page.output("search"), "Best first, of 12")
-            yield page
+            yield page, usual
 
 
 @pytest.fixture(scope="module")
 def kept(classic):
     """The file as the page saved it: the widgets' static views lie beside them."""
+    classic, _ = classic
     classic.page.keyboard.press("Escape")
     classic.page.keyboard.press("Control+s")
     path = classic.server.folder / "gallery.ipynb"
@@ -41,6 +46,7 @@ def kept(classic):
 
 
 def test_the_classic_page_shows_the_widgets_and_they_answer(classic, keep):
+    classic, usual = classic
     for name in SHOWN[1:]:
         classic.output(name).locator(".vk").first.wait_for(timeout=SLOW)
     probe, chat = classic.output("probe"), classic.output("chat")
@@ -52,7 +58,7 @@ def test_the_classic_page_shows_the_widgets_and_they_answer(classic, keep):
     says(chat, "done")
     assert all(answer.strip("— ") for answer in chat.locator("tbody td").all_inner_texts())
     keep(classic.page)
-    assert classic.wrong == []
+    assert set(classic.wrong) <= usual
 
 
 def as_page(notebook, path):

@@ -1,6 +1,7 @@
 """The search: what is found is what a plain sort of the cosines finds, and the gallery is encoded once."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def test_the_gallery_is_encoded_once(box, colours):
         box.caption.value = caption
     box.picture.value = 1
     assert len(colours.images) == 4 and colours.texts[4:] == ["snow"]
+
+
+def test_what_is_nearly_found_is_found_in_the_file_that_is_kept(colours, monkeypatch):
+    quick = colours.encode_text
+    monkeypatch.setattr(colours, "encode_text", lambda texts: (time.sleep(0.3), quick(texts))[1])
+    made = RetrievalBox({"sees": colours}, [plain(name) for name in NAMES], CAPTIONS, k=3)
+    assert not made.ready  # the captions are still being encoded
+    assert found(made._repr_mimebundle_()["text/html"])[0] == "a red wall"
 
 
 def test_encoding_can_be_cancelled_and_goes_on_with_what_is_left(colours):

@@ -14,6 +14,7 @@ from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.remembered import ModelBusy
 
 EVERY = "every category"  # the list's first entry, of widgets that leaf through cases
+MOMENT = 2.0  # seconds that a widget waits for its work before it shows itself
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # how a notebook names a live widget
 
 
@@ -31,6 +32,8 @@ def controls() -> ModuleType:
 
 class Shell:
     """What every widget has: `box`, which a notebook shows, and `view`, whose `value` is the HTML of the moment."""
+
+    work: Work | None = None  # of those that are slow
 
     def __init__(self) -> None:
         self.view: Any = controls().HTML()
@@ -72,6 +75,8 @@ class Shell:
 
         A front end takes the widget; GitHub, an HTML export and the committed notebooks, which keep none, the view.
         """
+        if self.work is not None:  # what is nearly done is shown done, and kept so in the file
+            self.work.settle(MOMENT)
         live = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         bundle: dict[str, Any] = {WIDGET_VIEW: live, "text/plain": type(self).__name__}
         # which of the two Colab would take is not documented: there it is not asked
@@ -156,6 +161,11 @@ class Work:
         self._say(what)
         self._thread = threading.Thread(target=self._run, args=(pieces, total, done), daemon=True)
         self._thread.start()
+
+    def settle(self, seconds: float) -> None:
+        """Gives work that is under way so long to end; raises nothing."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def wait(self) -> None:
         """Returns when nothing is under way. Raises what the work raised."""
