@@ -39,6 +39,9 @@ def made_record(cell):
 def made_inside(generator, more):
     density = np.clip(generator.random((4, 8)) * 0.3 + 0.3 * more, 0, 1)
     return {
+        "n": 20,
+        "words": {side: {"dog": 12, "the": 3} for side in ("image", "text")},
+        "modality_gap": 0.25,
         "entropy": {side: (1 + more + 0.1 * generator.random(20)).tolist() for side in ("image", "text")},
         "density": density.tolist(),
         "density_by_picture": (0.2 + 0.3 * more + 0.01 * generator.random(20)).tolist(),

@@ -4,11 +4,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from vladva_kit.ablation.plan import BASE, CLIP, FULL
 from vladva_kit.cli import app
 from vladva_kit.reproduction import CLAIMS, reproduction_page, write_reproduction
+
+
+def rows_of(results):
+    return {row["name"]: row["cells"] for row in results["experiments"]["components"]["rows"]}
 
 
 def claim_lines(page):
@@ -22,6 +28,17 @@ def test_every_claim_has_a_line_with_the_papers_figure_a_verdict_and_its_command
     for line, claim in zip(lines, CLAIMS, strict=True):
         assert claim.text in line and claim.paper in line and f"--experiment {claim.experiment}`" in line
         assert re.search(r"\*\*(holds|holds in part|does not hold here)\*\*", line)
+
+
+def test_what_happens_inside_has_a_line_a_row_that_was_read(results):
+    table = reproduction_page(results, []).split("## Inside")[1]
+    base, full = (next(line for line in table.splitlines() if line.startswith(f"| {row} |")) for row in (BASE, FULL))
+    seeds = [results["cells"][name]["inside"] for name in rows_of(results)[FULL]]
+    entropy = [np.mean([np.mean(one["entropy"][side]) for one in seeds]) for side in ("image", "text")]
+    assert (
+        f"| {entropy[0]:.2f} / {entropy[1]:.2f} |" in full and "| 30.0 / 32.0 |" in full and "| 10.0 / 12.0 |" in base
+    )
+    assert full.endswith("| dog 12, the 3 |") and "| 0.25 |" in full and CLIP not in table
 
 
 def test_what_was_not_run_says_so_and_shows_no_number(results):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vladva_kit.ablation.tables import comparison_lines, markdown_table
 from vladva_kit.files import write_json, write_whole
@@ -50,7 +52,44 @@ def reproduction_page(results: Mapping[str, Any], figures: list[str], command: s
             comparison_lines(results, name),
             "</details>\n",
         ]
+    if "components" in results["experiments"]:
+        parts.append(_inside(results))
     return "\n".join(parts)
+
+
+def _inside(results: Mapping[str, Any]) -> str:
+    """What the summary tokens do in each row that was read: means over the seeds, and the words of the first."""
+    names = ["", "entropy (nats)", "effective rank", "modality gap", "attention density (%)", "of its ten words"]
+    lines = [names, ["---", *["---:"] * 4, "---"]]
+    read = 0
+    for row in results["experiments"]["components"]["rows"]:
+        seeds = [found for found in (results["cells"][name].get("inside") for name in row["cells"]) if found]
+        if seeds:
+            read = seeds[0]["n"]
+            lines.append([row["name"], *_figures(seeds), _words(seeds[0])])
+    return (
+        "## Inside\n\n"
+        f"The summary tokens of {read} pictures and {read} captions: pictures / captions, means over the seeds. Words: "
+        "the commonest among the ten likeliest after a picture, and after how many pictures they are (seed 0).\n\n"
+        + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    )
+
+
+def _figures(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    def mean(key: str, side: str) -> float:
+        return float(np.mean([np.mean(one[key][side]) for one in seeds]))
+
+    both = [
+        " / ".join(f"{mean(key, side):.{places}f}" for side in ("image", "text"))
+        for key, places in (("entropy", 2), ("effective_rank", 1))
+    ]
+    gap, density = (np.mean([np.mean(one[key]) for one in seeds]) for key in ("modality_gap", "density"))
+    return [*both, f"{gap:.2f}", f"{100 * density:.1f}"]
+
+
+def _words(found: Mapping[str, Any], most: int = 4) -> str:
+    words = sorted(found["words"]["image"].items(), key=lambda item: -item[1])[:most]
+    return ", ".join(f"{word} {count}" for word, count in words)
 
 
 def _head(results: Mapping[str, Any], command: str) -> str:
