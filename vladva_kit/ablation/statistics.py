@@ -51,7 +51,8 @@ class Difference:
         return "above" if self.low > 0 else "below" if self.high < 0 else "level"
 
     def __str__(self) -> str:
-        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]".replace("-", "−")
+        mean, low, high = (round(value, 1) + 0.0 for value in (self.mean, self.low, self.high))  # no "−0.0"
+        return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def estimate(cells: Cells, measures: Sequence[str]) -> Estimate | None:

@@ -103,8 +103,7 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
         for seed, history in enumerate(histories):
             label = None if seed else row
             axes.plot(history["step"], history["contrastive"], style, color=(BLUE, VERMILION)[place % 2], label=label)
-    axes.set(xlabel="training step", ylabel="contrastive loss (nats)")
-    axes.set_ylim(bottom=0)
+    axes.set(xlabel="training step", ylabel="contrastive loss (nats, log scale)", yscale="log")
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
     return figure
