@@ -104,6 +104,7 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -
             label = None if seed else row
             axes.plot(history["step"], history["contrastive"], style, color=(BLUE, VERMILION)[place % 2], label=label)
     axes.set(xlabel="training step", ylabel="contrastive loss (nats, log scale)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own writes powers, which need its reading of formulae
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
     return figure
