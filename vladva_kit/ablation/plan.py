@@ -12,9 +12,9 @@ BATCH_SIZES = (16, 64, 256, 1024)
 
 @dataclass(frozen=True)
 class Plan:
-    """How long each cell trains and how much of it is judged; planned so that all of it fits 90 minutes on 2 cores.
+    """How long each cell trains and how much of it is judged: the components took 41 minutes on 2 cores.
 
-    That is 18 trainings and 2 frozen models of the components, 17 more of the lines, and the prompts. Retrieval,
+    They are 18 trainings and 2 frozen models; the lines are 18 more trainings, and then there are the prompts. Retrieval,
     Winoground and SugarCrepe are judged on all of the samples' cases; frozen models once.
     """
 
