@@ -14,8 +14,8 @@ BATCH_SIZES = (16, 64, 256, 1024)
 class Plan:
     """How long each cell trains and how much of it is judged: the components took 41 minutes on 2 cores.
 
-    They are 18 trainings and 2 frozen models; the lines are 18 more trainings, and then there are the prompts. Retrieval,
-    Winoground and SugarCrepe are judged on all of the samples' cases; frozen models once.
+    They are 18 trainings and 2 frozen models; the lines are 18 trainings more, and then there are the prompts.
+    Retrieval, Winoground and SugarCrepe are judged on all of the samples' cases; frozen models once.
     """
 
     steps: int = 80
