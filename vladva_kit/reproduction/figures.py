@@ -51,6 +51,8 @@ def rows_over_columns(results: Mapping[str, Any], experiment: str, columns: Sequ
     guesses = {column: max(one.chance for one in estimates if one) for column, estimates in found.items()}
     for axes, (column, estimates) in zip(panels, found.items(), strict=False):
         _panel(axes, estimates, rows, column)
+        if guesses[column] >= SHOWN:
+            axes.axvline(guesses[column], linestyle=":", color=INK, linewidth=1.2, zorder=0)
         alike = [one for other in columns if guesses[other] == guesses[column] for one in found[other] if one]
         axes.set_xlim(_span(alike))  # those that guessing gets as much of are drawn to one scale
     for axes in panels[len(columns) :]:
@@ -74,8 +76,6 @@ def _panel(axes: Axes, estimates: Sequence[Estimate | None], rows: Sequence[str]
             axes.text(0.03, place, "not measured", color=GREY, fontsize=7, va="center",
                       transform=axes.get_yaxis_transform())  # fmt: skip
             continue
-        if found.chance >= SHOWN:
-            axes.axvline(found.chance, linestyle=":", color=INK, linewidth=1.2, zorder=0)
         axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2, alpha=0.6)
         axes.plot(found.mean, place, marker, color=colour, markersize=6, markeredgecolor="white")
         axes.annotate(
