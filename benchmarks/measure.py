@@ -22,7 +22,10 @@ from typing import Any
 
 import torch
 
+from vladva_kit import Embedder
 from vladva_kit.files import write_json, write_whole
+from vladva_kit.prompts import IGNORED
+from vladva_kit.training import Batch
 
 RESULTS = Path(__file__).parent / "results"
 BUSY = os.getloadavg()[0]  # of the minute before
@@ -74,6 +77,17 @@ def in_process(module: str, function: str, **values: Any) -> dict[str, Any]:
     if done.returncode < 0:
         return {"died": f"killed by signal {-done.returncode}"}
     return {"died": done.stderr.strip().splitlines()[-1][:200]}
+
+
+def contents(embedder: Embedder, batch: Batch) -> tuple[int, int, int]:
+    """What a batch holds: tokens of both towers, those that are learnt, and image tokens, a patch each.
+
+    tokens, learnt, patches = contents(embedder, batch)
+    """
+    tokens = sum(int(tower.inputs["attention_mask"].sum()) for tower in (batch.images, batch.texts))
+    learnt = 0 if batch.images.labels is None else int((batch.images.labels != IGNORED).sum())
+    patches = int((batch.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
+    return tokens, learnt, patches
 
 
 def operations(model: torch.nn.Module, tokens: int, learnt: int, patches: int, forwards: int = 1) -> float:

@@ -12,7 +12,7 @@ from argparse import Namespace
 
 import torch
 
-from benchmarks.measure import arguments, forget_peak, free_memory, goal, in_process, page, peak, table
+from benchmarks.measure import arguments, contents, forget_peak, free_memory, goal, in_process, page, peak, table
 
 FIELDS = ("batch", "rows", "shape", "device", "dtype", "limit_gb")
 
@@ -35,8 +35,8 @@ def one(batch: int, rows: int, shape: str, device: str, dtype: str, limit_gb: fl
         step_losses(embedder, data)["loss"].backward()
     most, width = peak(device), embedder.lvlm.model.config.text_config.hidden_size
     parts = [*data.images.inputs.values(), data.images.labels, *data.texts.inputs.values()]
-    image_tokens = int((data.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
-    held = sum(part.nbytes for part in parts) + bool(rows) * image_tokens * width * embedder.lvlm.model.dtype.itemsize
+    patches = contents(embedder, data)[2]
+    held = sum(part.nbytes for part in parts) + bool(rows) * patches * width * embedder.lvlm.model.dtype.itemsize
     return {"peak": most, "before": before, "held": held / 1e9 if device == "cpu" else 0.0}
 
 

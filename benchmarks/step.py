@@ -19,6 +19,7 @@ import vladva_kit as vk
 from benchmarks import peers
 from benchmarks.measure import (
     arguments,
+    contents,
     explained,
     forget_peak,
     goal,
@@ -33,7 +34,6 @@ from benchmarks.measure import (
 )
 from benchmarks.shapes import learning, scenes, shaped
 from vladva_kit.cached_gradients import cached_step
-from vladva_kit.prompts import IGNORED
 from vladva_kit.training import Batch, Collator, step_losses
 
 
@@ -129,9 +129,7 @@ def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
     rows = [["way", "seconds: median (least–largest)", "pairs a second"]]
     rows += [[name, spread(own), f"{rate[name]:.1f}"] for name, own in seconds.items()]
     ratio = median(seconds["two forwards"]) / median(seconds["one forward"])
-    tokens = int(both.images.inputs["attention_mask"].sum() + both.texts.inputs["attention_mask"].sum())
-    learnt = int((both.images.labels != IGNORED).sum())
-    image_tokens = int((both.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
+    tokens, learnt, image_tokens = contents(embedder, both)
     model, again = embedder.lvlm.model, int(bare.images.inputs["attention_mask"].sum())
     flops = {
         "one forward": operations(model, tokens, learnt, image_tokens),

@@ -9,14 +9,25 @@ python -m benchmarks.throughput --shape llava-1.5-7b --device cuda --dtype bfloa
 
 from __future__ import annotations
 
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from benchmarks.measure import arguments, forget_peak, in_process, median, operations, page, peak, spread, table, turns
+from benchmarks.measure import (
+    arguments,
+    contents,
+    forget_peak,
+    in_process,
+    median,
+    operations,
+    page,
+    peak,
+    spread,
+    table,
+    turns,
+)
 
 # TFLOP/s in bfloat16 without sparsity, by what a device calls itself: the data sheets'
 PEAKS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L4": 121.0}
@@ -37,12 +48,12 @@ def one(
         layer.compile()
     data = Collator(embedder, next_token=work == "train")(scenes(batch))["batch"]
     step = _step(work, embedder, data)
-    begun = time.perf_counter()
-    step()
-    first = time.perf_counter() - begun
+    first = turns({work: step}, 1, warm=True)[work][0]
     forget_peak(device)
     seconds = turns({work: step}, runs, warm=True)[work]
-    return {"seconds": seconds, "first": first, "peak": peak(device), "flops": _counted(work, embedder, data)}
+    tokens, learnt, patches = contents(embedder, data)
+    flops = operations(embedder.lvlm.model, tokens, learnt, patches, forwards=int(work == "train"))
+    return {"seconds": seconds, "first": first, "peak": peak(device), "flops": flops}
 
 
 def _step(work: str, embedder: Any, data: Any) -> Callable[[], None]:
@@ -61,18 +72,6 @@ def _step(work: str, embedder: Any, data: Any) -> Callable[[], None]:
         step_losses(embedder, data)["loss"].backward()
 
     return encode if work == "encode" else train
-
-
-def _counted(work: str, embedder: Any, data: Any) -> float:
-    """Operations of a run in matrix products."""
-    from vladva_kit.prompts import IGNORED
-
-    model = embedder.lvlm.model
-    tokens = int(data.images.inputs["attention_mask"].sum() + data.texts.inputs["attention_mask"].sum())
-    patches = int((data.images.inputs["input_ids"] == model.config.image_token_id).sum())
-    if work == "encode":
-        return operations(model, tokens, 0, patches, forwards=0)
-    return operations(model, tokens, int((data.images.labels != IGNORED).sum()), patches)
 
 
 def lines(chosen: Namespace, most: float) -> tuple[list[list[str]], dict[str, Any]]:
