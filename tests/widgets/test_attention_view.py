@@ -13,7 +13,7 @@ from vladva_kit.analysis import read_images
 from vladva_kit.prompts import image_sequences
 from vladva_kit.widgets import AttentionView, attention_view
 
-from .conftest import plain, png, upload
+from .conftest import plain, png, put
 
 ROW = re.compile(r'<tr><th scope="row">(\w+)</th><td>([\d.]+)%</td><td>(\d+)% of the patches</td><td>([^<]+)</td></tr>')
 
@@ -93,7 +93,7 @@ def test_a_baseline_has_one_panel(pictures, one_thread):
 
 
 def test_an_uploaded_picture_is_looked_at_and_a_file_that_is_none_is_said(view):
-    view.upload.value = upload(("wall.png", png("blue")))
+    put(view.upload, ("wall.png", png("blue")))
     view.work.wait()
     wall = np.asarray(plain("blue"))
     maps = {}
@@ -101,13 +101,13 @@ def test_an_uploaded_picture_is_looked_at_and_a_file_that_is_none_is_said(view):
         maps["before"] = read_images(view.embedder, [plain("blue")], attention=True).maps[0]
     maps["after"] = read_images(view.embedder, [plain("blue")], attention=True).maps[0]
     assert view.view.value == attention_view(plain("blue"), maps) and wall.std((0, 1)).max() == 0
-    view.upload.value = upload(("notes.txt", b"no picture"))
+    put(view.upload, ("notes.txt", b"no picture"))
     assert "notes.txt is no picture" in view.view.value and 'role="alert"' in view.view.value
 
 
 def test_what_was_given_last_is_what_is_looked_at(view):
     first = view.view.value
-    view.upload.value = upload(("wall.png", png("blue")))
+    put(view.upload, ("wall.png", png("blue")))
     view.work.wait()
     view.picture.value = 1
     view.work.wait()

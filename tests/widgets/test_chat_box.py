@@ -9,7 +9,7 @@ import torch
 import vladva_kit as vk
 from vladva_kit.widgets import ChatBox, chat_view
 
-from .conftest import png, upload
+from .conftest import png, put
 
 FIRST, SECOND = "what is the ground?", "how many things are there?"
 
@@ -61,7 +61,7 @@ def test_another_picture_begins_anew_and_a_baseline_has_one_column(lvlm, picture
 
 def test_what_was_given_last_is_what_is_talked_about(lvlm, pictures):
     chat = ChatBox(vk.Embedder(lvlm), pictures[:2])
-    chat.upload.value = upload(("wall.png", png("red")))
+    put(chat.upload, ("wall.png", png("red")))
     assert chat.image.getpixel((0, 0)) == (220, 30, 40)
     chat.picture.value = 1
     assert chat.image is pictures[1] and not chat.upload.value

@@ -9,7 +9,7 @@ import pytest
 from vladva_kit.widgets import RetrievalBox, found_pictures_view
 from vladva_kit.widgets.retrieval_box import AT_ONCE, best
 
-from .conftest import image_vector, plain, png, text_vector, upload
+from .conftest import image_vector, plain, png, put, text_vector
 
 NAMES = ["red", "green", "blue", "white"]
 CAPTIONS = [f"a {name} wall" for name in NAMES]
@@ -40,20 +40,20 @@ def test_a_typed_caption_finds_the_pictures_with_the_highest_cosines(box):
 def test_a_chosen_or_uploaded_picture_finds_captions(box):
     box.picture.value = 2
     assert found(box.view.value)[0] == "a blue wall" and "its own" in box.view.value
-    box.upload.value = upload(("white.png", png("white")))
+    put(box.upload, ("white.png", png("white")))
     cosines = [image_vector(plain("white")) @ text_vector(text) for text in CAPTIONS]
     assert found(box.view.value) == [CAPTIONS[place] for place in np.argsort(cosines)[::-1][:3]]
     assert "its own" not in box.view.value
-    box.upload.value = upload(("notes.txt", b"none"))
+    put(box.upload, ("notes.txt", b"none"))
     assert "notes.txt is no picture" in box.view.value
 
 
 def test_what_was_given_last_is_what_is_looked_for(box):
-    box.upload.value = upload(("white.png", png("white")))
+    put(box.upload, ("white.png", png("white")))
     assert found(box.view.value)[0] == "a white wall"
     box.picture.value = 2
     assert found(box.view.value)[0] == "a blue wall"
-    box.upload.value = upload(("white.png", png("white")))
+    put(box.upload, ("white.png", png("white")))
     box.caption.value = "a green wall"
     assert "“a green wall”" in box.view.value and found(box.view.value)[0] == "a green wall"
     assert not box.upload.value and box.picture.value == -1

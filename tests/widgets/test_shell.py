@@ -6,7 +6,7 @@ import sys
 import ipywidgets
 import numpy as np
 import pytest
-from traitlets import Dict
+from traitlets import Bytes, Dict, Int, List, observe
 
 import vladva_kit as vk
 from vladva_kit.inputs import BadInput
@@ -25,19 +25,25 @@ from vladva_kit.widgets import (
 from vladva_kit.widgets.page import marked, page, unseen_words
 from vladva_kit.widgets.shell import WIDGET_VIEW, Work, uploaded
 
-from .conftest import COLOURS, plain, png, sugarcrepe_result, upload
+from .conftest import COLOURS, plain, png, put, sugarcrepe_result, upload
 
 KINDS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
 SHOWN = ("HTML", "IntProgress")
 
 
 class UploadOf7(ipywidgets.Button):
-    """FileUpload as ipywidgets 7 has it: a read-only dictionary by the files' names."""
+    """FileUpload as ipywidgets 7 has it: a read-only dictionary by the files' names, made when the count changes."""
 
+    metadata, data, _counter = List(Dict()), List(Bytes()), Int()
     value = Dict({}, read_only=True)
 
     def __init__(self, accept="", multiple=False, **keywords):
         super().__init__(**keywords)
+
+    @observe("_counter")
+    def _made(self, _):
+        files = zip(self.metadata, self.data, strict=True)
+        self.set_trait("value", {told["name"]: {"metadata": told, "content": content} for told, content in files})
 
 
 @pytest.fixture
@@ -108,10 +114,11 @@ def test_the_probe_takes_uploads_as_ipywidgets_7_gives_them(monkeypatch, colours
     monkeypatch.setattr(ipywidgets, "FileUpload", UploadOf7)
     probe = WinogroundProbe({"m": colours}, cases)
     before = probe.view.value
-    probe.upload_0.set_trait("value", {"w.png": {"metadata": {}, "content": png("white")}})
-    assert probe.view.value != before and "your own" in probe.view.value
-    probe.next.click()
-    assert probe.upload_0.value == {} and "your own" not in probe.view.value
+    for _ in range(2):  # what was taken out does not come back with the next
+        put(probe.upload_0, ("w.png", png("white")))
+        assert probe.view.value != before and "your own" in probe.view.value
+        probe.next.click()
+        assert probe.upload_0.value == {} and "your own" not in probe.view.value
 
 
 def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_install(monkeypatch, colours, cases):

@@ -9,7 +9,7 @@ import pytest
 import vladva_kit as vk
 from vladva_kit.widgets import SugarCrepeProbe, sugarcrepe_view
 
-from .conftest import image_vector, plain, png, sugarcrepe_result, text_vector, upload
+from .conftest import image_vector, plain, png, put, sugarcrepe_result, text_vector
 
 ROW = re.compile(
     r'<th scope="row">(\w+)</th><td>([\d.]+)</td><td>([\d.]+)</td><td class="(yes|no)">([+−][\d.]+) [✓✗]</td>'
@@ -61,7 +61,7 @@ def test_scores_follow_a_rewritten_caption_and_an_uploaded_picture(probe, colour
     assert (
         sorted(colours.texts) == sorted([probe.true.value, "a blue and green wall"]) and "your own" in probe.view.value
     )
-    probe.upload.value = upload(("wall.png", png("white")))
+    put(probe.upload, ("wall.png", png("white")))
     expected = [image_vector(plain("white")) @ text_vector(text) for text in (probe.true.value, probe.false.value)]
     assert shown(probe)["sees"][:2] == pytest.approx(expected, abs=0.006)
     probe.next.click()

@@ -11,7 +11,7 @@ from vladva_kit.evaluation import evaluate_winoground
 from vladva_kit.widgets import WinogroundProbe, winoground_view
 from vladva_kit.widgets.winoground_probe import EVERY, listed_cases
 
-from .conftest import image_vector, plain, png, text_vector, upload
+from .conftest import image_vector, plain, png, put, text_vector
 
 CELL = re.compile(r"<td(?: class=\"own\")?>(-?[\d.]+)</td>")
 
@@ -110,12 +110,12 @@ def test_scoring_can_be_cancelled_and_keeps_what_is_done(colours):
 
 def test_an_uploaded_photograph_takes_a_pictures_place_until_the_next_case(colours, cases):
     probe = WinogroundProbe({"sees": colours}, cases)
-    probe.upload_0.value = upload(("wall.png", png("white")))
+    put(probe.upload_0, ("wall.png", png("white")))
     assert np.allclose(
         shown(probe.view.value)[0], expected([plain("white"), cases[0].images[1]], cases[0].captions), atol=0.006
     )
     assert "your own" in probe.view.value
-    probe.upload_1.value = upload(("notes.txt", b"no picture"))
+    put(probe.upload_1, ("notes.txt", b"no picture"))
     assert "notes.txt is no picture" in probe.view.value
     probe.next.click()
     assert np.allclose(shown(probe.view.value)[0], expected(cases[1].images, cases[1].captions), atol=0.006)

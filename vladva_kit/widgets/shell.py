@@ -211,6 +211,7 @@ def uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
 
 def emptied(upload: Any) -> None:
     """Takes the files out of a FileUpload: `emptied(upload)`; its value is read-only in ipywidgets 7."""
+    if upload.has_trait("_counter"):  # ipywidgets 7 makes the value anew of these whenever the counter changes
+        with upload.hold_sync():
+            upload.metadata, upload.data, upload._counter = [], [], 0
     upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7
-    if upload.has_trait("_counter"):  # ipywidgets 7 counts them apart
-        upload._counter = 0
