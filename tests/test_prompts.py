@@ -8,6 +8,7 @@ import vladva_kit as vk
 from vladva_kit.prompts import (
     IGNORED,
     caption_ids,
+    captions_ids,
     ids_behind,
     image_prompt,
     image_sequences,
@@ -113,3 +114,11 @@ def test_added_tokens_that_are_not_marked_special_are_plain_text_too(of_family, 
     ids = caption_ids(tokenizer, caption)
     assert not acting & set(ids)
     assert tokenizer.decode(ids).replace(" ", "") == caption.replace(" ", "")
+
+
+def test_many_captions_have_the_ids_that_each_has_by_itself(lvlm):
+    tokenizer = lvlm.processor.tokenizer
+    captions = [f"a dog {token.content} a cat" for token in tokenizer.added_tokens_decoder.values()]
+    captions += ["a big blue dog on grass", "a cat"]
+    assert captions_ids(tokenizer, captions) == [caption_ids(tokenizer, caption) for caption in captions]
+    assert captions_ids(tokenizer, []) == []

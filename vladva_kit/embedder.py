@@ -30,8 +30,9 @@ from vladva_kit.prompts import (
     TEXT_PROMPT,
     Prompt,
     Sequences,
+    captions_ids,
     image_sequences,
-    text_sequences,
+    worded_sequences,
 )
 
 if TYPE_CHECKING:
@@ -150,12 +151,14 @@ class Embedder:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise ValueError(f"caption {number} is empty: an embedding of nothing means nothing; leave it out")
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths waste no padding
+        tokenizer = self.lvlm.processor.tokenizer
+        ids = captions_ids(tokenizer, texts)
+        order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # equal lengths waste no padding
         with self._running():
             states = []
             for start in range(0, len(order), batch_size):
-                captions = [texts[number] for number in order[start : start + batch_size]]
-                states.append(self._embed(text_sequences(self.lvlm.processor.tokenizer, captions, self.text_prompt)))
+                captions = [ids[number] for number in order[start : start + batch_size]]
+                states.append(self._embed(worded_sequences(tokenizer, captions, self.text_prompt)))
         if not states:
             return torch.empty(0, self._dim)
         return torch.cat(states)[torch.tensor(order).argsort()]

@@ -110,12 +110,23 @@ def caption_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
 
     caption_ids(tokenizer, "a dog")    # [17, 103]
     """
-    acting = _acting_words(tokenizer)
-    # split_special_tokens is about those that are marked special; any other is cut behind its first character
-    cuts = [0, *(match.start() + 1 for match in acting.finditer(caption))] if acting else [0]
-    pieces = [caption[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
-    ids = [tokenizer(piece, add_special_tokens=False, split_special_tokens=True).input_ids for piece in pieces]
-    return [number for piece in ids for number in piece]
+    return captions_ids(tokenizer, [caption])[0]
+
+
+def captions_ids(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[list[int]]:
+    """As `caption_ids`, of many captions in one call of the tokenizer."""
+    acting, pieces, owners = _acting_words(tokenizer), [], []
+    for owner, caption in enumerate(captions):
+        # split_special_tokens is about those that are marked special; any other is cut behind its first character
+        cuts = [0, *(match.start() + 1 for match in acting.finditer(caption))] if acting else [0]
+        pieces += [caption[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
+        owners += [owner] * len(cuts)
+    ids: list[list[int]] = [[] for _ in captions]
+    for start in range(0, len(pieces), 8192):  # what a tokenizer returns of many takes far more memory than their ids
+        found = tokenizer(pieces[start : start + 8192], add_special_tokens=False, split_special_tokens=True).input_ids
+        for owner, piece in zip(owners[start : start + 8192], found, strict=True):
+            ids[owner] += piece
+    return ids
 
 
 @lru_cache(maxsize=4)
@@ -136,8 +147,15 @@ def text_sequences(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], 
 
     text_sequences(tokenizer, ["a dog", "two cats"], prompt).summary    # tensor([12, 12])
     """
+    return worded_sequences(tokenizer, captions_ids(tokenizer, captions), prompt)
+
+
+def worded_sequences(
+    tokenizer: PreTrainedTokenizerBase, captions: Sequence[Sequence[int]], prompt: Prompt
+) -> Sequences:
+    """As `text_sequences`, of what `captions_ids` made of the captions: worded_sequences(tokenizer, ids, prompt)."""
     before = tokenizer(prompt.before, add_special_tokens=not begins_with_bos(tokenizer, prompt.before)).input_ids
-    rows = [[*before, *caption_ids(tokenizer, caption), *prompt.ids] for caption in captions]
+    rows = [[*before, *ids, *prompt.ids] for ids in captions]
     lengths = torch.tensor([len(row) for row in rows])
     padded = torch.full((len(rows), int(lengths.max())), _pad_id(tokenizer))
     for row, ids in enumerate(rows):
