@@ -117,7 +117,11 @@ def test_a_checkpoint_asks_no_hub_whether_the_embeddings_changed(pairs, tmp_path
     assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
 
 
-def test_an_interrupted_run_goes_on_and_ends_where_the_whole_one_ends(pairs, tmp_path):
+@pytest.mark.parametrize("own", [None, 0.01], ids=["one rate", "two rates"])
+def test_an_interrupted_run_goes_on_and_ends_where_the_whole_one_ends(pairs, tmp_path, own):
+    def quick(**changes):
+        return vk.Settings(batch_size=6, warmup=1, soft_prompt_learning_rate=own, **changes)
+
     whole = vk.attach(vk.load_lvlm())
     vk.fit(whole, pairs, quick(steps=4, output_dir=str(tmp_path / "whole"), save_every=2), progress=False)
     halted = vk.attach(vk.load_lvlm())
@@ -148,6 +152,30 @@ def test_pairs_that_lack_a_caption_serve_with_the_other(lvlm, pairs):
 def test_the_temperature_can_be_kept_fixed(lvlm, pairs):
     history = vk.fit(vk.attach(lvlm, temperature=0.05), pairs, quick(learn_temperature=False), progress=False)
     assert all(row["temperature"] == pytest.approx(0.05) for row in history)
+
+
+def moved(embedder, before):
+    """The farthest that any number moved, in the soft prompts and in all else that learns."""
+    steps = {True: 0.0, False: 0.0}
+    for name, weight in embedder.lvlm.adapter.named_parameters():
+        if weight.requires_grad:
+            own = ".soft_prompt." in name
+            steps[own] = max(steps[own], float((weight.detach() - before[name]).abs().max()))
+    return steps[True], steps[False]
+
+
+@pytest.mark.parametrize("own, expected", [(None, 1e-3), (0.05, 0.05)])
+def test_the_soft_prompts_can_learn_at_a_rate_of_their_own(lvlm, pairs, own, expected):
+    embedder = vk.attach(lvlm)
+    before = {name: weight.detach().clone() for name, weight in embedder.lvlm.adapter.named_parameters()}
+    settings = quick(steps=1, warmup=0, learning_rate=1e-3, soft_prompt_learning_rate=own)
+    vk.fit(embedder, pairs, settings, progress=False)
+    assert moved(embedder, before) == pytest.approx((expected, 1e-3), rel=0.01)  # AdamW's first step is its rate
+
+
+def test_a_rate_for_soft_prompts_that_are_not_there_is_refused(lvlm, pairs):
+    with pytest.raises(ValueError, match=r"soft_prompt_learning_rate=0.05 has nothing to train: attach"):
+        vk.fit(vk.attach(lvlm, soft_prompt=False), pairs, quick(soft_prompt_learning_rate=0.05), progress=False)
 
 
 def test_a_baseline_cannot_be_trained(lvlm, pairs):

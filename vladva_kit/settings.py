@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from vladva_kit.embedder import Embedder
@@ -20,6 +21,7 @@ class Settings:
     steps: int = 150
     batch_size: int = 64  # pairs a step: each is the negative of all others
     learning_rate: float = 5e-4
+    soft_prompt_learning_rate: float | None = None  # None: as the rest
     warmup: int = 10  # steps
     weight_decay: float = 0.0
     next_token_weight: float = 1.0  # the paper adds the two losses up
@@ -108,3 +110,23 @@ def trainer_arguments(
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
     arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the Trainer would split the model over them
     return arguments
+
+
+def soft_prompts_apart(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
+    """Parts the soft prompts from the optimizer's other weights: they get a rate of their own, before the schedule.
+
+        soft_prompts_apart(optimizer, embedder.lvlm.adapter, learning_rate=0.05)
+
+    Raises ValueError where the optimizer has none.
+    """
+    own = {id(weight) for name, weight in model.named_parameters() if ".soft_prompt." in name}
+    found = [(group, [weight for weight in group["params"] if id(weight) in own]) for group in optimizer.param_groups]
+    if not any(apart for _, apart in found):
+        raise ValueError(
+            f"soft_prompt_learning_rate={learning_rate} has nothing to train: "
+            "attach(lvlm, soft_prompt=True), or leave it out"
+        )
+    for group, apart in found:
+        if apart:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in own]
+            optimizer.add_param_group({**group, "params": apart, "lr": learning_rate})

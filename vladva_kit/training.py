@@ -36,7 +36,7 @@ from vladva_kit.ranks import (
     rank,
     world_size,
 )
-from vladva_kit.settings import Settings, last_checkpoint, trainer_arguments
+from vladva_kit.settings import Settings, last_checkpoint, soft_prompts_apart, trainer_arguments
 from vladva_kit.streams import PairStream, read_places, write_places
 
 
@@ -86,9 +86,11 @@ class VladvaTrainer(Trainer):
         next_token_weight: float = 1.0,
         micro_batch_size: int | None = None,
         pictures: CachedPictures | None = None,
+        soft_prompt_learning_rate: float | None = None,
         **trainer: Any,
     ) -> None:
         self.embedder, self.next_token_weight, self.micro_batch_size = embedder, next_token_weight, micro_batch_size
+        self.soft_prompt_learning_rate = soft_prompt_learning_rate
         self.figures: dict[str, float] = {}  # of the last step
         self.places: dict[int, str] = {}  # where a stream's workers go on
         self.clock: Callable[[], dict[str, float]] = dict  # the seconds so far, for the log
@@ -141,6 +143,13 @@ class VladvaTrainer(Trainer):
         if isinstance(model, DistributedDataParallel) and self.accelerator.sync_gradients:
             average_gradients(model.parameters())  # the step runs beside DDP's forward, whose hooks then stay silent
         return loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's; the soft prompts may have a learning rate of their own."""
+        new, optimizer = self.optimizer is None, super().create_optimizer(model)
+        if new and self.soft_prompt_learning_rate is not None:
+            soft_prompts_apart(optimizer, self.model if model is None else model, self.soft_prompt_learning_rate)
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's; a stream brings its own, which has parted itself between ranks already."""
@@ -238,6 +247,7 @@ def fit(
             settings.next_token_weight,
             settings.micro_batch_size,
             pictures,
+            settings.soft_prompt_learning_rate,
             args=trainer_arguments(embedder, settings, nowhere, isinstance(pairs, PairStream)),
             train_dataset=pairs,
             callbacks=[progress_bar, *callbacks],

@@ -39,6 +39,9 @@ def train(
     steps: Steps = 150,
     batch_size: BatchSize = 64,
     learning_rate: Rate = 5e-4,
+    soft_prompt_learning_rate: Annotated[
+        float | None, typer.Option(help="The soft prompts' own, some hundred times the other; left out: the same.")
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List unusable pairs and go on without them.")] = False,
@@ -66,6 +69,7 @@ def train(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
+        soft_prompt_learning_rate=soft_prompt_learning_rate,
     )  # fmt: skip
     source = vk.sample(data) if data in SAMPLES else data
     history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
