@@ -73,23 +73,59 @@ def test_one_pair_alone_is_refused():
         contrastive(unit(1, 4, 0), unit(1, 4, 1), lambda cosines: cosines)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_next_token_equals_cross_entropy_over_all_logits_whatever_the_chunk(chunk):
-    torch.manual_seed(0)
-    hidden, head = torch.randn(3, 6, 8), torch.nn.Linear(8, 11)
+def long_captions():
+    """Random states (3, 6, 8) that learn, and labels with 5 tokens among them."""
     labels = torch.full((3, 6), IGNORED)
     labels[0, 2:5], labels[2, 4:] = torch.tensor([1, 7, 3]), torch.tensor([2, 10])
+    return torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(), labels
+
+
+@pytest.mark.parametrize("learns", [False, True], ids=["a frozen head", "a head that learns"])
+@pytest.mark.parametrize("chunk", [1, 3, 100, None])
+def test_next_token_and_its_gradients_are_those_of_all_logits_whatever_the_chunk(chunk, learns):
+    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(learns)
+    given = [hidden, *head.parameters()] if learns else [hidden]
     loss, n = next_token(hidden, labels, head, chunk)
     whole = F.cross_entropy(head(hidden)[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=IGNORED)
     assert n == 5 and torch.allclose(loss, whole, atol=1e-6)
+    for ours, theirs in zip(torch.autograd.grad(3 * loss, given), torch.autograd.grad(3 * whole, given), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6) and float(theirs.abs().max()) > 0
 
 
-def test_the_head_meets_caption_positions_only():
-    met = []
-    hidden, labels = torch.randn(2, 5, 4), torch.full((2, 5), IGNORED)
-    labels[0, 3:] = torch.tensor([1, 2])
-    next_token(hidden, labels, lambda states: met.append(len(states)) or states)
-    assert sum(met) == 2
+def test_without_a_way_back_next_token_is_the_same():
+    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(False)
+    expected = float(next_token(hidden, labels, head)[0])
+    with torch.no_grad():
+        assert float(next_token(hidden, labels, head)[0]) == pytest.approx(expected)
+    with torch.inference_mode():
+        assert float(next_token(hidden.detach(), labels, head, 2)[0]) == pytest.approx(expected)
+
+
+def test_in_bfloat16_gradients_keep_their_kind_and_are_near():
+    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(False)
+    (exact,) = torch.autograd.grad(next_token(hidden, labels, head, 2)[0], hidden)
+    rounded = hidden.detach().bfloat16().requires_grad_()
+    (near,) = torch.autograd.grad(next_token(rounded, labels, head.bfloat16(), 2)[0], rounded)
+    assert near.dtype == torch.bfloat16 and torch.allclose(near.float(), exact, atol=0.02)
+
+
+def test_the_head_meets_caption_positions_only_once_and_a_chunk_at_a_time():
+    (hidden, labels), met = long_captions(), []
+
+    def head(states):
+        met.append(len(states))
+        return states @ torch.ones(8, 11)
+
+    loss, _ = next_token(hidden, labels, head, chunk=2)
+    loss.backward()
+    assert [rows for rows in met if rows] == [2, 2, 1]
+
+
+def test_the_wider_the_vocabulary_the_fewer_states_meet_it_at_once(monkeypatch):
+    monkeypatch.setattr("vladva_kit.losses.LOGITS", 44)
+    (hidden, labels), met = long_captions(), []
+    next_token(hidden, labels, lambda states: met.append(len(states)) or states @ torch.ones(8, 11))
+    assert [rows for rows in met if rows] == [4, 1]
 
 
 def test_a_batch_without_long_captions_costs_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vladva_kit.prompts import IGNORED
+
+LOGITS = 2**25  # numbers that are held at a time: 128 MB in float32, and as much again for what is made of them
 
 
 def same_caption(captions: Sequence[str]) -> Tensor:
@@ -75,28 +78,58 @@ def _masked(logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def next_token(
-    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int = 8192
+    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], chunk: int | None = None
 ) -> tuple[Tensor, int]:
     """Mean cross-entropy of the long captions' tokens; returns the loss and the number of tokens.
 
         next_token(hidden, labels, model.lm_head)    # hidden (n, length, dim), labels (n, length)
 
-    Only states that predict a caption token meet the head, `chunk` at a time, so that logits are never held for
-    prompts, pictures and padding; where there is more than one chunk, logits are computed anew for the gradient, so
-    that one chunk's are held at a time. A batch without long captions gives a loss of 0.
+    Only states that predict a caption token meet the head, `chunk` at a time (None: as many as give LOGITS numbers), so
+    that logits are never held for prompts, pictures and padding, nor for more than one chunk, however many words the
+    LVLM knows. A batch without long captions gives a loss of 0.
     """
     learnt = labels[:, 1:] != IGNORED
     states, targets = hidden[:, :-1][learnt], labels[:, 1:][learnt]
     if not len(targets):
         return hidden.sum() * 0.0, 0
-    if len(targets) <= chunk:
-        return _summed(states, targets, head) / len(targets), len(targets)
-    summed = hidden.new_zeros((), dtype=torch.float32)
-    for part in range(0, len(targets), chunk):
-        rows = slice(part, part + chunk)
-        summed = summed + checkpoint(_summed, states[rows], targets[rows], head, use_reentrant=False)
+    with torch.enable_grad():
+        none = head(states[:0].detach())  # no logits: only how many there would be, and whether the head itself learns
+    chunk = chunk or max(1, LOGITS // none.shape[-1])
+    if none.requires_grad:
+        summed = hidden.new_zeros((), dtype=torch.float32)
+        for part in range(0, len(targets), chunk):
+            rows = slice(part, part + chunk)
+            summed = summed + checkpoint(_summed, states[rows], targets[rows], head, use_reentrant=False)
+    else:
+        summed = _ThroughFrozenHead.apply(states, targets, head, chunk)
     return summed / len(targets), len(targets)
 
 
 def _summed(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
     return F.cross_entropy(head(states).float(), targets, reduction="sum")
+
+
+class _ThroughFrozenHead(torch.autograd.Function):
+    """The summed cross-entropy of states (n, dim) behind a head that does not learn, a chunk of logits at a time.
+
+    What goes back to a state depends on its own logits only, so it is computed while they are there: none are kept for
+    the way back, and none are computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        summed, gradients = states.new_zeros((), dtype=torch.float32), []
+        for part in range(0, len(targets), chunk):
+            rows, learns = slice(part, part + chunk), ctx.needs_input_grad[0]
+            with torch.set_grad_enabled(learns):
+                own = states[rows].detach().requires_grad_(learns)
+                loss = _summed(own, targets[rows], head)
+            if learns:
+                gradients += torch.autograd.grad(loss, own)
+            summed += loss.detach()
+        ctx.save_for_backward(*gradients)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        return torch.cat(ctx.saved_tensors) * upstream[0], None, None, None

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from vladva_kit import markdown
 from vladva_kit.families import Family, family_of
 from vladva_kit.hub import fetched
+from vladva_kit.losses import LOGITS
 from vladva_kit.lvlm import resolve
 from vladva_kit.soft_prompt import llm_linears
 
@@ -181,7 +183,10 @@ def _scores(text: PreTrainedConfig, dtype: torch.dtype) -> int:
 
 
 def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:
-    """What a step of training keeps for its way back: each layer's inputs, and the captions' logits."""
+    """What a step of training keeps for its way back: each layer's inputs, and what goes back to the captions' states.
+
+    Logits are not kept (see losses.next_token).
+    """
     text = config.get_text_config()
     hidden, inner, heads = text.hidden_size, text.intermediate_size, _heads(text)
     # the norms' inputs, LoRA's inputs, queries, keys, values and what comes of them, the gate's three and their product
@@ -192,8 +197,7 @@ def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.d
     kept = tokens * a_token * text.num_hidden_layers
     squares = batch * (lengths.image**2 + lengths.text**2)
     kept += squares * _scores(text, dtype) * text.num_hidden_layers
-    logits = batch * lengths.caption * text.vocab_size
-    return kept + 4 * logits
+    return kept + batch * lengths.caption * hidden * dtype.itemsize
 
 
 def _passing(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype, mode: str) -> int:
@@ -206,7 +210,8 @@ def _passing(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torc
     tokens = batch * max(image, lengths.text)
     llm = tokens * (size * (3 * text.hidden_size + max(3 * text.intermediate_size, 4 * _heads(text))) + 4)
     llm = max(llm, tokens * max(image, lengths.text) * _scores(text, dtype))
-    head = min(batch * lengths.caption, 8192) * text.vocab_size * (4 + size) if mode == "train" else 0
+    logits = min(batch * lengths.caption * text.vocab_size, LOGITS)
+    head = logits * (size + 12) if mode == "train" else 0  # in float32 thrice: logits, their softmax and its gradient
     return max(tower, llm, head)
 
 
@@ -230,7 +235,7 @@ def what_fits_where(names: list[str] | None = None) -> str:
     print(what_fits_where(["Qwen/Qwen2-VL-2B-Instruct"]))
     """
     head = ["model", "weights, GiB", *(f"{card}: {mode}" for card in CARDS for mode in ("encode", "train"))]
-    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    lines = []
     for name in names or list(published_configs()):
         weights = estimate_memory(name, batch_size=1).weights / GIB
         cells = []
@@ -239,5 +244,5 @@ def what_fits_where(names: list[str] | None = None) -> str:
                 whole = largest_batch(name, gib, mode=mode)
                 small = 0 if whole else largest_batch(name, gib, mode=mode, four_bit=True)
                 cells.append(str(whole) if whole else f"{small} in 4 bits" if small else "—")
-        lines.append(f"| {name} | {weights:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([name, f"{weights:.1f}", *cells])
+    return markdown.table(head, lines, "l" + "r" * (len(head) - 1)).removesuffix("\n")
