@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from vladva_kit import markdown
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -221,18 +223,15 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     Raises ValueError for results without models.
     """
     rows = [row for row in score_rows(results) if row.level < 2]
-    lines = [["", *results["models"], "guessing", "n"], ["---", *["---:"] * (len(results["models"]) + 2)]]
+    lines = []
     for row in rows:
         line = [f"{row.section}: {row.name}"]
         for model, score in row.scores.items():
             text = MISSING if score is None else f"{score['percent']:.1f} {interval_text(score)}".strip()
             line.append(f"**{text}**" if model == row.clear_winner else text)
         lines.append([*line, row.chance_text, row.n_text])
-    return "".join(f"| {' | '.join(_plain_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _plain_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    heading = ["", *results["models"], "guessing", "n"]
+    return markdown.table(heading, lines, "l" + "r" * (len(heading) - 1))
 
 
 def meaning(results: Mapping[str, Any]) -> list[str]:

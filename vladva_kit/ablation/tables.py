@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vladva_kit import markdown
 from vladva_kit.ablation.statistics import Difference, Estimate, difference, estimate
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
 
@@ -121,13 +122,13 @@ def markdown_table(results: Mapping[str, Any], experiment: str) -> str:
     Raises KeyError for an experiment that the results lack.
     """
     rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
-    lines = [["", *rows, "guessing", "n"], ["---", *["---:"] * (len(rows) + 2)]]
+    lines = []
     for column in measured_columns(results, experiment):
         found = [figure_of(results, experiment, row, column) for row in rows]
         there = next(one for one in found if one is not None)
         cells = [MISSING if one is None else str(one) for one in found]
         lines.append([column, *cells, f"{there.chance:.1f}", f"{there.n:,}"])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(["", *rows, "guessing", "n"], lines, "l" + "r" * (len(rows) + 2))
 
 
 def overview(results: Mapping[str, Any], experiment: str, style: str) -> str:
@@ -146,11 +147,10 @@ def overview(results: Mapping[str, Any], experiment: str, style: str) -> str:
     titles = [name.removesuffix(f", {style}").removesuffix(", adapter on") for name in columns]
     rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
     found = {row: [figure_of(results, experiment, row, column) for column in columns] for row in rows}
-    lines = [["", *titles], ["---", *["---:"] * len(columns)]]
-    lines += [[row, *(MISSING if one is None else one.short for one in figures)] for row, figures in found.items()]
+    lines = [[row, *(MISSING if one is None else one.short for one in figures)] for row, figures in found.items()]
     guessing = [next(one.chance for one in same if one) for same in zip(*found.values(), strict=True)]
     lines.append(["guessing", *(f"{chance:.1f}" for chance in guessing)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(["", *titles], lines, "l" + "r" * len(columns))
 
 
 def comparison_lines(results: Mapping[str, Any], experiment: str) -> str:
@@ -158,11 +158,11 @@ def comparison_lines(results: Mapping[str, Any], experiment: str) -> str:
 
     "above" and "below" are said where the interval leaves out 0. Raises KeyError as `markdown_table` does.
     """
-    lines = [["rows", "column", "gain [95 %]", "", "McNemar's p, by seed"], ["---", "---", "---:", "---", "---"]]
+    lines = []
     for first, second in results["experiments"][experiment]["compared"]:
         for column in measured_columns(results, experiment):
             found = compared(results, experiment, first, second, column)
             if found is not None:
                 p_values = ", ".join(f"{value:.2g}" for value in found.p_values)
                 lines.append([f"{first} → {second}", column, str(found), found.outcome, p_values])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(["rows", "column", "gain [95 %]", "", "McNemar's p, by seed"], lines, "llrll")

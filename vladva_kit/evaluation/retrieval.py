@@ -35,7 +35,7 @@ from vladva_kit.metrics import Ranks, joined, ranks
 if TYPE_CHECKING:
     import datasets
 
-BLOCK = 256  # queries scored at a time: a 5,000 x 25,000 matrix never stands in memory whole
+BLOCK = 512  # queries scored at a time: a 5,000 x 25,000 matrix never stands in memory whole
 
 
 @dataclass(frozen=True)

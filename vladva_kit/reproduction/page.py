@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vladva_kit import markdown
 from vladva_kit.ablation.tables import comparison_lines, markdown_table
 from vladva_kit.files import write_json, write_whole
 from vladva_kit.plot_parts import save
@@ -60,8 +61,7 @@ def reproduction_page(results: Mapping[str, Any], figures: list[str], command: s
 def _inside(results: Mapping[str, Any]) -> str:
     """What the summary tokens do in each row that was read: means over the seeds, and the words of the first."""
     names = ["", "entropy (nats)", "effective rank", "modality gap", "attention density (%)", "of its ten words"]
-    lines = [names, ["---", *["---:"] * 4, "---"]]
-    read = 0
+    lines, read = [], 0
     for row in results["experiments"]["components"]["rows"]:
         seeds = [found for found in (results["cells"][name].get("inside") for name in row["cells"]) if found]
         if seeds:
@@ -71,7 +71,7 @@ def _inside(results: Mapping[str, Any]) -> str:
         "## Inside\n\n"
         f"The summary tokens of {read} pictures and {read} captions: pictures / captions, means over the seeds. Words: "
         "the commonest among the ten likeliest after a picture, and after how many pictures they are (seed 0).\n\n"
-        + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        + markdown.table(names, lines, "lrrrrl")
     )
 
 
@@ -108,14 +108,12 @@ def _head(results: Mapping[str, Any], command: str) -> str:
 
 
 def _claims(results: Mapping[str, Any], figures: list[str]) -> str:
-    lines = [["claim", "the paper", "here", "verdict", "command"], ["---"] * 5]
-    lines += [_line(claim, results, figures) for claim in CLAIMS]
-    return "## Claims\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    heading = ["claim", "the paper", "here", "verdict", "command"]
+    return "## Claims\n\n" + markdown.table(heading, [_line(claim, results, figures) for claim in CLAIMS], "lllll")
 
 
 def _line(claim: Claim, results: Mapping[str, Any], figures: list[str]) -> list[str]:
     found = claim.found(results)
     shown = f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
     command = f"`vladva ablate --experiment {claim.experiment}`"
-    cells = [shown, claim.paper, found.ours or "—", f"**{found.verdict}**", command]
-    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+    return [shown, claim.paper, found.ours or "—", f"**{found.verdict}**", command]
