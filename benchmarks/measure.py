@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from vladva_kit import Embedder
+from vladva_kit import Embedder, markdown
 from vladva_kit.files import write_json, write_whole
 from vladva_kit.prompts import IGNORED
 from vladva_kit.training import Batch
@@ -64,10 +64,18 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
+def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
+    """How many times as long one way takes as another: the median over the turns, so that slow moments weigh on both.
+
+    ratio(seconds, "plain recipe", "kit")
+    """
+    return median([a / b for a, b in zip(seconds[one], seconds[other], strict=True)])
+
+
 def in_process(module: str, function: str, **values: Any) -> dict[str, Any]:
     """What a function of a benchmark returns in a process of its own, or {"died": why} where that dies.
 
-    in_process("benchmarks.memory", "one", batch=64, rows=32, shape="tiny", device="cpu", dtype="float32", limit_gb=8)
+    in_process("benchmarks.step", "peak_of", who="kit", shape="tiny", device="cpu", dtype="float32", batch=8, rows=4)
     """
     told = json.dumps(json.dumps(values))
     code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({told}))))"
@@ -124,6 +132,16 @@ def forget_peak(device: str) -> None:
         CLEAR.write_text("5")
 
 
+def give_back_freed() -> None:
+    """Lets a CPU process give blocks back to the system when they are freed, so that `peak` is what was held.
+
+    Else what lies unused between blocks counts too, as it does not on a GPU, and grows with how long a step runs. It
+    costs time: not for what is timed.
+    """
+    if CLEAR.exists() and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        glibc.mallopt(-3, 2**17)  # M_MMAP_THRESHOLD, which otherwise rises with the sizes that are freed
+
+
 def arguments(about: str, **more: Any) -> argparse.Namespace:
     """A benchmark's options; each keyword is one more, with its default: arguments(__doc__, batch=64)."""
     parser = argparse.ArgumentParser(description=about)
@@ -164,7 +182,7 @@ def free_memory() -> float:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its first row the heading."""
     heading, *rest = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rest])
+    return markdown.table(heading, rest, "l" * len(heading)).removesuffix("\n")
 
 
 def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import arguments, explained, goal, median, page, profile_functions, spread, table, turns
+from benchmarks.measure import arguments, explained, goal, page, profile_functions, ratio, spread, table, turns
 from vladva_kit.evaluation.encoding import all_dots
 from vladva_kit.evaluation.retrieval import ranks_in_blocks
 from vladva_kit.metrics import Ranks, ranks
@@ -69,7 +69,7 @@ def main() -> None:
         f"The square of scores alone, in float32, is {square:.2f} GB.",
         *explained([
             goal("Peak of the blocks / that square", peaks["blocks"] / square, 1.0, least=False),
-            goal("Seconds in blocks / in one square", median(seconds["blocks"]) / median(seconds["one square"]), 1.1,
+            goal("Seconds in blocks / in one square", ratio(seconds, "blocks", "one square"), 1.1,
                  least=False),
         ], "the blocks", ways["blocks"], profile_functions),
     ], {"seconds": seconds, "peaks": peaks, "square": square, "images": len(pictures), "captions": len(texts),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import RESULTS, arguments, read, table
 from vladva_kit.files import write_whole
@@ -72,49 +73,59 @@ def by_ranks(rate: float, dim: int, adapter: int, chosen: Namespace, price: floa
     return table(rows)
 
 
-def main() -> None:
-    """Writes the page."""
-    chosen = arguments(
-        __doc__, way="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, share=0.4, out_file="docs/scaling.md",
-        results=str(RESULTS),
-    )  # fmt: skip
-    measured, paper = read(Path(chosen.results) / "step.json"), Paper()
-    rate, dim, adapter = measured["pairs_a_second"][chosen.way], measured["dim"], measured["adapter_weights"]
-    forwards = 2 if chosen.way == "cached" else 1
-    each = paper.operations(forwards) / 1e12
-    on_cpu = measured["device"] == "cpu"
-    price = chosen.cpu_price if on_cpu else chosen.price
-    speeds = [("the machine above, at the speed measured there", measured["tflops"][chosen.way], price)]
-    speeds += [
-        (f"{name}: {100 * chosen.share:.0f} % of it, assumed", chosen.share * n, chosen.price)
-        for name, n in DEVICES.items()
+def devices(paper: Paper, measured: dict[str, Any], chosen: Namespace) -> str:
+    """The paper's run on one device of each kind: the machine that was measured, and GPUs at the assumed share."""
+    each = paper.operations(_forwards(chosen)) / 1e12
+    speeds = [
+        ("the machine above, at the speed measured there", measured["tflops"][chosen.way], _price(measured, chosen)),
+        *(
+            (f"{name}: {100 * chosen.share:.0f} % of it, assumed", chosen.share * peak, chosen.price)
+            for name, peak in DEVICES.items()
+        ),
     ]
     rows = [["device", "TFLOP/s", "pairs a second", "hours of one device", "dollars"]]
     for name, speed, dollars in speeds:
         hours = PAIRS * EPOCHS * each / speed / 3600
         rows.append([name, f"{speed:.3g}", f"{speed / each:.3g}", f"{hours:,.0f}", f"{hours * dollars:,.0f}"])
+    return table(rows)
+
+
+def _forwards(chosen: Namespace) -> int:
+    return 2 if chosen.way == "cached" else 1
+
+
+def _price(measured: dict[str, Any], chosen: Namespace) -> float:
+    return chosen.cpu_price if measured["device"] == "cpu" else chosen.price
+
+
+def written(measured: dict[str, Any], chosen: Namespace) -> str:
+    """The page."""
+    paper, way = Paper(), chosen.way
+    each = paper.operations(_forwards(chosen)) / 1e12
     fast = chosen.share * DEVICES["A100, 312 TFLOP/s in bfloat16"] / each
-    text = f"""# The paper's run, on paper
+    rate, dim, adapter = measured["pairs_a_second"][way], measured["dim"], measured["adapter_weights"]
+    small = by_ranks(rate, dim, adapter, chosen, _price(measured, chosen))
+    return f"""# The paper's run, on paper
 
 Written by `python -m benchmarks.scaling`. {PAIRS / 1e6:g} million pairs × {EPOCHS} epochs at batch {BATCH:,} are
 {PAIRS * EPOCHS // BATCH:,} steps. Assumed, not measured: {chosen.bandwidth:g} GB/s from each rank to the others,
 ${chosen.price:g} an hour of a GPU and ${chosen.cpu_price:g} of a machine of the kind measured, where that is a CPU, the
 same rate a device at any batch size, and sending that waits for computing.
-{NO_GPU if on_cpu else ""}
+{NO_GPU if measured["device"] == "cpu" else ""}
 ## What was measured
 
-`{measured["command"]}`, on {measured["machine"]}: {rate:.1f} pairs a second ({chosen.way}, {measured["shape"]}, batch
-{measured["batch"]}), which is {measured["tflops"][chosen.way]:.3g} TFLOP/s in matrix products. A model of that shape,
+`{measured["command"]}`, on {measured["machine"]}: {rate:.1f} pairs a second ({way}, {measured["shape"]}, batch
+{measured["batch"]}), which is {measured["tflops"][way]:.3g} TFLOP/s in matrix products. A model of that shape,
 a small one, would take for the paper's pairs:
 
-{by_ranks(rate, dim, adapter, chosen, price)}
+{small}
 
 ## The paper's model: an estimate
 
-LLaVA-1.5-7B costs {each:.1f} TFLOP a pair ({chosen.way}): {paper.layers / 1e9:.2f} billion weights in its layers,
+LLaVA-1.5-7B costs {each:.1f} TFLOP a pair ({way}): {paper.layers / 1e9:.2f} billion weights in its layers,
 {paper.tokens} tokens a pair (assumed: 576 of a picture, 100 of a long caption, 100 of prompts and a short one).
 
-{table(rows)}
+{devices(paper, measured, chosen)}
 
 Over ranks, each an A100 at {100 * chosen.share:.0f} % of its peak, which is assumed:
 
@@ -136,8 +147,6 @@ What would be done then, in this order: a larger batch (cached gradients hold it
 it); a reduce-scatter in place of the all-reduce of the embeddings' gradients, which halves that part; the adapter's
 gradients sent while the last chunk still runs; beyond that, ranks in groups that share a batch's rows.
 """
-    write_whole({Path(chosen.out_file): text.encode()})
-    print(text)
 
 
 def _parts(paper: Paper) -> str:
@@ -155,6 +164,17 @@ def _limit(rate: float, paper: Paper, chosen: Namespace) -> str:
         if talk > 0.2 * compute:
             return f"From {ranks} ranks on, sending takes more than a fifth of the time of computing."
     return f"Up to {BATCH:,} ranks, one pair each, sending takes less than a fifth of the time of computing."
+
+
+def main() -> None:
+    """Writes the page."""
+    chosen = arguments(
+        __doc__, way="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, share=0.4, out_file="docs/scaling.md",
+        results=str(RESULTS),
+    )  # fmt: skip
+    text = written(read(Path(chosen.results) / "step.json"), chosen)
+    write_whole({Path(chosen.out_file): text.encode()})
+    print(text)
 
 
 if __name__ == "__main__":

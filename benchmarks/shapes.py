@@ -74,8 +74,11 @@ def learning(lvlm: LVLM) -> vk.Embedder:
     return vk.attach(lvlm, quiet=True)
 
 
-def scenes(n: int, seed: int = 0) -> list[vk.Pair]:
-    """n pairs of the emoji world."""
+def scenes(n: int, seed: int = 0, longest_of: int | None = None) -> list[vk.Pair]:
+    """n pairs of the emoji world; longest_of: those with the longest captions among so many."""
     rng = random.Random(seed)
-    drawn = [sample_scene(rng) for _ in range(n)]
-    return [vk.Pair(render(scene, 128), short_caption(scene, rng), long_caption(scene, rng)) for scene in drawn]
+    drawn = [sample_scene(rng) for _ in range(longest_of or n)]
+    told = [(scene, short_caption(scene, rng), long_caption(scene, rng)) for scene in drawn]
+    if longest_of is not None:
+        told = sorted(told, key=lambda one: -len(one[2].split()))[:n]
+    return [vk.Pair(render(scene, 128), short, long) for scene, short, long in told]

@@ -22,12 +22,14 @@ from benchmarks.measure import (
     contents,
     explained,
     forget_peak,
+    give_back_freed,
     goal,
     in_process,
     median,
     operations,
     page,
     peak,
+    ratio,
     spread,
     table,
     turns,
@@ -66,6 +68,7 @@ def contrastive_steps(
 
 def peak_of(who: str, **values: Any) -> dict[str, float]:
     """The peak memory of one contrastive step, GB, and what was held before it."""
+    give_back_freed()
     with tempfile.TemporaryDirectory() as folder:
         step = contrastive_steps(**values, folder=Path(folder) / "exported", who=(who,))[who]
     forget_peak(values["device"])  # the export and a second model are no part of the step
@@ -89,7 +92,7 @@ def against_peer(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
         raise RuntimeError(f"a step in a process of its own died: {peaks}; take a smaller --peer-batch")
     rows = [["contrastive step", "seconds: median (least–largest)", "peak GB", "loss"]]
     rows += [[name, spread(own), f"{peaks[name]['peak']:.2f}", f"{losses[name]:.4f}"] for name, own in seconds.items()]
-    faster = median(seconds["sentence-transformers"]) / median(seconds["kit"])
+    faster = ratio(seconds, "sentence-transformers", "kit")
     memory = peaks["kit"]["peak"] / peaks["sentence-transformers"]["peak"]
     met = [
         goal("sentence-transformers' cached loss / the kit's step", faster, 1.0, least=True),
@@ -128,7 +131,7 @@ def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
     rate = {name: chosen.batch / median(own) for name, own in seconds.items()}
     rows = [["way", "seconds: median (least–largest)", "pairs a second"]]
     rows += [[name, spread(own), f"{rate[name]:.1f}"] for name, own in seconds.items()]
-    ratio = median(seconds["two forwards"]) / median(seconds["one forward"])
+    longer = ratio(seconds, "two forwards", "one forward")
     tokens, learnt, image_tokens = contents(embedder, both)
     model, again = embedder.lvlm.model, int(bare.images.inputs["attention_mask"].sum())
     flops = {
@@ -140,7 +143,7 @@ def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
     parts = [
         f"{chosen.batch} pairs of {tokens / chosen.batch:.0f} tokens, {chosen.shape}; chunks of {chosen.rows} rows.",
         table(rows),
-        *explained([goal("Two forwards / one", ratio, 1.5, least=True)], "the one forward", ways["one forward"]),
+        *explained([goal("Two forwards / one", longer, 1.5, least=True)], "the one forward", ways["one forward"]),
         f"Counted in matrix products, two forwards cost {flops['two forwards'] / flops['one forward']:.2f} times one "
         "at this depth; the head, which both meet once, weighs the less the more layers there are.",
         f"The one forward makes {tflops['one forward']:.3g} TFLOP/s, the cached step {tflops['cached']:.3g}.",
@@ -149,7 +152,7 @@ def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
         mfu = 100 * tflops["one forward"] / chosen.peak_tflops
         parts.append(f"MFU of the one forward: {mfu:.1f} % of {chosen.peak_tflops:g} TFLOP/s.")
     return parts, {
-        "seconds": seconds, "ratio": ratio, "pairs_a_second": rate, "tflops": tflops,
+        "seconds": seconds, "ratio": longer, "pairs_a_second": rate, "tflops": tflops,
         "device": chosen.device,
         "adapter_weights": sum(weight.numel() for weight in parameters), "batch": chosen.batch,
         "dim": embedder.lvlm.model.config.text_config.hidden_size, "shape": chosen.shape,
