@@ -1,10 +1,15 @@
-"""Writes a table into the README: python docs/update_readme.py runs/demo/results.json (or docs/ablation.json)"""
+"""Writes a table into the README: python docs/update_readme.py runs/demo/results.json
+
+Or docs/ablation.json, or benchmarks/results: the study's, and which goals the benchmarks met.
+"""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from vladva_kit import markdown
 from vladva_kit.ablation import overview
 from vladva_kit.files import write_whole
 from vladva_kit.report import markdown_table
@@ -13,15 +18,32 @@ TITLES = {"seen": "The style that it was trained in:", "unseen style": "A style 
 
 
 def main(path: Path, readme: Path) -> None:
-    """Replaces what stands between the two marks, the demo's or the ablation's, by the table of these results."""
-    results = json.loads(path.read_text())
-    name, table = ("ablation", _ablation(results)) if "experiments" in results else ("demo", markdown_table(results))
+    """Replaces what stands between the two marks, those of the demo, the study or the benchmarks, by their table."""
+    name, table = _named(path)
     begin, end = f"<!-- {name} table -->\n", f"<!-- end of {name} table -->\n"
     before, found, rest = readme.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{readme} has no marks '{begin.strip()}' and '{end.strip()}': put them where the table goes")
     write_whole({readme: (before + begin + "\n" + table + "\n" + end + after).encode()})
+
+
+def _named(path: Path) -> tuple[str, str]:
+    if path.is_dir():
+        return "benchmarks", goals(path)
+    results = json.loads(path.read_text())
+    return ("ablation", _ablation(results)) if "experiments" in results else ("demo", markdown_table(results))
+
+
+def goals(folder: Path) -> str:
+    """Every goal on the benchmarks' pages, with what was measured."""
+    told = re.compile(r"^(.+): goal (at (?:least|most) \S+), measured (\S+), (met|missed)\.$", re.MULTILINE)
+    rows = [
+        [f"[{page.stem}](benchmarks/results/{page.name})", what, goal, measured, verdict]
+        for page in sorted(folder.glob("*.md"))
+        for what, goal, measured, verdict in told.findall(page.read_text())
+    ]
+    return markdown.table(["page", "", "goal", "measured", ""], rows, "lllrl")
 
 
 def _ablation(results: dict[str, Any]) -> str:

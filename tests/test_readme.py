@@ -32,6 +32,14 @@ def test_each_screenshot_is_light_and_none_lies_unused():
     assert all((ROOT / path).stat().st_size <= MOST_BYTES for path in shown)
 
 
+def test_the_goals_are_those_of_the_benchmarks_pages(tmp_path):
+    update, copy = runpy.run_path(str(ROOT / "docs" / "update_readme.py")), tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    update["main"](ROOT / "benchmarks" / "results", copy)
+    assert copy.read_text() == (ROOT / "README.md").read_text()
+    assert copy.read_text().count("(benchmarks/results/step.md)") == 3  # goals of the step
+
+
 def test_the_tables_and_the_page_of_the_study_are_those_of_its_results(tmp_path):
     """Nothing in them is written by hand: made anew from docs/ablation.json they are what is committed."""
     update, copy = runpy.run_path(str(ROOT / "docs" / "update_readme.py")), tmp_path / "README.md"
