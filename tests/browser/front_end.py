@@ -166,8 +166,8 @@ class NotebookPage:
                 self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
                 rested = 0
             self.page.wait_for_timeout(1000)
-            if self.page.locator(ASKED).count():
-                self.page.locator(ASKED).click()
+            # by itself: a click of Playwright's would call the handler below first, and wait for it to be of use
+            self.page.locator(ASKED).evaluate_all("buttons => buttons.forEach(button => button.click())")
             rested = rested + 1 if self.page.locator(IDLE).count() else 0
         if failed := self.page.evaluate(FAILED):
             raise RuntimeError(f"{self.path}: {failed}")
@@ -202,6 +202,10 @@ def _wrong(message: Any, server: Server) -> list[str]:
     return [f"{message.text} ({place})"] if message.type == "error" and not (away or debugger) else []
 
 
+def _press(button: Any) -> None:
+    button.evaluate("button => button.click()")
+
+
 @contextmanager
 def opened(browser: Any, server: Server, path: str, place: str | None = None) -> Iterator[NotebookPage]:
     """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks".
@@ -212,7 +216,7 @@ def opened(browser: Any, server: Server, path: str, place: str | None = None) ->
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.set_default_timeout(SOON)
     # JupyterLab asks where a file names no kernel, or where cells are run before theirs is there
-    page.add_locator_handler(page.locator(ASKED), lambda button: button.click())
+    page.add_locator_handler(page.locator(ASKED), _press, no_wait_after=True)
     shown = NotebookPage(page, server, path)
     page.on("console", lambda message: shown.wrong.extend(_wrong(message, server)))
     page.on("pageerror", lambda error: shown.wrong.append(f"{error}"))
