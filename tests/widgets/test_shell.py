@@ -170,7 +170,7 @@ def test_one_deed_draws_once_however_many_controls_it_changes(colours, cases, lv
         widget.category.value = widget.category.options[1]
         assert len(times) == 2
     for widget in (box, chat):
-        widget.upload.value = upload(("w.png", png("white")))
+        put(widget.upload, ("w.png", png("white")))
         times = drawn(widget)
         widget.picture.value = 1
         assert len(times) == 1 and not widget.upload.value
