@@ -147,13 +147,13 @@ def test_a_record_that_lacks_what_differs_fails_a_check(folder, family, broken, 
 
 
 def test_a_summary_taken_at_the_last_column_fails_check_2(folder, monkeypatch):
-    sequences = embedder.text_sequences
+    sequences = embedder.worded_sequences
 
     def last_column(*arguments):
         made = sequences(*arguments)
         return replace(made, summary=torch.full_like(made.summary, made.inputs["input_ids"].shape[1] - 1))
 
-    monkeypatch.setattr(embedder, "text_sequences", last_column)
+    monkeypatch.setattr(embedder, "worded_sequences", last_column)
     assert 2 in failed(vk.load_lvlm(folder("llava")))
 
 
