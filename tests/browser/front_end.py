@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import ipywidgets
+
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "runs" / "browser"  # screenshots, to be looked at
 PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # times as long: something else may keep the machine
@@ -24,6 +26,7 @@ SOON = PATIENCE * 60_000  # for what a page does by itself
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
 IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # JupyterLab's sign; Notebook 7 has none
+MATHJAX = "Cannot read properties of undefined (reading 'Queue')"
 ASKED = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
 RESTS = 20  # seconds without work after which cells that have not run will not run
 SETTINGS = {
@@ -202,6 +205,14 @@ def _wrong(message: Any, server: Server) -> list[str]:
     return [f"{message.text} ({place})"] if message.type == "error" and not (away or debugger) else []
 
 
+def _of_ipywidgets_7(error: str) -> bool:
+    """ipywidgets 7 calls MathJax.Hub of MathJax 2 after it has written a label; JupyterLab 4 has MathJax 3.
+
+    The widgets are drawn whole and answer; Colab's own front end has the older one.
+    """
+    return error == MATHJAX and ipywidgets.__version__.startswith("7.")
+
+
 def _press(button: Any) -> None:
     button.evaluate("button => button.click()")
 
@@ -219,7 +230,7 @@ def opened(browser: Any, server: Server, path: str, place: str | None = None) ->
     page.add_locator_handler(page.locator(ASKED), _press, no_wait_after=True)
     shown = NotebookPage(page, server, path)
     page.on("console", lambda message: shown.wrong.extend(_wrong(message, server)))
-    page.on("pageerror", lambda error: shown.wrong.append(f"{error}"))
+    page.on("pageerror", lambda error: shown.wrong.extend([] if _of_ipywidgets_7(f"{error}") else [f"{error}"]))
     page.on("dialog", lambda dialog: (shown.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     try:
         page.goto(f"{server.url}{place}/{path}?token={server.token}", timeout=SLOW)
