@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from vladva_kit import Embedder, markdown
+from vladva_kit.cached_gradients import learnt_tokens
 from vladva_kit.files import write_json, write_whole
-from vladva_kit.prompts import IGNORED
 from vladva_kit.training import Batch
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,7 +93,7 @@ def contents(embedder: Embedder, batch: Batch) -> tuple[int, int, int]:
     tokens, learnt, patches = contents(embedder, batch)
     """
     tokens = sum(int(tower.inputs["attention_mask"].sum()) for tower in (batch.images, batch.texts))
-    learnt = 0 if batch.images.labels is None else int((batch.images.labels != IGNORED).sum())
+    learnt = learnt_tokens(batch.images, embedder.device)
     patches = int((batch.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
     return tokens, learnt, patches
 

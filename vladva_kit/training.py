@@ -232,11 +232,7 @@ def fit(
         pairs = _stream(embedder, data, settings, checkpoint)
     else:
         pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
-    pictures = None
-    if settings.cache_images is not None and isinstance(pairs, PairStream):
-        raise ValueError("cache_images needs all pictures at hand: leave it out for a stream")
-    if settings.cache_images is not None:
-        pictures = cache_pictures(embedder, pairs, settings.cache_images, settings.micro_batch_size or 32)
+    pictures = _cached_pictures(embedder, pairs, settings)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     temperature.requires_grad_(settings.learn_temperature)
@@ -285,6 +281,15 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
         )
     return pairs
+
+
+def _cached_pictures(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> CachedPictures | None:
+    """The frozen tower's features of all pictures, where the settings want them kept over the run."""
+    if settings.cache_images is None:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("cache_images needs all pictures at hand: leave it out for a stream")
+    return cache_pictures(embedder, pairs, settings.cache_images, settings.micro_batch_size or 32)
 
 
 def _stream(embedder: Embedder, stream: PairStream, settings: Settings, checkpoint: str | None) -> PairStream:
