@@ -17,8 +17,8 @@ test: $(VENV)/.test
 
 # Speed and memory, with sentence-transformers beside the kit: more than an hour on 2 cores that do nothing else.
 benchmarks: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet -e ".[peers]"
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
+	$(BIN)/python -m pip install --quiet -e ".[baselines]"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.benchmarks
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser

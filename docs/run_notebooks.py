@@ -24,8 +24,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from vladva_kit.files import write_whole
-from vladva_kit.widgets.shell import WIDGET_VIEW
+from vladva_kit.models.files import atomic_write
+from vladva_kit.widgets.base import WIDGET_VIEW
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -186,7 +186,7 @@ def run(path: Path) -> None:
     text = nbformat.writes(notebook).rstrip("\n") + "\n"
     if len(text.encode()) > MOST_BYTES:
         raise ValueError(f"{path.name} would be {len(text.encode()):,} bytes; the limit is {MOST_BYTES:,}: show less")
-    write_whole({path: text.encode()})
+    atomic_write({path: text.encode()})
 
 
 def main() -> None:

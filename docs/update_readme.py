@@ -1,6 +1,6 @@
 """Writes a table into the README: python docs/update_readme.py runs/demo/results.json
 
-Or docs/ablation.json, or benchmarks/results: the study's, and which goals the benchmarks met.
+Or docs/ablation.json, or experiments/benchmarks/results: the study's, and which goals the benchmarks met.
 """
 
 import json
@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vladva_kit import markdown
-from vladva_kit.ablation import overview
-from vladva_kit.files import write_whole
-from vladva_kit.report import markdown_table
+from experiments.paper import overview
+from vladva_kit.cli.report import markdown_table
+from vladva_kit.evaluation import markdown
+from vladva_kit.models.files import atomic_write
 
 TITLES = {"seen": "The style that it was trained in:", "unseen style": "A style that it has never seen:"}
 
@@ -25,7 +25,7 @@ def main(path: Path, readme: Path) -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{readme} has no marks '{begin.strip()}' and '{end.strip()}': put them where the table goes")
-    write_whole({readme: (before + begin + "\n" + table + "\n" + end + after).encode()})
+    atomic_write({readme: (before + begin + "\n" + table + "\n" + end + after).encode()})
 
 
 def _named(path: Path) -> tuple[str, str]:
@@ -39,7 +39,7 @@ def goals(folder: Path) -> str:
     """Every goal on the benchmarks' pages, with what was measured."""
     told = re.compile(r"^(.+): goal (at (?:least|most) \S+), measured (\S+), (met|missed)\.$", re.MULTILINE)
     rows = [
-        [f"[{page.stem}](benchmarks/results/{page.name})", what, goal, measured, verdict]
+        [f"[{page.stem}](experiments/benchmarks/results/{page.name})", what, goal, measured, verdict]
         for page in sorted(folder.glob("*.md"))
         for what, goal, measured, verdict in told.findall(page.read_text())
     ]

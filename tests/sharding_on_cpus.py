@@ -20,7 +20,7 @@ def as_if_on_accelerators(self, *arguments, **keywords):
 
 if __name__ == "__main__":
     PartialState.__init__ = as_if_on_accelerators
-    from vladva_kit.cli import main
+    from vladva_kit.cli.app import main
 
     try:
         main()

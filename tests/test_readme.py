@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vladva_kit.reproduction import reproduction_page
+from experiments.paper.page import reproduction_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", (ROOT / "README.md").read_text())
@@ -37,7 +37,7 @@ def test_the_goals_are_those_of_the_benchmarks_pages(tmp_path):
     copy.write_text((ROOT / "README.md").read_text())
     update["main"](ROOT / "benchmarks" / "results", copy)
     assert copy.read_text() == (ROOT / "README.md").read_text()
-    assert copy.read_text().count("(benchmarks/results/step.md)") == 3  # goals of the step
+    assert copy.read_text().count("(experiments/benchmarks/results/step.md)") == 3  # goals of the step
 
 
 def test_the_tables_and_the_page_of_the_study_are_those_of_its_results(tmp_path):

@@ -5,8 +5,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 import vladva_kit as vk
-from vladva_kit.families import family_of
-from vladva_kit.lvlm import LVLM, resolve
+from vladva_kit.models.families import family_of
+from vladva_kit.models.load import LVLM, resolve
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -36,7 +36,7 @@ def tiny_embedder(lora_dropout: float = 0.0, dropout: float = 0.0) -> vk.Embedde
 
 
 def tiny_pairs(n: int) -> list[vk.Pair]:
-    """Pairs of flat colours: some captions are equal, some pairs lack one, some have hard negatives."""
+    """Pairs of flat colors: some captions are equal, some pairs lack one, some have hard negatives."""
     pairs = []
     for i in range(n):
         picture = Image.new("RGB", (64, 64), (37 * i % 256, 91 * i % 256, 255 - 53 * i % 256))

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import torch
 import transformers as t
 
-from vladva_kit.prompts import IGNORED, Sequences
-from vladva_kit.soft_prompt import Temperature
+from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs
+from vladva_kit.embedder.soft_prompt import Temperature
 
 IMAGE, HIDDEN = 150, 64
 FAMILIES = ("qwen2_vl", "qwen3_vl", "idefics3", "internvl", "gemma3", "llava_onevision", "mllama")
@@ -151,8 +151,8 @@ def family_batch(embedder, family: str, n: int = 4) -> SimpleNamespace:
     images = _padded(rows)
     labels = images.inputs["input_ids"].clone()
     for row, last in enumerate(summary):
-        labels[row, : last + 1] = IGNORED
-    labels[images.inputs["attention_mask"] == 0] = IGNORED
+        labels[row, : last + 1] = IGNORE_INDEX
+    labels[images.inputs["attention_mask"] == 0] = IGNORE_INDEX
     ids, inputs = images.inputs["input_ids"], images.inputs
     inputs |= {name: torch.cat([picture[name] for picture in pictures]) for name in pictures[0]}
     if family.startswith("qwen"):
@@ -166,15 +166,15 @@ def family_batch(embedder, family: str, n: int = 4) -> SimpleNamespace:
         inputs["cross_attention_mask"] = cross
     texts = _padded([[1, *range(30 + 3 * i, 33 + 4 * i), 8, 9] for i in range(n)])
     return SimpleNamespace(
-        images=Sequences(inputs, torch.tensor(summary), labels), texts=texts, negatives=None, features=None,
+        images=ModelInputs(inputs, torch.tensor(summary), labels), texts=texts, negatives=None, features=None,
         paired=torch.arange(n), keys=torch.arange(n), negative_keys=None,
     )  # fmt: skip
 
 
-def _padded(rows: list[list[int]]) -> Sequences:
+def _padded(rows: list[list[int]]) -> ModelInputs:
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
     for row, values in enumerate(rows):
         ids[row, : len(values)] = torch.tensor(values)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-    return Sequences({"input_ids": ids, "attention_mask": mask}, lengths - 1)
+    return ModelInputs({"input_ids": ids, "attention_mask": mask}, lengths - 1)

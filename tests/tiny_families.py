@@ -1,4 +1,4 @@
-"""Tiny randomly initialised LVLMs of each family, written to folders as the hub has them: built from transformers' own
+"""Tiny randomly initialized LVLMs of each family, written to folders as the hub has them: built from transformers' own
 configs, with a tokenizer trained on a few lines and the family's image processor. No hub, no video processor."""
 
 import json

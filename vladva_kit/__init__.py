@@ -8,20 +8,20 @@ vk.fit(embedder, vk.sample("emoji_pairs"))
 
 import importlib
 
-_PLACES = {
-    "load_lvlm": "lvlm",
-    "estimate_memory": "memory",
-    "Embedder": "embedder",
-    "attach": "embedder",
-    "ClipEmbedder": "peers",
-    "load_baseline": "peers",
-    "Pair": "data",
-    "load_pairs": "data",
-    "sample": "data",
-    "BadInput": "inputs",
-    "Settings": "settings",
-    "fit": "training",
-    "stream_pairs": "streams",
+_LAZY_EXPORTS = {
+    "load_lvlm": "models.load",
+    "estimate_memory": "training.memory",
+    "Embedder": "embedder.embedder",
+    "attach": "embedder.embedder",
+    "ClipEmbedder": "evaluation.baselines",
+    "load_baseline": "evaluation.baselines",
+    "Pair": "data.pairs",
+    "load_pairs": "data.pairs",
+    "sample": "data.samples",
+    "BadInput": "models.images",
+    "Settings": "training.settings",
+    "fit": "training.trainer",
+    "stream_pairs": "data.streaming",
     "evaluate_retrieval": "evaluation",
     "evaluate_winoground": "evaluation",
     "evaluate_sugarcrepe": "evaluation",
@@ -36,17 +36,17 @@ _PLACES = {
     "widgets": None,
     "emoji_world": None,
 }
-__all__ = list(_PLACES)
+__all__ = list(_LAZY_EXPORTS)
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
     """Imports what is asked for when it is asked for, so that `import vladva_kit` is quick."""
-    if name not in _PLACES:
+    if name not in _LAZY_EXPORTS:
         raise AttributeError(f"vladva_kit has no '{name}'; it has {', '.join(__all__)}")
-    if _PLACES[name] is None:
+    if _LAZY_EXPORTS[name] is None:
         return importlib.import_module(f"vladva_kit.{name}")
-    return getattr(importlib.import_module(f"vladva_kit.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module(f"vladva_kit.{_LAZY_EXPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,8 +3,8 @@
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.analysis import part_weights, tower_pieces
-from vladva_kit.prompts import image_sequences, text_sequences
+from vladva_kit.analysis import input_pieces, part_weights
+from vladva_kit.embedder.prompts import image_inputs, text_inputs
 
 
 def spelled(pieces):
@@ -14,10 +14,10 @@ def spelled(pieces):
 def test_the_pieces_are_what_the_model_reads_and_end_in_the_summary_token(lvlm, pictures):
     baseline, tokenizer = vk.Embedder(lvlm), lvlm.processor.tokenizer
     caption = "a dog above two cats"
-    towers = tower_pieces(baseline, pictures[0], caption)
+    towers = input_pieces(baseline, pictures[0], caption)
     sequences = {
-        "the picture": image_sequences(lvlm.processor, pictures[:1], baseline.image_prompt),
-        "the caption": text_sequences(tokenizer, [caption], baseline.text_prompt),
+        "the picture": image_inputs(lvlm.processor, pictures[:1], baseline.image_prompt),
+        "the caption": text_inputs(tokenizer, [caption], baseline.text_prompt),
     }
     for name, one in sequences.items():
         ids = one.inputs["input_ids"][0].tolist()
@@ -35,8 +35,8 @@ def test_the_pieces_are_what_the_model_reads_and_end_in_the_summary_token(lvlm, 
 
 
 def test_a_soft_prompt_reads_as_the_words_that_it_began_as(lvlm, pictures):
-    before = tower_pieces(vk.Embedder(lvlm), pictures[0], "a dog")
-    assert tower_pieces(vk.attach(lvlm), pictures[0], "a dog") == before
+    before = input_pieces(vk.Embedder(lvlm), pictures[0], "a dog")
+    assert input_pieces(vk.attach(lvlm), pictures[0], "a dog") == before
 
 
 @pytest.mark.parametrize("attached", [False, True])

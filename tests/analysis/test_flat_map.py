@@ -29,7 +29,7 @@ def test_pca_is_the_plane_of_the_covariances_largest_eigenvectors(embeddings):
         assert f"({values[-1 - axis] / values.sum():.0%} of variance)" in places.axes[axis]
 
 
-def test_umap_is_asked_by_cosine_for_few_neighbours_and_with_a_seed(embeddings, monkeypatch):
+def test_umap_is_asked_by_cosine_for_few_neighbors_and_with_a_seed(embeddings, monkeypatch):
     umap = FakeUmap()
     monkeypatch.setitem(sys.modules, "umap", umap)
     places = flat_map(*embeddings, "UMAP", seed=3)

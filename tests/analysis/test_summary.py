@@ -6,7 +6,7 @@ import torch
 
 import vladva_kit as vk
 from vladva_kit.analysis import read_images, read_texts
-from vladva_kit.prompts import image_sequences
+from vladva_kit.embedder.prompts import image_inputs
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def trained():
 
 def by_eager(embedder, picture):
     """One picture through the family's own forward with eager attention: all attentions, and the logits."""
-    model, sequences = embedder.lvlm.model, image_sequences(embedder.lvlm.processor, [picture], embedder.image_prompt)
+    model, sequences = embedder.lvlm.model, image_inputs(embedder.lvlm.processor, [picture], embedder.image_prompt)
     usual = model.get_decoder().config._attn_implementation
     model.get_decoder().set_attn_implementation("eager")
     with torch.inference_mode():

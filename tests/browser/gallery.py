@@ -12,7 +12,7 @@ from vladva_kit.evaluation.winoground import load_winoground
 lvlm = vk.load_lvlm("emoji-llava")
 tuned = vk.Embedder.from_pretrained("emoji-llava-vladva")
 named = {"emoji-clip": vk.load_baseline(), "base": vk.Embedder(lvlm), "fine-tuned": tuned}
-models = {name: vk.widgets.Remembered(model) for name, model in named.items()}
+models = {name: vk.widgets.CachedEmbedder(model) for name, model in named.items()}
 pairs = list({pair.short: pair for pair in vk.load_pairs(vk.sample("emoji_pairs"), "test")[:20]}.values())[:12]
 pictures, captions = [pair.load_image() for pair in pairs], [pair.short for pair in pairs]
 lengths = ["long" if len(caption.split()) > 6 else "short" for caption in captions]

@@ -142,7 +142,7 @@ def test_the_composer_draws_and_writes_what_is_chosen(gallery, keep):
     shown = gallery.output("composer")
     before = shown.locator("img").first.get_attribute("src")
     chosen(shown, "thing 1", "rabbit")
-    shown.get_by_label("tint", exact=True).first.select_option(label="red")
+    shown.get_by_label("color", exact=True).first.select_option(label="red")
     says(shown, "a red rabbit to the left of a purple house")
     says(shown, "a purple house to the left of a red rabbit")
     assert shown.locator("img").first.get_attribute("src") != before

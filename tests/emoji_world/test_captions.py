@@ -44,7 +44,7 @@ def test_a_caption_that_tells_the_order_is_false_when_the_things_change_places(m
             assert not is_true(pair_caption(scene, *rng.choice([(0, 1), (1, 0)])), swapped(scene))
 
 
-@pytest.mark.parametrize("field", ["noun", "tint", "size", "count"])
+@pytest.mark.parametrize("field", ["noun", "color", "size", "count"])
 def test_a_long_caption_is_false_when_a_field_is_exchanged(many, field):
     rng, tried = random.Random(3), 0
     for scene in many:
@@ -68,22 +68,22 @@ def test_a_long_caption_says_everything_about_each_thing(many):
         for thing in scene.things:
             assert ("size", thing.noun, thing.size) in stated
             assert ("count", thing.noun, ("zero", "one", "two", "three")[thing.count]) in stated
-            assert thing.tint is None or ("tint", thing.noun, thing.tint) in stated
+            assert thing.color is None or ("color", thing.noun, thing.color) in stated
         assert ("ground", scene.ground) in stated
 
 
 def test_a_scene_is_worded_in_many_ways():
-    scene = Scene((Thing("dog", tint="blue"), Thing("cat")))
+    scene = Scene((Thing("dog", color="blue"), Thing("cat")))
     rng = random.Random(5)
     assert len({short_caption(scene, rng) for _ in range(200)}) >= 15
     assert len({long_caption(scene, rng) for _ in range(50)}) >= 4
 
 
 def test_phrases_read_as_a_person_would_write_them():
-    assert phrase(Thing("dog", tint="blue", size="big")) == "a big blue dog"
+    assert phrase(Thing("dog", color="blue", size="big")) == "a big blue dog"
     assert phrase(Thing("duck", 2)) == "two small ducks"
     assert phrase(Thing("mouse", 3, "orange"), sized=False) == "three orange mice"
-    assert phrase(Thing("dog", tint="orange"), sized=False) == "an orange dog"
+    assert phrase(Thing("dog", color="orange"), sized=False) == "an orange dog"
     assert (name(Thing("cherry", 2)), name(Thing("cherry"))) == ("cherries", "cherry")
 
 
@@ -94,6 +94,6 @@ def test_an_stands_before_a_vowel_and_a_before_the_rest():
 
 
 def test_a_scene_in_words():
-    scene = Scene((Thing("dog", tint="blue", size="big"), Thing("cat")))
+    scene = Scene((Thing("dog", color="blue", size="big"), Thing("cat")))
     assert pair_caption(scene, 1, 0) == "a cat to the right of a blue dog"
     assert pair_caption(scene, 0, 1, sized=True) == "a big blue dog to the left of a small cat"

@@ -6,9 +6,10 @@ import random
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.emoji_world import cases, miniatures
-from vladva_kit.emoji_world.cases import DRAWN, SwapCase, sugarcrepe_case, swap_cases, write_sample
+from vladva_kit.emoji_world import cases, miniatures, samples
+from vladva_kit.emoji_world.cases import SwapCase, sugarcrepe_case, swap_cases
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
+from vladva_kit.emoji_world.samples import DRAWN, write_sample
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 from vladva_kit.emoji_world.truth import is_true, words_of
 from vladva_kit.evaluation.vqa import load_vqa
@@ -16,12 +17,12 @@ from vladva_kit.evaluation.vqa import load_vqa
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(cases, "SPLITS", {"train": 6, "validation": 3, "test": 4, "unseen_style": 3})
-    monkeypatch.setattr(cases, "WINOGROUND_KINDS", {"object": 2, "tint": 2, "size": 2, "relation": 2})
+    monkeypatch.setattr(samples, "SPLITS", {"train": 6, "validation": 3, "test": 4, "unseen_style": 3})
+    monkeypatch.setattr(samples, "WINOGROUND_KINDS", {"object": 2, "color": 2, "size": 2, "relation": 2})
     monkeypatch.setattr(cases, "SUGARCREPE_EACH", 3)
 
 
-@pytest.mark.parametrize("kind", ["object", "tint", "size", "relation"])
+@pytest.mark.parametrize("kind", ["object", "color", "size", "relation"])
 def test_swapped_captions_hold_the_same_words_and_each_is_true_of_its_own_scene_only(kind):
     drawn = swap_cases(random.Random(1), kind)
     for case in (next(drawn) for _ in range(20)):
@@ -53,7 +54,7 @@ def test_a_negative_caption_is_false_and_differs_as_its_category_says(category):
 
 def test_pairs_are_an_imagefolder_with_all_splits_and_true_captions(small, tmp_path):
     folder = write_sample("emoji_pairs", tmp_path / "pairs")
-    for split, n in cases.SPLITS.items():
+    for split, n in samples.SPLITS.items():
         assert len(vk.load_pairs(folder, split=split)) == n
         for line in (folder / split / "metadata.jsonl").read_text().splitlines():
             row = json.loads(line)
@@ -61,7 +62,7 @@ def test_pairs_are_an_imagefolder_with_all_splits_and_true_captions(small, tmp_p
             assert (scene.style == UNSEEN_STYLE) == (split == "unseen_style") and (scene.style in (*SEEN_STYLES, 4))
             assert all(is_true(text, scene) for text in [row["short"], row["long"], *row.get("captions", [])])
     captions = [text for pair in vk.load_pairs(folder, split="test") for text in pair.captions]
-    assert len(set(captions)) == len(captions) == 3 * cases.SPLITS["test"]
+    assert len(set(captions)) == len(captions) == 3 * samples.SPLITS["test"]
 
 
 def test_benchmarks_run_through_the_same_loaders_as_the_real_ones(small, tmp_path):
@@ -70,7 +71,7 @@ def test_benchmarks_run_through_the_same_loaders_as_the_real_ones(small, tmp_pat
     sugarcrepe = write_sample("sugarcrepe_mini", tmp_path / "s")
     for within in ("", "unseen_style"):
         result = vk.evaluate_winoground(clip, winoground / within)
-        assert result.n == 8 and set(result.breakdown["tag"]) == set(cases.WINOGROUND_KINDS)
+        assert result.n == 8 and set(result.breakdown["tag"]) == set(samples.WINOGROUND_KINDS)
         assert vk.evaluate_sugarcrepe(clip, sugarcrepe / within).n == 7 * 3
 
 

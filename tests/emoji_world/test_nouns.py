@@ -1,11 +1,11 @@
 from vladva_kit.emoji_world.nouns import (
+    COLORS,
     COUNTS,
     GROUNDS,
     NOUNS,
     SEEN_STYLES,
     SIZES,
     STYLES,
-    TINTS,
     TRAINING_STYLES,
     UNSEEN_STYLE,
     _nouns,
@@ -24,7 +24,7 @@ def test_no_two_things_share_a_word_a_plural_or_an_icon():
 
 def test_every_word_is_one_lower_case_word_with_one_meaning():
     said = [noun.word for noun in NOUNS] + [noun.plural for noun in NOUNS]
-    said += [*TINTS, *SIZES, *GROUNDS, *COUNTS]
+    said += [*COLORS, *SIZES, *GROUNDS, *COUNTS]
     assert all(word.isascii() and word.isalpha() and word.islower() for word in said)
     assert len(set(said)) == len(said)
 

@@ -3,8 +3,8 @@ import random
 import pytest
 
 from vladva_kit.emoji_world.captions import PLURALS
-from vladva_kit.emoji_world.drawings import own_tints
-from vladva_kit.emoji_world.nouns import SIZES, TINTS
+from vladva_kit.emoji_world.drawings import native_colors
+from vladva_kit.emoji_world.nouns import COLORS, SIZES
 from vladva_kit.emoji_world.questions import EASY_KINDS, KINDS, questions, sample_chat, sample_question, sample_reading
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 from vladva_kit.emoji_world.truth import facts, is_true, scene_facts
@@ -44,7 +44,7 @@ def solve(text, known, it=None):
     relation = next((relation for relation in RELATIONS if f" {relation} " in f"{text} "), None)
     about = named(text) or it
     if text.startswith("what color"):
-        return [fact[2] for fact in known if fact[:2] == ("tint", about)] or ["natural"]
+        return [fact[2] for fact in known if fact[:2] == ("color", about)] or ["natural"]
     if text.startswith("how big"):
         return [fact[2] for fact in known if fact[:2] == ("size", about)]
     if text.startswith("how many"):
@@ -77,7 +77,7 @@ def solve(text, known, it=None):
         return [numbered(known, noun) for noun in nouns if holds(known, relation, noun, about)]
     if text.startswith("what"):
         word = text.split()[3]
-        kind = "tint" if word in TINTS else "size"
+        kind = "color" if word in COLORS else "size"
         return [numbered(known, noun) for noun in nouns if (kind, noun, word) in known]
     first, second = text.split(f" {relation} ")
     return ["yes" if holds(known, relation, named(first), named(second)) else "no"]
@@ -103,14 +103,14 @@ def test_nothing_is_asked_by_a_tint_that_another_thing_may_have_by_nature(many):
     for scene in many:
         for question in questions(scene, "what"):
             word = question.text.split()[3]
-            if word in TINTS:
-                plain = [thing for thing in scene.things if thing.tint is None]
-                assert not any(word in own_tints(thing.noun) for thing in plain)
+            if word in COLORS:
+                plain = [thing for thing in scene.things if thing.color is None]
+                assert not any(word in native_colors(thing.noun) for thing in plain)
 
 
 def test_questions_about_a_thing_carry_that_thing(many):
     for scene in many:
-        for kind in ("what", "tint", "size", "count", "lies", "where", "whether"):
+        for kind in ("what", "color", "size", "count", "lies", "where", "whether"):
             for question in questions(scene, kind):
                 assert question.thing in scene.things
                 said = question.answer if kind in ("what", "lies") else question.text

@@ -9,7 +9,7 @@ from vladva_kit.emoji_world.nouns import GROUNDS, SEEN_STYLES, SIZES
 from vladva_kit.emoji_world.render import place, render
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 
-RED, BLUE = Thing("penguin", tint="red"), Thing("elephant", tint="blue")
+RED, BLUE = Thing("penguin", color="red"), Thing("elephant", color="blue")
 
 
 def many(layout, n=60):
@@ -53,13 +53,13 @@ def test_a_picture_looks_alike_at_any_size():
 
 def test_every_ground_looks_different():
     pictures = [np.asarray(render(Scene((BLUE,), ground=ground)), float)[:12].mean((0, 1)) for ground in GROUNDS]
-    for index, colour in enumerate(pictures):
-        assert all(np.abs(colour - other).max() > 15 for other in pictures[:index])
+    for index, color in enumerate(pictures):
+        assert all(np.abs(color - other).max() > 15 for other in pictures[:index])
 
 
 def test_a_thing_in_a_count_is_placed_that_often():
     for scene in many("row", 20) + many("column", 20):
-        placed = [placement.thing for placement in place(scene)]
+        placed = [device_choice.thing for device_choice in place(scene)]
         assert placed == [index for index, thing in enumerate(scene.things) for _ in range(thing.count)]
 
 
@@ -76,10 +76,10 @@ def test_things_in_a_row_or_column_lie_one_after_the_other(layout, axis):
 @pytest.mark.parametrize("layout", ["row", "column", "stack"])
 def test_everything_lies_within_the_picture_in_its_size(layout):
     for scene in many(layout):
-        for placement in place(scene):
-            assert placement.side == pytest.approx(SIZES[scene.things[placement.thing].size], rel=0.051)
-            for centre in (placement.x, placement.y):
-                assert placement.side / 2 - 1e-9 <= centre <= 1 - placement.side / 2 + 1e-9
+        for device_choice in place(scene):
+            assert device_choice.side == pytest.approx(SIZES[scene.things[device_choice.thing].size], rel=0.051)
+            for center in (device_choice.x, device_choice.y):
+                assert device_choice.side / 2 - 1e-9 <= center <= 1 - device_choice.side / 2 + 1e-9
 
 
 def test_in_a_stack_both_overlap_and_neither_hides_the_other():
@@ -105,23 +105,23 @@ def test_left_and_above_are_seen_in_the_pixels(layout, axis):
         assert np.percentile(first, 95) < np.percentile(second, 5)
 
 
-def silhouette(scene, placement, size):
+def silhouette(scene, device_choice, size):
     """Where a drawing lies, from its place alone."""
-    sprite = drawing(scene.things[placement.thing].noun, scene.style).getchannel("A")
-    side = round(placement.side * size)
-    sprite = sprite.resize((side, round(side * placement.aspect)))
-    sprite = ImageOps.mirror(sprite) if placement.mirrored else sprite
+    sprite = drawing(scene.things[device_choice.thing].noun, scene.style).getchannel("A")
+    side = round(device_choice.side * size)
+    sprite = sprite.resize((side, round(side * device_choice.aspect)))
+    sprite = ImageOps.mirror(sprite) if device_choice.mirrored else sprite
     sheet = Image.new("L", (size, size))
-    corner = (round(placement.x * size - side / 2), round(placement.y * size - sprite.height / 2))
-    sheet.paste(sprite.rotate(placement.tilt), corner)
+    corner = (round(device_choice.x * size - side / 2), round(device_choice.y * size - sprite.height / 2))
+    sheet.paste(sprite.rotate(device_choice.tilt), corner)
     return np.asarray(sheet) > 128
 
 
 def test_what_is_in_front_covers_what_is_behind_in_the_pixels():
-    things = (Thing("clock", tint="red"), Thing("house", tint="blue", size="big"))
+    things = (Thing("clock", color="red"), Thing("house", color="blue", size="big"))
     for seed in range(12):
         scene = Scene(things, "stack", "stone", SEEN_STYLES[seed % len(SEEN_STYLES)], seed)
-        behind, front = (silhouette(scene, placement, 192) for placement in place(scene))
+        behind, front = (silhouette(scene, device_choice, 192) for device_choice in place(scene))
         values = np.asarray(render(scene, 192)).astype(int)
         shared = values[behind & front]
         assert len(shared) > 0.02 * front.sum()
@@ -133,7 +133,7 @@ def test_what_is_in_front_covers_what_is_behind_in_the_pixels():
 def test_sizes_are_seen_in_the_pixels():
     for seed in range(6):
         big, small = (
-            mask(render(Scene((Thing("penguin", tint="red", size=size),), ground="stone", seed=seed), 128), 0).sum()
+            mask(render(Scene((Thing("penguin", color="red", size=size),), ground="stone", seed=seed), 128), 0).sum()
             for size in ("big", "small")
         )
         assert 1.6 < big / small < 3.2  # (0.42 / 0.28)² = 2.25, ± 5 % in each direction and a little shading

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.emoji_world import cases, miniatures
+from vladva_kit.emoji_world import cases, miniatures, samples
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import facts, is_true, words_of
@@ -27,10 +27,10 @@ def test_together_they_take_at_most_25_mb():
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 25e6
 
 
-@pytest.mark.parametrize("split", cases.SPLITS)
+@pytest.mark.parametrize("split", samples.SPLITS)
 def test_each_split_has_its_pictures_and_captions_that_are_true(split):
     rows = lines(FOLDER / "emoji_pairs" / split / "metadata.jsonl")
-    assert len(rows) == cases.SPLITS[split]
+    assert len(rows) == samples.SPLITS[split]
     for row in rows:
         scene = Scene.from_dict(row["scene"])
         assert scene.style in ((UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES)

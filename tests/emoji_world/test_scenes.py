@@ -3,11 +3,11 @@ import random
 
 import pytest
 
-from vladva_kit.emoji_world.drawings import drawn_in, own_tints
+from vladva_kit.emoji_world.drawings import drawn_in, native_colors
 from vladva_kit.emoji_world.nouns import NOUNS, SEEN_STYLES, SIZES, STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import LAYOUTS, Scene, Thing, fits, sample_scene, swapped
 
-PAIR = Scene((Thing("dog", tint="blue", size="big"), Thing("cat", tint="red")), "row", "grass")
+PAIR = Scene((Thing("dog", color="blue", size="big"), Thing("cat", color="red")), "row", "grass")
 
 
 def many(n=300, seed=0, **options):
@@ -49,7 +49,7 @@ def test_no_sampled_scene_can_be_confused_or_overflows():
         assert len(set(nouns)) == len(nouns)
         for thing in scene.things:
             assert 1 <= thing.count <= 3 and thing.count * SIZES[thing.size] <= 0.85
-            assert thing.tint not in own_tints(thing.noun)
+            assert thing.color not in native_colors(thing.noun)
         if scene.layout == "stack":
             assert len(scene.things) == 2 and [thing.count for thing in scene.things] == [1, 1]
             assert scene.things[1].size == "big"  # what is behind is not hidden
@@ -65,16 +65,16 @@ def test_every_noun_layout_and_ground_turns_up():
 
 
 def test_tinted_zero_and_one_mean_never_and_always():
-    assert all(thing.tint is None for scene in many(40, tinted=0.0) for thing in scene.things)
-    assert all(thing.tint for scene in many(40, tinted=1.0) for thing in scene.things)
+    assert all(thing.color is None for scene in many(40, colored=0.0) for thing in scene.things)
+    assert all(thing.color for scene in many(40, colored=1.0) for thing in scene.things)
 
 
 @pytest.mark.parametrize(
     "scene",
     [
-        Scene((Thing("dog"), Thing("dog", tint="blue"))),  # which dog?
+        Scene((Thing("dog"), Thing("dog", color="blue"))),  # which dog?
         Scene((Thing("dog", count=3, size="big"),)),  # too wide
-        Scene((Thing("heart", tint="red"),)),  # it is red anyway
+        Scene((Thing("heart", color="red"),)),  # it is red anyway
         Scene((Thing("dog"), Thing("cat")), layout="stack"),  # a small cat would be hidden
         Scene((Thing("dog", count=2), Thing("cat", size="big")), layout="stack"),
         Scene((Thing("dog", size="big"), Thing("cat", size="big"), Thing("elephant"))),  # no room
@@ -98,13 +98,13 @@ def test_relations_run_from_first_to_last_and_back():
 
 
 def test_swapping_exchanges_the_named_fields_only():
-    dog, cat = swapped(PAIR, "tint").things
-    assert (dog, cat) == (Thing("dog", tint="red", size="big"), Thing("cat", tint="blue"))
+    dog, cat = swapped(PAIR, "color").things
+    assert (dog, cat) == (Thing("dog", color="red", size="big"), Thing("cat", color="blue"))
     dog, cat = swapped(PAIR, "noun").things
-    assert (dog, cat) == (Thing("cat", tint="blue", size="big"), Thing("dog", tint="red"))
+    assert (dog, cat) == (Thing("cat", color="blue", size="big"), Thing("dog", color="red"))
 
 
 def test_swapping_nothing_by_name_exchanges_the_places_and_twice_is_nothing():
     three = Scene((*PAIR.things, Thing("elephant")), "column", "sand", 2, 5)
     assert swapped(three) == Scene((three.things[1], three.things[0], three.things[2]), "column", "sand", 2, 5)
-    assert swapped(swapped(three, "size", "tint"), "size", "tint") == three
+    assert swapped(swapped(three, "size", "color"), "size", "color") == three

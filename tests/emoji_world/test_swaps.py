@@ -10,7 +10,7 @@ from vladva_kit.emoji_world.truth import facts, is_true
 
 
 def test_nouns_tints_and_relations_are_exchanged():
-    scene = Scene((Thing("dog", tint="red"), Thing("cat", tint="blue")), layout="column")
+    scene = Scene((Thing("dog", color="red"), Thing("cat", color="blue")), layout="column")
     assert set(swapped_captions("a red dog above a blue cat", scene)) == {
         "a red dog below a blue cat",
         "a red cat above a blue dog",

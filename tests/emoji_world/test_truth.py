@@ -3,14 +3,14 @@ import pytest
 from vladva_kit.emoji_world.scenes import Scene, Thing
 from vladva_kit.emoji_world.truth import NotUnderstood, fact_score, facts, is_true, nouns_of, scene_facts, words_of
 
-SCENE = Scene((Thing("dog", tint="blue", size="big"), Thing("cat", count=2)), "row", "grass")
-THREE = Scene((Thing("dog"), Thing("cat"), Thing("elephant", tint="pink")), "column", "sand")
+SCENE = Scene((Thing("dog", color="blue", size="big"), Thing("cat", count=2)), "row", "grass")
+THREE = Scene((Thing("dog"), Thing("cat"), Thing("elephant", color="pink")), "column", "sand")
 
 
 def test_a_sentence_becomes_facts():
     assert facts("A blue dog to the left of a cat!") == {
         ("count", "dog", "one"),
-        ("tint", "dog", "blue"),
+        ("color", "dog", "blue"),
         ("count", "cat", "one"),
         ("to the left of", "dog", "cat"),
     }
@@ -22,7 +22,7 @@ def test_a_scene_becomes_facts():
         ("ground", "sand"),
         *{("count", noun, "one") for noun in ("dog", "cat", "elephant")},
         *{("size", noun, "small") for noun in ("dog", "cat", "elephant")},
-        ("tint", "elephant", "pink"),
+        ("color", "elephant", "pink"),
         ("above", "dog", "cat"),
         ("above", "cat", "elephant"),
         ("above", "dog", "elephant"),
@@ -112,7 +112,7 @@ def test_what_is_not_understood_is_named():
 
 
 def test_a_relation_carries_through_three_things():
-    assert is_true("a dog above an elephant", THREE)  # not neighbours
+    assert is_true("a dog above an elephant", THREE)  # not neighbors
     assert is_true("an elephant below a dog", THREE)
     assert not is_true("an elephant above a cat", THREE)
     assert not is_true("from top to bottom, a dog, an elephant and a cat", THREE)
@@ -125,7 +125,7 @@ def test_every_relation_and_its_converse_state_one_fact():
 
 
 def test_the_score_counts_true_stated_and_wanted_facts():
-    reference = "a blue dog to the left of two cats"  # count, tint, count, relation
+    reference = "a blue dog to the left of two cats"  # count, color, count, relation
     assert fact_score(reference, reference, SCENE) == (4, 4, 4, 4)
     assert fact_score("a blue dog.", reference, SCENE) == (2, 2, 2, 4)
     assert fact_score("a red dog.", reference, SCENE) == (1, 2, 1, 4)

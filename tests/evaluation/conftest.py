@@ -8,17 +8,17 @@ import torch
 
 
 class FakeEmbedder:
-    """Gives each image (told by its colour) and each text the vector that `vector` makes of it, and keeps count."""
+    """Gives each image (told by its color) and each text the vector that `vector` makes of it, and keeps count."""
 
     def __init__(self, vector):
         self.vector, self.images, self.texts, self.batches = vector, [], [], []
 
     def encode_image(self, images, batch_size=64):
         assert all(image.mode == "RGB" for image in images)
-        colours = [image.getpixel((0, 0)) for image in images]
-        self.images += colours
-        self.batches.append(len(colours))
-        return self._unit(colours)
+        colors = [image.getpixel((0, 0)) for image in images]
+        self.images += colors
+        self.batches.append(len(colors))
+        return self._unit(colors)
 
     def encode_text(self, texts, batch_size=64):
         self.texts += texts
@@ -48,7 +48,7 @@ def guessing():
 
 @pytest.fixture
 def knowing():
-    """`knowing(meaning)`: an encoder for which a text means the colour `meaning[text]`; unknown texts mean nothing."""
+    """`knowing(meaning)`: an encoder for which a text means the color `meaning[text]`; unknown texts mean nothing."""
 
     def make(meaning):
         return FakeEmbedder(lambda thing: guess(meaning.get(thing, thing) if isinstance(thing, str) else thing))

@@ -6,10 +6,10 @@ from PIL import Image
 
 from vladva_kit.evaluation import evaluate_retrieval
 from vladva_kit.evaluation.caption_files import gallery_of_dataset, load_caption_file
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 
-def colour(number):
+def color(number):
     return number, 0, 9
 
 
@@ -23,7 +23,7 @@ def karpathy(folder, n=4, **changes):
     entries = []
     for number in range(n):
         name = f"COCO_val2014_{number:012}.png"
-        Image.new("RGB", (2, 2), colour(number)).save(folder / "images" / "val2014" / name)
+        Image.new("RGB", (2, 2), color(number)).save(folder / "images" / "val2014" / name)
         split = "restval" if number == n - 1 else "test"
         sentences = [{"raw": text, "tokens": text.split()} for text in wordings(number)]
         entries.append({"filepath": "val2014", "filename": name, "split": split, "sentences": sentences})
@@ -35,7 +35,7 @@ def coco(folder, n=3):
     """nocaps' annotations: images and captions apart."""
     (folder / "images").mkdir()
     for number in range(n):
-        Image.new("RGB", (2, 2), colour(number)).save(folder / "images" / f"{number}.png")
+        Image.new("RGB", (2, 2), color(number)).save(folder / "images" / f"{number}.png")
     images = [{"id": 10 + number, "file_name": f"{number}.png"} for number in range(n)]
     annotations = [{"image_id": 10 + i, "id": i, "caption": text} for i in range(n) for text in wordings(i)]
     content = {"images": images, "annotations": annotations[::-1]}
@@ -44,7 +44,7 @@ def coco(folder, n=3):
 
 
 def meaning(n):
-    return {text: colour(number) for number in range(n) for text in wordings(number)}
+    return {text: color(number) for number in range(n) for text in wordings(number)}
 
 
 def test_a_karpathy_file_gives_the_images_of_its_split_and_five_captions_of_each(tmp_path, knowing):
@@ -84,7 +84,7 @@ def test_a_list_of_images_with_captions_is_read(tmp_path):
 
 @pytest.mark.parametrize("column", ["captions", "caption", "raw", "annotations_captions"])
 def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(column):
-    rows = {"image": [Image.new("RGB", (2, 2), colour(number)) for number in range(2)], column: [["a", "b"], ["c"]]}
+    rows = {"image": [Image.new("RGB", (2, 2), color(number)) for number in range(2)], column: [["a", "b"], ["c"]]}
     dataset = datasets.Dataset.from_dict(rows, features=datasets.Features(
         {"image": datasets.Image(), column: datasets.List(datasets.Value("string"))}
     ))  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(column):
 
 
 def test_of_a_dataset_whose_rows_say_their_split_only_those_are_taken():
-    rows = {"image": [Image.new("RGB", (2, 2), colour(n)) for n in range(4)], "caption": list("abcd")}
+    rows = {"image": [Image.new("RGB", (2, 2), color(n)) for n in range(4)], "caption": list("abcd")}
     dataset = datasets.Dataset.from_dict(rows | {"split": ["train", "test", "val", "test"]})
     assert [one.captions for one in gallery_of_dataset(dataset)] == [("b",), ("d",)]
     assert len(gallery_of_dataset(datasets.Dataset.from_dict(rows | {"split": ["x"] * 4}))) == 4
@@ -122,7 +122,7 @@ def test_a_bad_image_is_named_and_nothing_is_scored_unless_asked(tmp_path, guess
         evaluate_retrieval(guessing, tmp_path)
     assert guessing.images == guessing.texts == []
     result = evaluate_retrieval(guessing, tmp_path, on_error="skip")
-    assert result.n_images == 2 and len(result.left_out) == len(result.as_dict()["left_out"]) == 1
+    assert result.n_images == 2 and len(result.skipped) == len(result.as_dict()["skipped"]) == 1
 
 
 def test_files_that_are_cut_short_or_of_another_kind_are_refused_in_one_sentence(tmp_path):

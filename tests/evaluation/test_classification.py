@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import classification, evaluate_classification
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 CLASSES = ["blue_bird", "cat", "dog", "owl", "yak", "zebra"]
 
 
-def colour(label, number=0):
+def color(label, number=0):
     return 40 * label, number % 256, number // 256
 
 
@@ -19,7 +19,7 @@ def write_folder(folder, each=3, split="test"):
     for label, name in enumerate(CLASSES):
         (folder / split / name).mkdir(parents=True)
         for number in range(each + (label == 2)):  # one more dog
-            Image.new("RGB", (2, 2), colour(label, number)).save(folder / split / name / f"{number}.png")
+            Image.new("RGB", (2, 2), color(label, number)).save(folder / split / name / f"{number}.png")
     (folder / split / "cat" / "notes.txt").write_text("no picture")
 
 
@@ -82,7 +82,7 @@ def test_a_class_is_the_unit_mean_of_its_sentences(tmp_path, guessing, monkeypat
     hits = {1: 0, 5: 0}
     for case in result.cases:
         label, number = case.label, int(case.key.split("/")[1].split(".")[0])
-        scores = np.array(means) @ guessing._unit([colour(label, number)])[0].numpy()
+        scores = np.array(means) @ guessing._unit([color(label, number)])[0].numpy()
         for k in hits:
             hits[k] += label in np.argsort(-scores)[:k]
     assert {k: one.percent for k, one in result.top.items()} == pytest.approx(
@@ -119,7 +119,7 @@ def test_bad_pictures_are_named_and_left_out_only_if_asked(tmp_path, guessing):
         evaluate_classification(guessing, tmp_path)
     assert guessing.images == []
     result = evaluate_classification(guessing, tmp_path, on_error="skip")
-    assert result.n == 18 and len(result.left_out) == 1
+    assert result.n == 18 and len(result.skipped) == 1
 
 
 def test_templates_names_and_folders_that_do_not_fit_are_refused(tmp_path, guessing):

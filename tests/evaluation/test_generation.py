@@ -74,7 +74,7 @@ def test_half_of_the_true_facts_give_the_f1_of_half_recall(scenes):
         return f"the ground is {scene.ground}." if prompt == LONG_REQUEST else "yes"
 
     result = evaluate_generation(Says(half), singles, singles)
-    wanted = sum(4 + (scene.things[0].tint is not None) for scene in singles)  # kinds, ground, count, size, tint
+    wanted = sum(4 + (scene.things[0].color is not None) for scene in singles)  # kinds, ground, count, size, color
     recall = len(singles) / wanted
     assert result.long_caption_f1 == pytest.approx(2 * recall / (1 + recall))
 

@@ -11,9 +11,9 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import errors
 from PIL import Image
 
-from vladva_kit.evaluation import evaluate_winoground, hub
-from vladva_kit.evaluation.hub import hub_dataset, is_hub_id, winoground_folder
-from vladva_kit.inputs import BadInput
+from vladva_kit.evaluation import evaluate_winoground, hub_data
+from vladva_kit.evaluation.hub_data import hub_dataset, is_hub_id, winoground_folder
+from vladva_kit.models.images import BadInput
 
 RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403, url="")
 
@@ -27,7 +27,7 @@ def raising(error):
 
 @pytest.fixture
 def snapshot(tmp_path, monkeypatch):
-    """facebook/winoground as the hub holds it: data/examples.jsonl and data/images.zip, fetched file by file."""
+    """facebook/winoground as the hub holds it: data/examples.jsonl and data/images.zip, download file by file."""
     data = tmp_path / "snapshots" / "abc123" / "data"
     data.mkdir(parents=True)
     rows, packed = [], data / "images.zip"
@@ -48,7 +48,7 @@ def snapshot(tmp_path, monkeypatch):
         return str(data.parent / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(hub.Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(hub_data.Path, "home", lambda: tmp_path / "home")
     return asked
 
 
@@ -79,7 +79,7 @@ def test_winoground_is_fetched_by_its_own_files_and_unpacked_once(tmp_path, snap
 def test_what_the_hub_refuses_says_the_step_to_take(monkeypatch, error, way_out):
     monkeypatch.setattr(datasets, "load_dataset", raising(error))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(error))
-    for call in (lambda: hub_dataset("a/b", "test"), lambda: hub.hub_file("a/b", ["x.json"])):
+    for call in (lambda: hub_dataset("a/b", "test"), lambda: hub_data.hub_file("a/b", ["x.json"])):
         with pytest.raises(BadInput, match=way_out) as refused:
             call()
         assert "\n" not in str(refused.value)

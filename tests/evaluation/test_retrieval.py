@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.data import Pair
+from vladva_kit.data.pairs import Pair
 from vladva_kit.evaluation import evaluate_retrieval, retrieval
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 
-def colour(number):
+def color(number):
     return number % 256, number // 256, 9
 
 
 def gallery(n, captions=3):
     wordings = [tuple(f"image {number} wording {word}" for word in range(captions)) for number in range(n)]
-    return [Pair(Image.new("RGB", (2, 2), colour(number)), captions=texts) for number, texts in enumerate(wordings)]
+    return [Pair(Image.new("RGB", (2, 2), color(number)), captions=texts) for number, texts in enumerate(wordings)]
 
 
 def meaning(pairs):
@@ -55,7 +55,7 @@ def test_guessing_is_at_chance_within_its_interval(guessing):
 
 
 def test_chance_is_the_share_of_draws_that_hold_a_right_one(guessing):
-    pairs = [*gallery(3, captions=1), Pair(Image.new("RGB", (2, 2), colour(9)), captions=("a", "b", "c"))]
+    pairs = [*gallery(3, captions=1), Pair(Image.new("RGB", (2, 2), color(9)), captions=("a", "b", "c"))]
     result = evaluate_retrieval(guessing, pairs, ks=(1, 2, 50))
     for k in (1, 2):
         draws = list(combinations(range(6), k))
@@ -68,7 +68,7 @@ def test_chance_is_the_share_of_draws_that_hold_a_right_one(guessing):
 def test_a_caption_that_stands_with_several_images_is_right_for_all(knowing):
     pairs = gallery(12, captions=1)
     pairs[3], pairs[7] = (Pair(pairs[place].image, captions=("the same",)) for place in (3, 7))
-    result = evaluate_retrieval(knowing(meaning(pairs) | {"the same": colour(7)}), pairs)
+    result = evaluate_retrieval(knowing(meaning(pairs) | {"the same": color(7)}), pairs)
     assert result.text_to_image[1].percent == 100
     assert result.caption_ranks == (0,) * 12
     # "the same" means image 7 to it, so image 3 need not find its only caption; all others find theirs first
@@ -76,12 +76,12 @@ def test_a_caption_that_stands_with_several_images_is_right_for_all(knowing):
 
 
 def test_pairs_that_name_one_image_are_one_image_and_nothing_is_encoded_twice(tmp_path, guessing):
-    Image.new("RGB", (2, 2), colour(0)).save(tmp_path / "0.png")
-    path, drawn = tmp_path / "0.png", Image.new("RGB", (2, 2), colour(1))
+    Image.new("RGB", (2, 2), color(0)).save(tmp_path / "0.png")
+    path, drawn = tmp_path / "0.png", Image.new("RGB", (2, 2), color(1))
     pairs = [Pair(path, short="a"), Pair(drawn, short="b"), Pair(Path(path), short="c"), Pair(drawn.copy(), short="a")]
     result = evaluate_retrieval(guessing, pairs)
     assert (result.n_images, result.n_captions) == (2, 4)
-    assert sorted(guessing.images) == [colour(0), colour(1)]
+    assert sorted(guessing.images) == [color(0), color(1)]
     assert sorted(guessing.texts) == ["a", "b", "c"]
 
 
@@ -143,7 +143,7 @@ def test_margins_are_kept_for_each_query_and_k(guessing):
             assert [case.correct for case in kept] == [rank < k for rank in ranks]
             assert 100 * np.mean([case.correct for case in kept]) == pytest.approx(scores[k].percent)
     texts = [f"image {image} wording {word}" for image in range(5) for word in range(2)]
-    cosines = guessing._unit(texts) @ guessing._unit([colour(image) for image in range(5)]).T
+    cosines = guessing._unit(texts) @ guessing._unit([color(image) for image in range(5)]).T
     for place, case in enumerate(case for case in cases if case.score == "text_to_image R@1"):
         rival = max((image for image in range(5) if image != place // 2), key=lambda image: cosines[place, image])
         assert (case.image, case.caption, case.other) == (str(place // 2), texts[place], f"image {rival} wording 0")
@@ -155,7 +155,7 @@ def test_margins_are_kept_for_each_query_and_k(guessing):
 def test_pairs_without_a_short_caption_are_left_out_only_if_asked_and_counted(guessing):
     pairs = [*gallery(3), Pair(Image.new("RGB", (2, 2)), long="A long caption.")]
     result = evaluate_retrieval(guessing, pairs, on_error="skip")
-    assert result.n_images == 3 and result.left_out == ("pair 3: no short caption; retrieval needs one for each image",)
+    assert result.n_images == 3 and result.skipped == ("pair 3: no short caption; retrieval needs one for each image",)
 
 
 def test_a_folder_is_read_by_its_split(tmp_path, guessing):

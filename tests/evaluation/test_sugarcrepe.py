@@ -6,12 +6,12 @@ from PIL import Image
 
 from vladva_kit.evaluation import evaluate_sugarcrepe
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES, words_of
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 SIZES = {name: 6 + 4 * place for place, name in enumerate(CATEGORIES)}
 
 
-def colour(number):
+def color(number):
     return number % 256, number // 256, 7
 
 
@@ -19,7 +19,7 @@ def write_files(folder, images=10, sizes=SIZES, pictures="images"):
     """The seven official files, each a dict by index, one index left out as in swap_obj, images in val2017's names."""
     (folder / pictures).mkdir(parents=True, exist_ok=True)
     for number in range(images):
-        Image.new("RGB", (3, 3), colour(number)).save(folder / pictures / f"{number:012}.png")
+        Image.new("RGB", (3, 3), color(number)).save(folder / pictures / f"{number:012}.png")
     for name, size in sizes.items():
         entries = {}
         for index in (index for index in range(size + 1) if index != 2):
@@ -38,7 +38,7 @@ def entries_of(folder, name):
 
 def meaning(folder, categories=CATEGORIES, key="caption"):
     entries = [entry for name in categories for entry in entries_of(folder, name).values()]
-    return {entry[key]: colour(int(entry["filename"][:12])) for entry in entries}
+    return {entry[key]: color(int(entry["filename"][:12])) for entry in entries}
 
 
 def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(tmp_path, knowing, blind):
@@ -113,7 +113,7 @@ def test_bad_cases_are_left_out_only_if_asked_and_counted(tmp_path, guessing):
         evaluate_sugarcrepe(guessing, tmp_path)
     result = evaluate_sugarcrepe(guessing, tmp_path, on_error="skip")
     assert result.n == whole.n - 2 and result.data != whole.data
-    assert [reason[:22] for reason in result.left_out] == ["swap_att.json, entry 3", "swap_att.json, entry 4"]
+    assert [reason[:22] for reason in result.skipped] == ["swap_att.json, entry 3", "swap_att.json, entry 4"]
     write_entries(tmp_path, "swap_att", {"0": {"filename": "gone.png", "caption": "a", "negative_caption": "b"}})
     with pytest.raises(BadInput, match="no case of swap_att can be used: .*gone.png does not exist"):
         evaluate_sugarcrepe(guessing, tmp_path, on_error="skip")

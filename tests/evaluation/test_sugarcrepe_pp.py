@@ -6,12 +6,12 @@ from PIL import Image
 
 from vladva_kit.evaluation import evaluate_sugarcrepe_pp, sugarcrepe_pp
 from vladva_kit.evaluation.sugarcrepe_pp import CATEGORIES
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 SIZES = {name: 4 + 3 * place for place, name in enumerate(CATEGORIES)}
 
 
-def colour(number):
+def color(number):
     return number % 256, number // 256, 11
 
 
@@ -19,7 +19,7 @@ def write_files(folder, images=8, sizes=SIZES):
     """The five official lists, images in val2017's names; the texts differ from file to file."""
     (folder / "images").mkdir(parents=True)
     for number in range(images):
-        Image.new("RGB", (3, 3), colour(number)).save(folder / "images" / f"{number:012}.png")
+        Image.new("RGB", (3, 3), color(number)).save(folder / "images" / f"{number:012}.png")
     for name, size in sizes.items():
         write(folder, name, [
             {
@@ -43,7 +43,7 @@ def entries_of(folder, name):
 
 def meaning(folder, *keys):
     entries = [entry for name in CATEGORIES for entry in entries_of(folder, name)]
-    return {entry[key]: colour(int(entry["filename"][:12])) for entry in entries for key in keys}
+    return {entry[key]: color(int(entry["filename"][:12])) for entry in entries for key in keys}
 
 
 def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(tmp_path, knowing, blind):
@@ -84,7 +84,7 @@ def test_scores_equal_the_official_rule_in_a_plain_loop(tmp_path, guessing):
     itt, tot = {}, {}
     for name in CATEGORIES:
         for entry in entries_of(tmp_path, name):
-            image = guessing._unit([colour(int(entry["filename"][:12]))])[0].numpy()
+            image = guessing._unit([color(int(entry["filename"][:12]))])[0].numpy()
             keys = ("caption", "caption2", "negative_caption")
             p1, p2, n = (guessing._unit([entry[key]])[0].numpy() for key in keys)
             itt.setdefault(name, []).append(image @ p1 > image @ n and image @ p2 > image @ n)
@@ -136,7 +136,7 @@ def test_a_bad_entry_is_named_and_nothing_is_scored_unless_asked(tmp_path, guess
         evaluate_sugarcrepe_pp(guessing, tmp_path)
     assert guessing.images == guessing.texts == []
     result = evaluate_sugarcrepe_pp(guessing, tmp_path, on_error="skip")
-    assert result.n == sum(SIZES.values()) - 1 and len(result.left_out) == 1
+    assert result.n == sum(SIZES.values()) - 1 and len(result.skipped) == 1
 
 
 def test_other_files_are_refused_in_one_sentence(tmp_path, guessing):

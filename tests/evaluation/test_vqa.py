@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation.vqa import CONTRACTIONS, comparable, evaluate_vqa, vqa_accuracy, without_punctuation
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_bad_question_is_named_and_nothing_is_asked_unless_wanted(tmp_path, ch
         evaluate_vqa(lvlm, tmp_path)
     assert lvlm.asked == []
     result = evaluate_vqa(lvlm, tmp_path, on_error="skip")
-    assert result.n == 5 and len(result.left_out) == 1
+    assert result.n == 5 and len(result.skipped) == 1
 
 
 def test_files_that_are_not_there_or_cut_short_are_named(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_winoground
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 
-def colour(case, place):
+def color(case, place):
     return case % 256, case // 256, place
 
 
@@ -20,7 +20,7 @@ def write_cases(folder, n, **changes):
     for case in range(n):
         for place in range(2):
             mode = "RGBA" if case == 0 else "RGB"
-            picture = Image.new("RGB", (3, 3), colour(case, place)).convert(mode)
+            picture = Image.new("RGB", (3, 3), color(case, place)).convert(mode)
             picture.save(folder / "images" / f"ex_{case}_img_{place}.png")
         images = {f"image_{place}": f"ex_{case}_img_{place}" for place in range(2)}
         captions = {f"caption_{place}": f"case {case} caption {place}" for place in range(2)}
@@ -36,7 +36,7 @@ def write_rows(folder, rows):
 
 
 def meaning(n):
-    return {f"case {case} caption {place}": colour(case, place) for case in range(n) for place in range(2)}
+    return {f"case {case} caption {place}": color(case, place) for case in range(n) for place in range(2)}
 
 
 def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(tmp_path, knowing, blind):
@@ -75,7 +75,7 @@ def test_a_dataset_gives_what_the_folder_gives(tmp_path, guessing):
 def test_the_similarities_are_the_embedders_own_with_images_first(tmp_path, guessing):
     write_cases(tmp_path, 3)
     case = evaluate_winoground(guessing, tmp_path).cases[2]
-    images = [Image.new("RGB", (1, 1), colour(2, place)) for place in range(2)]
+    images = [Image.new("RGB", (1, 1), color(2, place)) for place in range(2)]
     expected = guessing.encode_image(images) @ guessing.encode_text(list(case.captions)).T
     assert np.array(case.similarities) == pytest.approx(expected.numpy(), abs=1e-6)
     (s00, s01), (s10, s11) = case.similarities
@@ -96,7 +96,7 @@ def test_each_image_and_caption_is_encoded_once_in_batches_as_asked(tmp_path, gu
 
 def test_scores_are_broken_down_by_each_tag(tmp_path, knowing):
     write_cases(tmp_path, 10)
-    known = {text: colour for text, colour in meaning(10).items() if int(text.split()[1]) % 2 == 0}
+    known = {text: color for text, color in meaning(10).items() if int(text.split()[1]) % 2 == 0}
     result = evaluate_winoground(knowing(known), tmp_path)
     parts = result.breakdown["collapsed_tag"]
     assert list(parts) == ["Object", "Relation"]
@@ -150,8 +150,8 @@ def test_bad_cases_are_left_out_only_if_asked_and_counted(tmp_path, guessing):
         lines.write('{"id": 5, "image_0"')
     result = evaluate_winoground(guessing, tmp_path, on_error="skip")
     assert [case.id for case in result.cases] == ["0", "2", "4"]
-    assert [f"line {line}:" in reason for line, reason in zip((2, 4, 6), result.left_out, strict=True)] == [True] * 3
-    assert result.data != whole.data and result.as_dict()["left_out"] == list(result.left_out)
+    assert [f"line {line}:" in reason for line, reason in zip((2, 4, 6), result.skipped, strict=True)] == [True] * 3
+    assert result.data != whole.data and result.as_dict()["skipped"] == list(result.skipped)
     assert result.cases[1].similarities == whole.cases[2].similarities
 
 

@@ -6,22 +6,22 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_word_order
-from vladva_kit.inputs import BadInput
+from vladva_kit.models.images import BadInput
 
 
-def colour(number):
+def color(number):
     return number % 256, number // 256, 5
 
 
 def write_genome(folder, n=12, name="visual_genome_relation.json", **changes):
-    """ARO's relations: two cases an image, whose boxes hold one colour each."""
+    """ARO's relations: two cases an image, whose boxes hold one color each."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for number in range(n):
         path = folder / "images" / f"{number // 2}.png"
         picture = Image.open(path).convert("RGB") if path.exists() else Image.new("RGB", (8, 4))
         box = (4 * (number % 2), 0, 4, 4)
-        picture.paste(colour(number), (box[0], 0, box[0] + 4, 4))
+        picture.paste(color(number), (box[0], 0, box[0] + 4, 4))
         picture.save(path)
         entries.append({
             "image_path": path.name,
@@ -39,7 +39,7 @@ def write_order(folder, n=6, wrong=4, **changes):
     (folder / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for number in range(n):
-        Image.new("RGB", (2, 2), colour(100 + number)).save(folder / "images" / f"o{number}.png")
+        Image.new("RGB", (2, 2), color(100 + number)).save(folder / "images" / f"o{number}.png")
         options = [f"picture {number}", *(f"{number} shuffled {way}" for way in range(wrong))]
         entries.append({"image": f"o{number}.png", "caption_options": options})
     entries[1] |= changes
@@ -48,8 +48,8 @@ def write_order(folder, n=6, wrong=4, **changes):
 
 
 def meaning(genome=12, order=6):
-    known = {f"the {number} is on the floor": colour(number) for number in range(genome)}
-    return known | {f"picture {number}": colour(100 + number) for number in range(order)}
+    known = {f"the {number} is on the floor": color(number) for number in range(genome)}
+    return known | {f"picture {number}": color(100 + number) for number in range(order)}
 
 
 def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(tmp_path, knowing, blind):
@@ -66,7 +66,7 @@ def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(tmp_path,
 def test_pictures_are_cut_to_the_box(tmp_path, guessing):
     write_genome(tmp_path, n=4)
     evaluate_word_order(guessing, tmp_path)
-    assert guessing.images == [colour(number) for number in range(4)]  # the fake tells a picture by its first pixel
+    assert guessing.images == [color(number) for number in range(4)]  # the fake tells a picture by its first pixel
 
 
 def test_guessing_is_at_chance_within_its_interval(tmp_path, guessing):
@@ -77,8 +77,8 @@ def test_guessing_is_at_chance_within_its_interval(tmp_path, guessing):
 
 def test_the_mean_counts_relations_the_same_and_leaves_out_those_named(tmp_path, knowing):
     entries = write_genome(tmp_path)
-    known = {text: colour for text, colour in meaning().items() if int(text.split()[1]) < 9}  # "on" has 9 of 12
-    known |= {entry["false_caption"]: colour(number) for number, entry in enumerate(entries) if number >= 9}
+    known = {text: color for text, color in meaning().items() if int(text.split()[1]) < 9}  # "on" has 9 of 12
+    known |= {entry["false_caption"]: color(number) for number, entry in enumerate(entries) if number >= 9}
     result = evaluate_word_order(knowing(known), tmp_path)
     assert result.accuracy["relation"].percent == pytest.approx(75)
     assert result.macro["relation"].percent == 50
@@ -102,7 +102,7 @@ def test_pairs_of_attributes_with_few_cases_are_not_in_the_mean(tmp_path, guessi
 
 @pytest.mark.parametrize("true, wrong", [("true_caption", ["false_caption"]), ("correct_caption", ["hard_text_1"])])
 def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(true, wrong, knowing):
-    rows = [{"image": Image.new("RGB", (2, 2), colour(n)), true: f"the {n} is on the floor"} for n in range(4)]
+    rows = [{"image": Image.new("RGB", (2, 2), color(n)), true: f"the {n} is on the floor"} for n in range(4)]
     features = {"image": datasets.Image(), true: datasets.Value("string"), wrong[0]: datasets.Value("string")}
     dataset = datasets.Dataset.from_list([row | {wrong[0]: "no"} for row in rows], features=datasets.Features(features))
     result = evaluate_word_order(knowing(meaning()), dataset)
@@ -116,7 +116,7 @@ def test_scores_equal_a_plain_loop_and_margins_are_kept(tmp_path, guessing):
     result = evaluate_word_order(guessing, tmp_path)
     right = []
     for number, entry in enumerate(entries):
-        image = guessing._unit([colour(100 + number)])[0].numpy()
+        image = guessing._unit([color(100 + number)])[0].numpy()
         scores = [image @ guessing._unit([text])[0].numpy() for text in entry["caption_options"]]
         right.append(all(scores[0] > other for other in scores[1:]))
     assert result.accuracy["coco_order"].percent == pytest.approx(100 * np.mean(right))
@@ -139,7 +139,7 @@ def test_a_bad_entry_is_named_and_nothing_is_scored_unless_asked(tmp_path, guess
         evaluate_word_order(guessing, tmp_path)
     assert guessing.images == guessing.texts == []
     result = evaluate_word_order(guessing, tmp_path, on_error="skip")
-    assert result.n == 11 and len(result.left_out) == 1
+    assert result.n == 11 and len(result.skipped) == 1
 
 
 def test_other_files_are_refused_in_one_sentence(tmp_path, guessing):

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from vladva_kit.emoji_world.words import build_image_processor
-from vladva_kit.lvlm import resolve
+from vladva_kit.models.load import resolve
 
 IMAGE = "<image>"
 TOWER = "emoji-clip"

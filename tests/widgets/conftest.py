@@ -1,4 +1,4 @@
-"""An encoder whose answers are known, and cases of plain colours for it."""
+"""An encoder whose answers are known, and cases of plain colors for it."""
 
 import datetime
 import io
@@ -10,7 +10,7 @@ from PIL import Image
 from vladva_kit.evaluation import Score, SugarCrepeCase, SugarCrepeResult, WinogroundCase
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-COLOURS = {"red": (220, 30, 40), "green": (40, 160, 60), "blue": (30, 60, 220), "white": (250, 250, 250)}
+COLORS_RGB = {"red": (220, 30, 40), "green": (40, 160, 60), "blue": (30, 60, 220), "white": (250, 250, 250)}
 
 
 def unit(vector):
@@ -18,8 +18,8 @@ def unit(vector):
 
 
 def text_vector(text):
-    """The sum of the named colours, and a little of the caption's length so that no two are equal."""
-    named = sum((np.array(COLOURS[word]) for word in text.lower().split() if word in COLOURS), np.zeros(3))
+    """The sum of the named colors, and a little of the caption's length so that no two are equal."""
+    named = sum((np.array(COLORS_RGB[word]) for word in text.lower().split() if word in COLORS_RGB), np.zeros(3))
     return unit([*named, 10 + len(text)])
 
 
@@ -27,8 +27,8 @@ def image_vector(image):
     return unit([*np.asarray(image, dtype=np.float64).mean((0, 1)), 20])
 
 
-class ColourEmbedder:
-    """A picture's embedding is its mean colour, a caption's the colours it names; keeps what it was asked for."""
+class ColorEmbedder:
+    """A picture's embedding is its mean color, a caption's the colors it names; keeps what it was asked for."""
 
     def __init__(self, turned=False):
         self.turned, self.images, self.texts = turned, [], []
@@ -46,13 +46,13 @@ class ColourEmbedder:
         return np.array([text_vector(text) for text in texts])
 
 
-def plain(colour):
-    return Image.new("RGB", (24, 24), COLOURS[colour])
+def plain(color):
+    return Image.new("RGB", (24, 24), COLORS_RGB[color])
 
 
-def png(colour):
+def png(color):
     buffer = io.BytesIO()
-    plain(colour).save(buffer, "PNG")
+    plain(color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -88,15 +88,15 @@ def sugarcrepe_result(embedder):
 
 
 @pytest.fixture
-def colours():
-    """Sees colours as they are."""
-    return ColourEmbedder()
+def colors():
+    """Sees colors as they are."""
+    return ColorEmbedder()
 
 
 @pytest.fixture
 def confused():
-    """Takes each colour for another."""
-    return ColourEmbedder(turned=True)
+    """Takes each color for another."""
+    return ColorEmbedder(turned=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tiny import tiny_embedder, tiny_lvlm
 
 import vladva_kit as vk
 from vladva_kit.analysis import read_images
-from vladva_kit.prompts import image_sequences
+from vladva_kit.embedder.prompts import image_inputs
 from vladva_kit.widgets import AttentionView, attention_view
 
 from .conftest import plain, png, put
@@ -32,7 +32,7 @@ def view(embedder, pictures):
 
 def eager_map(embedder, picture, layer, head):
     """(8, 8) the summary token's attention over the patches by the family's own eager attention."""
-    model, sequences = embedder.lvlm.model, image_sequences(embedder.lvlm.processor, [picture], embedder.image_prompt)
+    model, sequences = embedder.lvlm.model, image_inputs(embedder.lvlm.processor, [picture], embedder.image_prompt)
     model.get_decoder().set_attn_implementation("eager")
     with torch.inference_mode():
         attentions = model(**sequences.inputs, output_attentions=True).attentions
@@ -54,7 +54,7 @@ def test_what_is_shown_is_the_layers_and_heads_own_attention_before_and_after(vi
         assert f"({100 * grid.max():.1f}%)" in most
         row, column = divmod(int(grid.argmax()), 8)
         assert most.startswith(
-            f"{['upper', 'middle', 'lower'][row * 3 // 8]} {['left', 'centre', 'right'][column * 3 // 8]}"
+            f"{['upper', 'middle', 'lower'][row * 3 // 8]} {['left', 'center', 'right'][column * 3 // 8]}"
         )
     assert "layer 2 of 2, head 1 of 2" in view.view.value
     view.layer.value = view.head.value = 0

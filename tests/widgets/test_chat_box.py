@@ -82,7 +82,7 @@ class Slow:
         return f"answer {self.asked} <b>&</b>"
 
 
-def test_cancelling_leaves_the_second_column_out(lvlm):
+def test_canceling_leaves_the_second_column_out(lvlm):
     slow = Slow(lvlm)
     chat = ChatBox(slow)
     slow.during = chat.work.cancel.click

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_umap import FakeUmap
 
-from vladva_kit.space_plots import LEFT_OVER, PALETTE
+from vladva_kit.plots.space import LEFT_OVER, PALETTE
 from vladva_kit.widgets import EmbeddingMap, flat_map, map_view
 from vladva_kit.widgets.embedding_map import PICTURED
 
@@ -38,7 +38,7 @@ def umap(monkeypatch):
 
 def circles(view):
     found = re.findall(r'<circle id="\w+" cx="([\d.]+)" cy="([\d.]+)" r="4.5" fill="(#\w+)"', view)
-    return np.array([(float(x), float(y)) for x, y, _ in found]), [colour for *_, colour in found]
+    return np.array([(float(x), float(y)) for x, y, _ in found]), [color for *_, color in found]
 
 
 def test_distances_on_the_page_are_those_of_the_map(embeddings, walls):
@@ -55,23 +55,23 @@ def test_distances_on_the_page_are_those_of_the_map(embeddings, walls):
 
 def test_choices_change_the_view_and_no_map_is_made_twice(embeddings, walls, umap):
     map_ = EmbeddingMap(embeddings, walls, CAPTIONS, {"ground": GROUNDS})
-    first, colours = circles(map_.view.value)
-    assert colours == [PALETTE[GROUNDS.index(ground)] for ground in GROUNDS] and "before, PCA" in map_.view.value
+    first, colors = circles(map_.view.value)
+    assert colors == [PALETTE[GROUNDS.index(ground)] for ground in GROUNDS] and "before, PCA" in map_.view.value
     map_.method.value = "UMAP"
     map_.work.wait()
     assert "before, UMAP" in map_.view.value and not np.allclose(circles(map_.view.value)[0], first)
     map_.model.value = "after"
     map_.work.wait()
-    map_.model.value, map_.colour.value = "before", "one colour"
+    map_.model.value, map_.color.value = "before", "one color"
     assert len(umap.asked) == 2 and set(circles(map_.view.value)[1]) == {PALETTE[0]}
     map_.pair.value = 7
-    assert 'alt="Picture 8: wall 7"' in map_.view.value
+    assert 'alt="ImageRecord 8: wall 7"' in map_.view.value
     assert "stroke-opacity" in map_.view.value
     map_.links.value = False
     assert "stroke-opacity" not in map_.view.value
 
 
-def test_cancelling_goes_back_to_pca_at_once_and_keeps_the_map_that_came(embeddings, walls, umap):
+def test_canceling_goes_back_to_pca_at_once_and_keeps_the_map_that_came(embeddings, walls, umap):
     map_ = EmbeddingMap(embeddings, walls, CAPTIONS)
     umap.during = map_.work.cancel.click
     map_.method.value = "UMAP"
@@ -85,7 +85,7 @@ def test_a_choice_made_while_a_map_is_made_does_not_make_it_twice(embeddings, wa
     umap.during = lambda: setattr(map_.pair, "value", 5)
     map_.method.value = "UMAP"
     map_.work.wait()
-    assert len(umap.asked) == 1 and "before, UMAP" in map_.view.value and 'alt="Picture 6' in map_.view.value
+    assert len(umap.asked) == 1 and "before, UMAP" in map_.view.value and 'alt="ImageRecord 6' in map_.view.value
 
 
 def test_without_umap_learn_the_way_out_is_said(embeddings, walls, monkeypatch):

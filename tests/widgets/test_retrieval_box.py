@@ -16,8 +16,8 @@ CAPTIONS = [f"a {name} wall" for name in NAMES]
 
 
 @pytest.fixture
-def box(colours):
-    made = RetrievalBox({"sees": colours}, [plain(name) for name in NAMES], CAPTIONS, k=3)
+def box(colors):
+    made = RetrievalBox({"sees": colors}, [plain(name) for name in NAMES], CAPTIONS, k=3)
     made.work.wait()
     return made
 
@@ -59,44 +59,44 @@ def test_what_was_given_last_is_what_is_looked_for(box):
     assert not box.upload.value and box.picture.value == -1
 
 
-def test_the_gallery_is_encoded_once(box, colours):
-    assert len(colours.images) == len(colours.texts) == 4
+def test_the_gallery_is_encoded_once(box, colors):
+    assert len(colors.images) == len(colors.texts) == 4
     for caption in ("a red wall", "snow", "snow", "a red wall"):
         box.caption.value = caption
     box.picture.value = 1
-    assert len(colours.images) == 4 and colours.texts[4:] == ["snow"]
+    assert len(colors.images) == 4 and colors.texts[4:] == ["snow"]
 
 
-def test_what_is_nearly_found_is_found_in_the_file_that_is_kept(colours, monkeypatch):
-    quick = colours.encode_text
-    monkeypatch.setattr(colours, "encode_text", lambda texts: (time.sleep(0.3), quick(texts))[1])
-    made = RetrievalBox({"sees": colours}, [plain(name) for name in NAMES], CAPTIONS, k=3)
+def test_what_is_nearly_found_is_found_in_the_file_that_is_kept(colors, monkeypatch):
+    quick = colors.encode_text
+    monkeypatch.setattr(colors, "encode_text", lambda texts: (time.sleep(0.3), quick(texts))[1])
+    made = RetrievalBox({"sees": colors}, [plain(name) for name in NAMES], CAPTIONS, k=3)
     assert not made.ready  # the captions are still being encoded
     assert found(made._repr_mimebundle_()["text/html"])[0] == "a red wall"
 
 
-def test_encoding_can_be_cancelled_and_goes_on_with_what_is_left(colours):
+def test_encoding_can_be_cancelled_and_goes_on_with_what_is_left(colors):
     walls = [plain("red").resize((8 + n, 8)) for n in range(3 * AT_ONCE)]
-    slow = colours.encode_image
+    slow = colors.encode_image
     once = []
 
-    def cancelling(images, batch_size=64):
+    def canceling(images, batch_size=64):
         if not once:
             once.append(box.work.cancel.click())
         return slow(images)
 
-    colours.encode_image = lambda images, batch_size=64: slow(images)
-    box = RetrievalBox({"sees": colours}, walls[:2], ["a", "b"])
+    colors.encode_image = lambda images, batch_size=64: slow(images)
+    box = RetrievalBox({"sees": colors}, walls[:2], ["a", "b"])
     box.work.wait()
     box.pictures, box.captions, box.ready = walls, [f"wall {n}" for n in range(len(walls))], False
-    colours.encode_image = cancelling
+    colors.encode_image = canceling
     box.encode()
     box.work.wait()
     assert "cancelled after 1 of 6" in box.work.said.value and not box.ready
-    assert len(colours.images) == AT_ONCE
+    assert len(colors.images) == AT_ONCE
     box.encode()
     box.work.wait()
-    assert box.ready and len(colours.images) == len(walls)
+    assert box.ready and len(colors.images) == len(walls)
 
 
 def test_what_is_typed_is_shown_as_text(box):

@@ -1,4 +1,4 @@
-"""The explorer: ranks, orders and colours are those of a plain count over the matrix."""
+"""The explorer: ranks, orders and colors are those of a plain count over the matrix."""
 
 import base64
 import csv
@@ -21,7 +21,7 @@ CAPTIONS = ["a red wall", "a green wall", "a blue wall"]
 
 @pytest.fixture
 def explorer():
-    walls = [plain(colour) for colour in ("red", "green", "blue")]
+    walls = [plain(color) for color in ("red", "green", "blue")]
     return SimilarityExplorer({"before": BEFORE, "after": AFTER}, walls, CAPTIONS)
 
 

@@ -17,15 +17,15 @@ ROW = re.compile(
 
 
 @pytest.fixture
-def results(colours, confused):
-    return {"sees": sugarcrepe_result(colours), "confused": sugarcrepe_result(confused)}
+def results(colors, confused):
+    return {"sees": sugarcrepe_result(colors), "confused": sugarcrepe_result(confused)}
 
 
 @pytest.fixture
-def probe(colours, confused, results):
-    probe = SugarCrepeProbe({"sees": colours, "confused": confused}, results)
-    colours.images.clear()
-    colours.texts.clear()
+def probe(colors, confused, results):
+    probe = SugarCrepeProbe({"sees": colors, "confused": confused}, results)
+    colors.images.clear()
+    colors.texts.clear()
     return probe
 
 
@@ -33,12 +33,12 @@ def shown(probe):
     return {name: (float(true), float(false), right) for name, true, false, right, _ in ROW.findall(probe.view.value)}
 
 
-def test_it_begins_with_the_worst_case_of_the_last_model_and_asks_no_model(probe, results, colours):
+def test_it_begins_with_the_worst_case_of_the_last_model_and_asks_no_model(probe, results, colors):
     worst = min(results["confused"].cases, key=lambda case: case.margin)
     assert (probe.true.value, probe.false.value) == (worst.caption, worst.negative_caption)
     true, false, right = shown(probe)["confused"]
     assert (true, false) == pytest.approx((worst.positive, worst.negative), abs=0.006) and right == "no"
-    assert shown(probe)["sees"][2] == "yes" and colours.images == colours.texts == []
+    assert shown(probe)["sees"][2] == "yes" and colors.images == colors.texts == []
 
 
 def test_filters_go_by_the_judge(probe, results):
@@ -53,13 +53,13 @@ def test_filters_go_by_the_judge(probe, results):
     assert probe.places == [("swap_att", case.key) for case in expected if case.margin <= 0]
 
 
-def test_scores_follow_a_rewritten_caption_and_an_uploaded_picture(probe, colours):
+def test_scores_follow_a_rewritten_caption_and_an_uploaded_picture(probe, colors):
     probe.false.value = "a blue and green wall"
     picture = probe.cases[probe.places[0]].image
     expected = [image_vector(picture) @ text_vector(text) for text in (probe.true.value, "a blue and green wall")]
     assert shown(probe)["sees"][:2] == pytest.approx(expected, abs=0.006)
     assert (
-        sorted(colours.texts) == sorted([probe.true.value, "a blue and green wall"]) and "your own" in probe.view.value
+        sorted(colors.texts) == sorted([probe.true.value, "a blue and green wall"]) and "your own" in probe.view.value
     )
     put(probe.upload, ("wall.png", png("white")))
     expected = [image_vector(plain("white")) @ text_vector(text) for text in (probe.true.value, probe.false.value)]
@@ -106,11 +106,11 @@ def test_words_that_the_lvlm_never_saw_are_marked(lvlm, results):
     assert re.findall(r"<mark[^>]*>(\w+)</mark>", probe.view.value)[0] == "zebra"
 
 
-def test_results_on_other_cases_or_none_are_refused(colours, results):
-    fewer = sugarcrepe_result(colours)
+def test_results_on_other_cases_or_none_are_refused(colors, results):
+    fewer = sugarcrepe_result(colors)
     object.__setattr__(fewer, "cases", fewer.cases[1:])
     for given in ({}, {**results, "fewer": fewer}):
         with pytest.raises(ValueError, match="on the same cases"):
-            SugarCrepeProbe({"sees": colours}, given)
+            SugarCrepeProbe({"sees": colors}, given)
     with pytest.raises(ValueError, match="1 captions"):
         sugarcrepe_view(plain("red"), ["one"], {"m": (np.float64(0.1), 0.2)})

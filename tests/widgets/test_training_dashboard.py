@@ -1,4 +1,4 @@
-"""The dashboard: the run is `fit`'s own, pausing holds it, stopping keeps what was learnt."""
+"""The dashboard: the run is `fit`'s own, pausing holds it, stopping keeps what was learned."""
 
 import re
 import time
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vladva_kit as vk
-from vladva_kit.widgets import ModelBusy, Remembered, TrainingDashboard, training_view
+from vladva_kit.widgets import CachedEmbedder, ModelBusy, TrainingDashboard, training_view
 from vladva_kit.widgets.training_dashboard import clock, time_left, validation_recall
 
 
@@ -45,9 +45,9 @@ def test_validation_recall_is_a_plain_count(lvlm, pairs):
     assert validation_recall(baseline, pairs) == pytest.approx(hits / len(pairs))
 
 
-def test_pause_holds_the_run_lets_others_use_the_model_and_stop_keeps_what_was_learnt(lvlm, pairs):
+def test_pause_holds_the_run_lets_others_use_the_model_and_stop_keeps_what_was_learned(lvlm, pairs):
     embedder = vk.attach(lvlm)
-    memory = Remembered(embedder)
+    memory = CachedEmbedder(embedder)
     before = memory.encode_text(["a dog"])
     dashboard = TrainingDashboard(embedder, pairs, quick(steps=200))
     dashboard.start()
@@ -58,7 +58,7 @@ def test_pause_holds_the_run_lets_others_use_the_model_and_stop_keeps_what_was_l
     until(lambda: "paused" in dashboard.view.value)
     assert "time left" in dashboard.view.value
     held = len(dashboard.history)
-    after = memory.encode_text(["a dog"])  # the weights have changed, so it is not the remembered one
+    after = memory.encode_text(["a dog"])  # the weights have changed, so it is not the cached_embedder one
     assert not (before == after).all()
     time.sleep(0.3)
     assert len(dashboard.history) == held
@@ -83,7 +83,7 @@ def test_what_goes_wrong_is_shown_and_raised(lvlm, pairs):
     with pytest.raises(ValueError, match="call attach"):
         dashboard.wait()
     assert 'role="alert"' in dashboard.view.value and "call attach" in dashboard.view.value
-    assert Remembered(vk.Embedder(lvlm)).encode_text(["a dog"]).shape[0] == 1  # the model is free again
+    assert CachedEmbedder(vk.Embedder(lvlm)).encode_text(["a dog"]).shape[0] == 1  # the model is free again
 
 
 def test_the_time_left_is_that_of_the_pace_so_far():

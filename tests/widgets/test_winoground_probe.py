@@ -26,8 +26,8 @@ def expected(images, captions):
     return np.array([[image_vector(image) @ text_vector(text) for image in images] for text in captions])
 
 
-def test_the_four_scores_and_the_verdict_are_those_of_the_embeddings(colours, confused, cases):
-    probe = WinogroundProbe({"sees": colours, "confused": confused}, cases)
+def test_the_four_scores_and_the_verdict_are_those_of_the_embeddings(colors, confused, cases):
+    probe = WinogroundProbe({"sees": colors, "confused": confused}, cases)
     sees, other = shown(probe.view.value)
     assert np.allclose(sees, expected(cases[0].images, cases[0].captions), atol=0.006)
     assert not np.allclose(sees, other, atol=0.05)
@@ -35,21 +35,21 @@ def test_the_four_scores_and_the_verdict_are_those_of_the_embeddings(colours, co
     assert re.search(r"confused<br>.*✗", probe.view.value)
 
 
-def test_scores_follow_an_edited_caption_and_only_that_is_encoded(colours, cases):
-    probe = WinogroundProbe({"sees": colours}, cases)
-    asked = len(colours.images), len(colours.texts)
+def test_scores_follow_an_edited_caption_and_only_that_is_encoded(colors, cases):
+    probe = WinogroundProbe({"sees": colors}, cases)
+    asked = len(colors.images), len(colors.texts)
     probe.caption_0.value = "a blue and green wall"
     assert np.allclose(
         shown(probe.view.value)[0], expected(cases[0].images, ["a blue and green wall", "a green wall"]), atol=0.006
     )
-    assert (len(colours.images), colours.texts[asked[1] :]) == (asked[0], ["a blue and green wall"])
+    assert (len(colors.images), colors.texts[asked[1] :]) == (asked[0], ["a blue and green wall"])
     probe.caption_0.value = cases[0].captions[0]
-    assert len(colours.texts) == asked[1] + 1
+    assert len(colors.texts) == asked[1] + 1
     assert "1 of 3: Object" in probe.view.value
 
 
-def test_next_and_previous_go_round_and_take_captions_along(colours, cases):
-    probe = WinogroundProbe({"sees": colours}, cases)
+def test_next_and_previous_go_round_and_take_captions_along(colors, cases):
+    probe = WinogroundProbe({"sees": colors}, cases)
     probe.next.click()
     assert probe.caption_0.value == "a blue wall" and "2 of 3: Relation" in probe.view.value
     probe.previous.click()
@@ -57,8 +57,8 @@ def test_next_and_previous_go_round_and_take_captions_along(colours, cases):
     assert (probe.caption_0.value, probe.caption_1.value) == cases[2].captions
 
 
-def test_filters_wait_for_scores_and_then_show_failures_worst_first(colours, confused, cases):
-    probe = WinogroundProbe({"sees": colours, "confused": confused}, cases)
+def test_filters_wait_for_scores_and_then_show_failures_worst_first(colors, confused, cases):
+    probe = WinogroundProbe({"sees": colors, "confused": confused}, cases)
     assert probe.only_failures.disabled and probe.by_margin.disabled
     probe.score_all.click()
     probe.work.wait()
@@ -77,39 +77,39 @@ def test_filters_wait_for_scores_and_then_show_failures_worst_first(colours, con
     assert probe.places == [p for p in range(3) if margins[p] <= 0 and cases[p].tags["collapsed_tag"] == "Relation"]
 
 
-def test_what_results_hold_is_not_computed_again(colours):
+def test_what_results_hold_is_not_computed_again(colors):
     folder = vk.sample("winoground_mini")
-    result = evaluate_winoground(colours, folder)
-    asked = len(colours.images), len(colours.texts)
-    probe = WinogroundProbe({"sees": colours}, folder, {"sees": result})
+    result = evaluate_winoground(colors, folder)
+    asked = len(colors.images), len(colors.texts)
+    probe = WinogroundProbe({"sees": colors}, folder, {"sees": result})
     probe.by_margin.value = True
     probe.score_all.click()
     probe.work.wait()
-    assert (len(colours.images), len(colours.texts)) == asked
+    assert (len(colors.images), len(colors.texts)) == asked
     assert probe.cases[probe.places[0]].id == result.worst(1)[0].id
     probe.only_failures.value = True
     assert len(probe.places) == sum(case.group_margin <= 0 for case in result.cases)
     assert round(100 * (1 - len(probe.places) / result.n), 6) == round(result.group.percent, 6)
 
 
-def test_scoring_can_be_cancelled_and_keeps_what_is_done(colours):
+def test_scoring_can_be_cancelled_and_keeps_what_is_done(colors):
     folder = vk.sample("winoground_mini")
-    probe = WinogroundProbe({"sees": colours}, folder)
-    slow = colours.encode_image
+    probe = WinogroundProbe({"sees": colors}, folder)
+    slow = colors.encode_image
 
-    def cancelling(images, batch_size=64):
+    def canceling(images, batch_size=64):
         probe.work.cancel.click()
         return slow(images)
 
-    colours.encode_image = cancelling
+    colors.encode_image = canceling
     probe.score_all.click()
     probe.work.wait()
     assert "cancelled after 1 of" in probe.work.said.value
     assert 0 < len(probe.grids["sees"]) < len(probe.cases) and probe.only_failures.disabled
 
 
-def test_an_uploaded_photograph_takes_a_pictures_place_until_the_next_case(colours, cases):
-    probe = WinogroundProbe({"sees": colours}, cases)
+def test_an_uploaded_photograph_takes_a_pictures_place_until_the_next_case(colors, cases):
+    probe = WinogroundProbe({"sees": colors}, cases)
     put(probe.upload_0, ("wall.png", png("white")))
     assert np.allclose(
         shown(probe.view.value)[0], expected([plain("white"), cases[0].images[1]], cases[0].captions), atol=0.006
@@ -121,8 +121,8 @@ def test_an_uploaded_photograph_takes_a_pictures_place_until_the_next_case(colou
     assert np.allclose(shown(probe.view.value)[0], expected(cases[1].images, cases[1].captions), atol=0.006)
 
 
-def test_what_is_typed_is_shown_as_text(colours, cases):
-    probe = WinogroundProbe({"<b>sees</b>": colours}, cases)
+def test_what_is_typed_is_shown_as_text(colors, cases):
+    probe = WinogroundProbe({"<b>sees</b>": colors}, cases)
     evil = "<img src=x onerror=alert(1)> \"'"
     probe.caption_0.value = evil
     assert "<img src=x" not in probe.view.value and "<b>sees" not in probe.view.value
@@ -131,16 +131,16 @@ def test_what_is_typed_is_shown_as_text(colours, cases):
     assert len(tags) == 2 and all("alt=" in tag for tag in tags)
 
 
-def test_an_empty_caption_is_said_and_the_next_one_is_scored(colours, cases):
-    probe = WinogroundProbe({"sees": colours}, cases)
+def test_an_empty_caption_is_said_and_the_next_one_is_scored(colors, cases):
+    probe = WinogroundProbe({"sees": colors}, cases)
     probe.caption_0.value = "  "
     assert 'role="alert"' in probe.view.value and "empty" in probe.view.value
     probe.caption_0.value = "a red wall"
     assert len(shown(probe.view.value)) == 1
 
 
-def test_the_plain_function_gives_the_widgets_view(colours, cases):
-    probe = WinogroundProbe({"sees": colours}, cases)
+def test_the_plain_function_gives_the_widgets_view(colors, cases):
+    probe = WinogroundProbe({"sees": colors}, cases)
     grid = expected(cases[0].images, cases[0].captions).T
     assert winoground_view(cases[0].images, cases[0].captions, {"sees": grid}, "1 of 3: Object") == probe.view.value
     assert winoground_view(cases[0].images, cases[0].captions, {"sees": grid})._repr_html_().count("<table>") == 1

@@ -5,7 +5,7 @@ spectrum(reading.embeddings).effective_rank
 with embedder.base(): before = read_images(embedder, pictures)
 """
 
-from vladva_kit.analysis.anatomy import PartWeights, Piece, part_weights, tower_pieces
+from vladva_kit.analysis.anatomy import PartWeights, Piece, input_pieces, part_weights
 from vladva_kit.analysis.attention import seen_part
 from vladva_kit.analysis.flat_map import FlatMap, flat_map
 from vladva_kit.analysis.space import ModalityGap, Spectrum, modality_gap, spectrum
@@ -30,5 +30,5 @@ __all__ = [
     "read_texts",
     "seen_part",
     "spectrum",
-    "tower_pieces",
+    "input_pieces",
 ]

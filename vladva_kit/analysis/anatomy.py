@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from vladva_kit.adapter import hand_prompts
-from vladva_kit.embedder import Embedder
-from vladva_kit.inputs import open_image
-from vladva_kit.prompts import image_sequences, text_sequences
+from vladva_kit.embedder.adapter import hand_written_prompts
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.prompts import image_inputs, text_inputs
+from vladva_kit.models.images import open_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,18 +36,18 @@ class PartWeights:
     learning: int = 0
 
 
-def tower_pieces(embedder: Embedder, image: Image.Image | Path | str, caption: str) -> dict[str, list[Piece]]:
+def input_pieces(embedder: Embedder, image: Image.Image | Path | str, caption: str) -> dict[str, list[Piece]]:
     """The two sequences that the model reads, piece by piece: {"the picture": […], "the caption": […]}.
 
-        tower_pieces(embedder, picture, "a dog above a cat")["the caption"][-1].part     # "summary token"
+        input_pieces(embedder, picture, "a dog above a cat")["the caption"][-1].part     # "summary token"
 
     A soft prompt's rows read as the hand-written words that they began as.
     """
     lvlm, tokenizer = embedder.lvlm, embedder.lvlm.processor.tokenizer
-    written = hand_prompts(lvlm, embedder.image_prompt.words, embedder.text_prompt.words)
-    pictured = image_sequences(lvlm.processor, [open_image(image)], embedder.image_prompt)
-    captioned = text_sequences(tokenizer, [caption], embedder.text_prompt)
-    alone = text_sequences(tokenizer, [""], embedder.text_prompt)
+    written = hand_written_prompts(lvlm, embedder.image_prompt.words, embedder.text_prompt.words)
+    pictured = image_inputs(lvlm.processor, [open_image(image)], embedder.image_prompt)
+    captioned = text_inputs(tokenizer, [caption], embedder.text_prompt)
+    alone = text_inputs(tokenizer, [""], embedder.text_prompt)
     begins = int(alone.summary[0]) + 1 - len(written[1].ids)  # where the caption does
     rows = {}
     for name, sequences, prompt in zip(("the picture", "the caption"), (pictured, captioned), written, strict=True):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vladva_kit.inputs import open_image
-from vladva_kit.lvlm import LVLM
+from vladva_kit.models.images import open_image
+from vladva_kit.models.load import LVLM
 
 _NAME = "vladva_summary_row"  # what transformers' registers call it while a block lasts
 

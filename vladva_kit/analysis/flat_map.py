@@ -1,4 +1,4 @@
-"""Embeddings on a plane, to look at: PCA keeps variance, UMAP keeps neighbours."""
+"""Embeddings on a plane, to look at: PCA keeps variance, UMAP keeps neighbors."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def flat_map(images: Any, texts: Any, method: str = "PCA", seed: int = 0) -> Fla
 
 
 def _principal(vectors: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    centred = vectors - vectors.mean(0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    centerd = vectors - vectors.mean(0)
+    _, lengths, directions = np.linalg.svd(centerd, full_matrices=False)
     directions = directions[:2]
     largest = np.abs(directions).argmax(1)
     directions = directions * np.sign(directions[[0, 1], largest])[:, None]  # a direction has two signs: the same one
     shares = lengths[:2] ** 2 / max((lengths**2).sum(), 1e-12)
-    return centred @ directions.T, tuple(f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
+    return centerd @ directions.T, tuple(f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
 
 
 def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -54,5 +54,5 @@ def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
         import umap
     except ImportError as error:
         raise ImportError("UMAP needs umap-learn: pip install 'vladva-kit[notebooks]', or choose PCA") from error
-    neighbours = min(15, len(vectors) - 1)
-    return umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)
+    neighbors = min(15, len(vectors) - 1)
+    return umap.UMAP(n_neighbors=neighbors, metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)

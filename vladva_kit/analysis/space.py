@@ -31,7 +31,7 @@ class ModalityGap:
 def spectrum(embeddings: np.ndarray) -> Spectrum:
     """The variance of embeddings (n, dim) along their principal components: `spectrum(embeddings).effective_rank`.
 
-    They are centred first. Raises ValueError for fewer than two rows, or rows that are all the same.
+    They are centerd first. Raises ValueError for fewer than two rows, or rows that are all the same.
     """
     values = _matrix(embeddings, "embeddings", rows=2)
     variances = np.linalg.svd(values - values.mean(0), compute_uv=False) ** 2 / (len(values) - 1)

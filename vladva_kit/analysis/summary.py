@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vladva_kit.analysis.attention import patch_grid, summary_attention
-from vladva_kit.embedder import Embedder, summary_states
-from vladva_kit.inputs import open_images
-from vladva_kit.prompts import Sequences, image_sequences, text_sequences
+from vladva_kit.embedder.embedder import Embedder, summary_states
+from vladva_kit.embedder.prompts import ModelInputs, image_inputs, text_inputs
+from vladva_kit.models.images import open_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,7 +84,7 @@ def read_images(
     Raises ValueError for no pictures, and with `attention` for pictures of unequal numbers of tokens.
     """
     batches = (
-        image_sequences(
+        image_inputs(
             embedder.lvlm.processor,
             open_images(images[start : start + batch_size], start),
             embedder.image_prompt,
@@ -97,13 +97,13 @@ def read_images(
 def read_texts(embedder: Embedder, texts: Sequence[str], k: int = 10, batch_size: int = 256) -> SummaryReading:
     """As `read_images`, for captions, without attention: `read_texts(embedder, ["a dog"]).words[0]`."""
     batches = (
-        text_sequences(embedder.lvlm.processor.tokenizer, texts[start : start + batch_size], embedder.text_prompt)
+        text_inputs(embedder.lvlm.processor.tokenizer, texts[start : start + batch_size], embedder.text_prompt)
         for start in range(0, len(texts), batch_size)
     )
     return _joined([_read(embedder, sequences, k, attention=False) for sequences in batches])
 
 
-def _read(embedder: Embedder, sequences: Sequences, k: int, attention: bool) -> SummaryReading:
+def _read(embedder: Embedder, sequences: ModelInputs, k: int, attention: bool) -> SummaryReading:
     lvlm, sequences = embedder.lvlm, sequences.to(embedder.device)
     image = sequences.inputs["input_ids"] == lvlm.model.config.image_token_id
     recording = summary_attention(lvlm, sequences.summary, image) if attention else nullcontext([])

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vladva_kit.embedder import Embedder
-from vladva_kit.prompts import image_prompt, text_prompt
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.prompts import image_prompt, text_prompt
 
 if TYPE_CHECKING:
     from PIL import Image

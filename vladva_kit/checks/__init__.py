@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vladva_kit.adapter import detach_adapter
 from vladva_kit.checks.adapters import (
     off_is_the_base,
     one_step_lowers_the_loss,
@@ -23,7 +22,8 @@ from vladva_kit.checks.embeddings import (
     reads_pictures_and_only_them,
 )
 from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, example_pictures
-from vladva_kit.lvlm import LVLM
+from vladva_kit.embedder.adapter import detach_adapter
+from vladva_kit.models.load import LVLM
 
 __all__ = ["CAPTIONS", "LONG", "Check", "NotHeld", "example_pictures", "run_checks"]
 

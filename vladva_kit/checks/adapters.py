@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vladva_kit.adapter import BadAdapter, adapter_state, detach_adapter
-from vladva_kit.batches import Batch, Collator
 from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, base_digest, said
-from vladva_kit.data import Pair
-from vladva_kit.embedder import Embedder, attach
-from vladva_kit.training import step_losses
+from vladva_kit.data.pairs import Pair
+from vladva_kit.embedder.adapter import BadAdapter, adapter_state, detach_adapter
+from vladva_kit.embedder.embedder import Embedder, attach
+from vladva_kit.training.collator import Batch, Collator
+from vladva_kit.training.trainer import step_losses
 
 RATES = (1e-3, 1e-4, 1e-5)  # AdamW's rate for the one step of a random tiny model, or of one with 7 billion weights
 

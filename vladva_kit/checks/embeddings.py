@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, close, own_batch
-from vladva_kit.embedder import summary_embeddings
-from vladva_kit.prompts import IMAGE_PROMPT, TEXT_PROMPT, caption_ids, image_sequences
+from vladva_kit.embedder.embedder import summary_embeddings
+from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, encode_caption, image_inputs
 
 
 def _own_summary(run: CheckedModel, words: str, picture: Image.Image | None) -> Tensor:
@@ -45,8 +45,8 @@ def reads_pictures_and_only_them(run: CheckedModel) -> str:
     rows = run.lvlm.model.get_input_embeddings().num_embeddings
     added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
     for number, token in added.items():
-        ids = caption_ids(tokenizer, f"a dog {token} a cat")
-        spelled = caption_ids(tokenizer, " ".join(token))  # no vocabulary of words knows these: <unk> is no act then
+        ids = encode_caption(tokenizer, f"a dog {token} a cat")
+        spelled = encode_caption(tokenizer, " ".join(token))  # no vocabulary of words knows these: <unk> is no act then
         if number in ids and number not in spelled:
             raise NotHeld(f"'{token}' in a caption acts as token {number} instead of being read as text")
         if max(ids) >= rows:
@@ -60,8 +60,8 @@ def reads_pictures_and_only_them(run: CheckedModel) -> str:
 def caption_behind_changes_nothing(run: CheckedModel) -> str:
     """6: a long caption behind the prompt leaves the summary's embedding as it is."""
     embedder, tokenizer = run.embedder, run.lvlm.processor.tokenizer
-    longs = [caption_ids(tokenizer, caption) for caption in LONG]
-    sequences = image_sequences(run.lvlm.processor, run.pictures, embedder.image_prompt, longs)
+    longs = [encode_caption(tokenizer, caption) for caption in LONG]
+    sequences = image_inputs(run.lvlm.processor, run.pictures, embedder.image_prompt, longs)
     sequences = sequences.to(embedder.device)
     with torch.inference_mode():
         behind = summary_embeddings(embedder.hidden_states(sequences), sequences).cpu()

@@ -12,14 +12,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from vladva_kit.embedder import Embedder, attach
-from vladva_kit.lvlm import LVLM
-from vladva_kit.prompts import begins_with_bos
+from vladva_kit.embedder.embedder import Embedder, attach
+from vladva_kit.embedder.prompts import begins_with_bos
+from vladva_kit.models.load import LVLM
 
 QUESTION = "What is in the picture?"
 CAPTIONS = ("a dog", "two red balls lie on green grass", "a cat under a blue table, left of the door")
 LONG = (
-    "A small dog stands in front of a house; behind it, there are trees and a grey sky.",
+    "A small dog stands in front of a house; behind it, there are trees and a gray sky.",
     "Two red balls lie on green grass, and the larger one is on the left of the smaller one, near the water.",
     "A cat.",
 )
@@ -86,7 +86,7 @@ def own_batch(run: CheckedModel, content: list[dict[str, str]], picture: Image.I
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     written = {"return_tensors": "pt", "add_special_tokens": not begins_with_bos(processor.tokenizer, text)}
     if picture is None:
-        types = run.lvlm.family.typed_text
+        types = run.lvlm.family.text_needs_token_type_ids
         batch = processor.tokenizer(text, return_token_type_ids=types, **written)
     else:
         batch = processor(images=[[picture]], text=[text], **written)

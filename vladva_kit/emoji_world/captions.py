@@ -22,10 +22,10 @@ def name(thing: Thing) -> str:
 def phrase(thing: Thing, sized: bool = True) -> str:
     """A noun phrase that holds what is said of a thing.
 
-    phrase(Thing("dog", tint="blue", size="big"))    # "a big blue dog"
+    phrase(Thing("dog", color="blue", size="big"))    # "a big blue dog"
     phrase(Thing("duck", 2, size="small"))           # "two small ducks"
     """
-    words = [word for word in (thing.size if sized else None, thing.tint, name(thing)) if word]
+    words = [word for word in (thing.size if sized else None, thing.color, name(thing)) if word]
     return " ".join([COUNTS[thing.count] if thing.count > 1 else article(words[0]), *words])
 
 
@@ -103,6 +103,6 @@ def _about_one(scene: Scene) -> list[str]:
     """A single thing, looked at from every side, so that its long caption is a long one."""
     thing = scene.things[0]
     sentences = [f"{_is(thing)} {thing.size}.", f"the ground under the {name(thing)} is {scene.ground}."]
-    if thing.tint:
-        sentences.insert(0, f"the color of the {name(thing)} is {thing.tint}.")
+    if thing.color:
+        sentences.insert(0, f"the color of the {name(thing)} is {thing.color}.")
     return [*sentences, "nothing else is in the picture."]

@@ -69,8 +69,8 @@ def write_word_order(folder: Path, seed: int) -> None:
 def _told_apart_by(category: str, scene: Scene, caption: str) -> dict[str, Any]:
     first, second = scene.things
     if category == "swap_att":
-        by_tint = bool(first.tint and second.tint and first.tint in caption and second.tint in caption)
-        return {"attributes": [first.tint, second.tint] if by_tint else [first.size, second.size]}
+        by_color = bool(first.color and second.color and first.color in caption and second.color in caption)
+        return {"attributes": [first.color, second.color] if by_color else [first.size, second.size]}
     relations = [relation for pair in LAYOUTS.values() for relation in pair if f" {relation} " in caption]
     return {"relation_name": relations[0]}
 

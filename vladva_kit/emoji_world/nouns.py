@@ -1,4 +1,4 @@
-"""The words of the emoji world: what can be drawn, in which styles, tints, sizes and on which grounds."""
+"""The words of the emoji world: what can be drawn, in which styles, colors, sizes and on which grounds."""
 
 from dataclasses import dataclass
 
@@ -56,7 +56,7 @@ NOUNS = _nouns("""
 """)
 
 # Saturated enough to be told apart on every ground, under every style's shading.
-TINTS = {
+COLORS = {
     "red": (222, 36, 42),
     "orange": (255, 138, 20),
     "yellow": (250, 218, 40),

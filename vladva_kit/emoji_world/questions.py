@@ -4,11 +4,11 @@ import random
 from dataclasses import dataclass
 
 from vladva_kit.emoji_world.captions import PLURALS, article, name, pair_caption, phrase
-from vladva_kit.emoji_world.drawings import own_tints
-from vladva_kit.emoji_world.nouns import COUNTS, TINTS
+from vladva_kit.emoji_world.drawings import native_colors
+from vladva_kit.emoji_world.nouns import COLORS, COUNTS
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing
 
-KINDS = ("what", "tint", "size", "count", "ground", "exists", "lies", "where", "whether")
+KINDS = ("what", "color", "size", "count", "ground", "exists", "lies", "where", "whether")
 # Asked in lessons only, to learn what left and above are before two things have to be compared; never examined.
 EASY_KINDS = ("ends", "side")
 
@@ -30,7 +30,7 @@ def _are(thing: Thing) -> str:
 def questions(scene: Scene, kind: str) -> list[Question]:
     """All questions of one kind that have a single right answer in the scene, in a fixed order.
 
-        questions(scene, "tint")    # [Question("tint", "what color is the dog?", "blue", …)]
+        questions(scene, "color")    # [Question("color", "what color is the dog?", "blue", …)]
 
     Raises KeyError for an unknown kind.
     """
@@ -43,22 +43,22 @@ def _what(scene: Scene) -> list[Question]:
     asked = []
     for thing in scene.things:
         others = [other for other in scene.things if other is not thing]
-        tints = {thing.tint: any(_may_be_called(other, thing.tint) for other in others)} if thing.tint else {}
-        for word, shared in (tints | {thing.size: any(other.size == thing.size for other in others)}).items():
+        colors = {thing.color: any(_may_be_called(other, thing.color) for other in others)} if thing.color else {}
+        for word, shared in (colors | {thing.size: any(other.size == thing.size for other in others)}).items():
             if not shared:
                 text = f"what {_are(thing)} the {word} thing{'s' if thing.count > 1 else ''}?"
                 asked.append(Question("what", text, name(thing), thing))
     return asked
 
 
-def _may_be_called(thing: Thing, tint: str) -> bool:
-    """Whether a thing has that tint, or may have it by nature."""
-    return thing.tint == tint or (thing.tint is None and tint in own_tints(thing.noun))
+def _may_be_called(thing: Thing, color: str) -> bool:
+    """Whether a thing has that color, or may have it by nature."""
+    return thing.color == color or (thing.color is None and color in native_colors(thing.noun))
 
 
 def _tint(scene: Scene) -> list[Question]:
     return [
-        Question("tint", f"what color {_are(thing)} the {name(thing)}?", thing.tint or "natural", thing)
+        Question("color", f"what color {_are(thing)} the {name(thing)}?", thing.color or "natural", thing)
         for thing in scene.things
     ]
 
@@ -90,7 +90,7 @@ def _exists(scene: Scene) -> list[Question]:
 
 def _lies(scene: Scene) -> list[Question]:
     asked, last = [], len(scene.things) - 1
-    for index, thing in enumerate(scene.things):  # with three things, only the ends' neighbours are the only answer
+    for index, thing in enumerate(scene.things):  # with three things, only the ends' neighbors are the only answer
         for other, unique in ((index - 1, index == 1), (index + 1, index == last - 1)):
             if unique and 0 <= other <= last:
                 answer = scene.things[other]
@@ -176,7 +176,7 @@ def sample_chat(scene: Scene, rng: random.Random) -> tuple[Question, Question]:
     thing = first.thing
     pronoun = "are they" if thing.count > 1 else "is it"
     follow = [
-        Question("tint", f"what color {pronoun}?", thing.tint or "natural", thing),
+        Question("color", f"what color {pronoun}?", thing.color or "natural", thing),
         Question("size", f"how big {pronoun}?", thing.size, thing),
     ]
     if first.kind != "count":
@@ -199,11 +199,11 @@ def sample_reading(scene: Scene, rng: random.Random) -> tuple[str, Question]:
         return phrase(thing, sized), rng.choice(asked)
     start = rng.randrange(len(scene.things) - 1)
     pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground, seed=rng.randrange(2**31))
-    kinds = ["lies", "where", "tint", "count", "whether", "what", "exists", "ends", "side"] + (
+    kinds = ["lies", "where", "color", "count", "whether", "what", "exists", "ends", "side"] + (
         ["size"] if sized else []
     )
     asked = [
         question for kind in kinds for question in rng.sample(questions(pair, kind), 1 if questions(pair, kind) else 0)
     ]
-    asked = [q for q in asked if sized or not (q.kind == "what" and q.text.split()[3] not in TINTS)]
+    asked = [q for q in asked if sized or not (q.kind == "what" and q.text.split()[3] not in COLORS)]
     return pair_caption(pair, *rng.choice([(0, 1), (1, 0)]), sized), rng.choice(asked)

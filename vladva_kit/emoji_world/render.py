@@ -7,12 +7,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from vladva_kit.emoji_world.augment import between_artists, wobbled
 from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import SIZES
 from vladva_kit.emoji_world.scenes import Scene, Thing
-from vladva_kit.emoji_world.wobble import between_artists, wobbled
 
-_GROUND_COLOURS = {
+_GROUND_COLORS = {
     "grass": (148, 206, 120),
     "sand": (240, 219, 166),
     "snow": (240, 245, 252),
@@ -24,8 +24,8 @@ _TEXTURES = 8  # variants of each ground
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where one drawing of a scene goes: centre and side as parts of the picture's side, tilt in degrees."""
+class DeviceChoice:
+    """Where one drawing of a scene goes: center and side as parts of the picture's side, tilt in degrees."""
 
     thing: int
     x: float
@@ -36,7 +36,7 @@ class Placement:
     aspect: float
 
 
-def place(scene: Scene) -> list[Placement]:
+def place(scene: Scene) -> list[DeviceChoice]:
     """The drawings of a scene, back to front; the same scene always gives the same places."""
     rng = random.Random(scene.seed)
     if scene.layout == "stack":
@@ -54,7 +54,7 @@ def place(scene: Scene) -> list[Placement]:
     return placements
 
 
-def _place_thing(index: int, thing: Thing, along: float, in_row: bool, rng: random.Random) -> list[Placement]:
+def _place_thing(index: int, thing: Thing, along: float, in_row: bool, rng: random.Random) -> list[DeviceChoice]:
     """One thing's drawings: side by side across the layout's axis when there are several."""
     side = SIZES[thing.size]
     spread = min(side * 1.06, (0.99 - side) / max(1, thing.count - 1))
@@ -68,9 +68,9 @@ def _place_thing(index: int, thing: Thing, along: float, in_row: bool, rng: rand
     return placements
 
 
-def _place_stack(scene: Scene, rng: random.Random) -> list[Placement]:
+def _place_stack(scene: Scene, rng: random.Random) -> list[DeviceChoice]:
     front, back = (SIZES[thing.size] for thing in scene.things)
-    apart = 0.36 * (front + back)  # of the centres: enough of both is seen, and round drawings overlap too
+    apart = 0.36 * (front + back)  # of the centers: enough of both is seen, and round drawings overlap too
     shift_x, shift_y = rng.choice((-1, 1)) * apart * rng.uniform(0.62, 0.75), apart * rng.uniform(0.35, 0.55)
     back_x, back_y = 0.5 - shift_x / 2 + rng.uniform(-0.1, 0.1), 0.5 - shift_y / 2 + rng.uniform(-0.1, 0.1)
     return [
@@ -79,10 +79,10 @@ def _place_stack(scene: Scene, rng: random.Random) -> list[Placement]:
     ]
 
 
-def _placement(index: int, x: float, y: float, side: float, rng: random.Random) -> Placement:
+def _placement(index: int, x: float, y: float, side: float, rng: random.Random) -> DeviceChoice:
     side *= rng.uniform(0.95, 1.05)
-    x, y = (min(max(centre + rng.uniform(-0.01, 0.01), side / 2), 1 - side / 2) for centre in (x, y))
-    return Placement(index, x, y, side, rng.uniform(-8, 8), rng.random() < 0.5, rng.uniform(0.9, 1.1))
+    x, y = (min(max(center + rng.uniform(-0.01, 0.01), side / 2), 1 - side / 2) for center in (x, y))
+    return DeviceChoice(index, x, y, side, rng.uniform(-8, 8), rng.random() < 0.5, rng.uniform(0.9, 1.1))
 
 
 def render(scene: Scene, size: int = 96, wobble: random.Random | None = None) -> Image.Image:
@@ -94,20 +94,20 @@ def render(scene: Scene, size: int = 96, wobble: random.Random | None = None) ->
     repaints each drawing.
     """
     picture = _ground(scene.ground, scene.seed % _TEXTURES, size).copy()
-    for placement in place(scene):
-        thing = scene.things[placement.thing]
-        side = max(6, round(placement.side * size))
+    for device_choice in place(scene):
+        thing = scene.things[device_choice.thing]
+        side = max(6, round(device_choice.side * size))
         if wobble is None:
-            sprite = drawing(thing.noun, scene.style, thing.tint)
+            sprite = drawing(thing.noun, scene.style, thing.color)
         else:
-            sprite = wobbled(between_artists(thing.noun, scene.style, thing.tint, wobble), wobble)
+            sprite = wobbled(between_artists(thing.noun, scene.style, thing.color, wobble), wobble)
         sprite = sprite.resize(
-            (side, max(6, round(side * placement.aspect))), Image.Resampling.BILINEAR, reducing_gap=2
+            (side, max(6, round(side * device_choice.aspect))), Image.Resampling.BILINEAR, reducing_gap=2
         )
-        if placement.mirrored:
+        if device_choice.mirrored:
             sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        sprite = sprite.rotate(placement.tilt, Image.Resampling.BILINEAR)
-        left, top = round(placement.x * size - sprite.width / 2), round(placement.y * size - sprite.height / 2)
+        sprite = sprite.rotate(device_choice.tilt, Image.Resampling.BILINEAR)
+        left, top = round(device_choice.x * size - sprite.width / 2), round(device_choice.y * size - sprite.height / 2)
         shadow = _shadow(side)
         picture.paste((25, 25, 45), (left + (side - shadow.width) // 2, top + round(side * 0.80)), shadow)
         picture.paste(sprite, (left, top), sprite)
@@ -125,9 +125,9 @@ def _shadow(side: int) -> Image.Image:
 
 @lru_cache(maxsize=256)
 def _ground(ground: str, variant: int, size: int) -> Image.Image:
-    """A ground's colour, a vertical gradient and a hint of its texture."""
+    """A ground's color, a vertical gradient and a hint of its texture."""
     rng = np.random.default_rng([variant, *ground.encode()])
-    base = np.float32(_GROUND_COLOURS[ground]) + rng.uniform(-7, 7, 3)
+    base = np.float32(_GROUND_COLORS[ground]) + rng.uniform(-7, 7, 3)
     light = np.linspace(6, -8, size)[:, None, None] + np.zeros((1, size, 1))
     rows, columns = np.mgrid[0:size, 0:size] / size
     picture = Image.fromarray(
@@ -158,15 +158,15 @@ def _speckle(picture: Image.Image, ground: str, rng: np.random.Generator) -> Non
     for _ in range({"grass": 70, "sand": 110, "snow": 40, "stone": 26}[ground]):
         x, y = rng.uniform(0, size, 2)
         shade = rng.choice([-22, 14])
-        colour = tuple(int(np.clip(part + shade, 0, 255)) for part in picture.getpixel((int(x), int(y))))
+        color = tuple(int(np.clip(part + shade, 0, 255)) for part in picture.getpixel((int(x), int(y))))
         if ground == "grass":
-            pen.line((x, y, x + rng.uniform(-1.2, 1.2) * unit, y - 3.2 * unit), fill=colour, width=max(1, round(unit)))
+            pen.line((x, y, x + rng.uniform(-1.2, 1.2) * unit, y - 3.2 * unit), fill=color, width=max(1, round(unit)))
         elif ground == "stone":
             pen.line(
                 (x, y, x + rng.uniform(-9, 9) * unit, y + rng.uniform(-5, 5) * unit),
-                fill=colour,
+                fill=color,
                 width=max(1, round(unit * 0.8)),
             )
         else:
             radius = 0.7 * unit
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)

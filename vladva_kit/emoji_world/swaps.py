@@ -10,7 +10,7 @@ _RELATIONS = {a: b for pair in LAYOUTS.values() for a, b in (pair, pair[::-1])}
 
 
 def swapped_captions(caption: str, scene: Scene) -> list[str]:
-    """The false captions that come of exchanging two things' nouns, tints or sizes, or a relation's direction.
+    """The false captions that come of exchanging two things' nouns, colors or sizes, or a relation's direction.
 
         swapped_captions("a red dog above a blue cat", scene)
         # ["a red cat above a blue dog", "a blue dog above a red cat", "a red dog below a blue cat"]
@@ -23,7 +23,7 @@ def swapped_captions(caption: str, scene: Scene) -> list[str]:
             one, other = scene.things[first], scene.things[second]
             plurals = {PLURALS[one.noun]: PLURALS[other.noun], PLURALS[other.noun]: PLURALS[one.noun]}
             made.append(_exchanged(caption, {one.noun: other.noun, other.noun: one.noun, **plurals}))
-            for field in ("tint", "size"):
+            for field in ("color", "size"):
                 values = getattr(one, field), getattr(other, field)
                 if all(values):
                     made.append(_exchanged(caption, dict(zip(values, reversed(values), strict=True))))

@@ -3,10 +3,10 @@
 import re
 
 from vladva_kit.emoji_world.captions import PLURALS
-from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, SIZES, TINTS
+from vladva_kit.emoji_world.nouns import COLORS, COUNTS, GROUNDS, SIZES
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene
 
-Fact = tuple[str, ...]  # ("count", "duck", "two"), ("tint", "dog", "blue"), ("to the left of", "dog", "cat"), …
+Fact = tuple[str, ...]  # ("count", "duck", "two"), ("color", "dog", "blue"), ("to the left of", "dog", "cat"), …
 
 _SINGULAR = {plural: word for word, plural in PLURALS.items()} | {word: word for word in WORDS}
 _RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
@@ -20,12 +20,12 @@ def _either(words) -> str:
 
 _PIECE = re.compile(
     rf"\b(?:(?P<kinds>{_either(COUNTS)}) kinds? of things?"
-    rf"|(?P<det>an?|the|{_either(COUNTS)}) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<tint>{_either(TINTS)}) )?"
+    rf"|(?P<det>an?|the|{_either(COUNTS)}) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
     rf"(?P<noun>{_either(_SINGULAR)})"
     rf"|(?P<relation>{_either(_RELATIONS)})"
     rf"|(?P<order>{_either(_ORDERS)})"
     rf"|(?:on|is) (?P<ground>{_either(GROUNDS)})"
-    rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *TINTS])}))\b"
+    rf"|(?:is|are) (?P<adjective>{_either([*SIZES, *COLORS])}))\b"
 )
 # Words that state nothing by themselves. Anything else left over means that the sentence was not understood.
 _EMPTY = frozenset(
@@ -47,7 +47,7 @@ def facts(text: str) -> set[Fact]:
     """What a caption states, as facts.
 
         facts("a blue dog to the left of a cat")
-        # {("count", "dog", "one"), ("tint", "dog", "blue"), ("count", "cat", "one"), ("to the left of", "dog", "cat")}
+        # {("count", "dog", "one"), ("color", "dog", "blue"), ("count", "cat", "one"), ("to the left of", "dog", "cat")}
 
     A relation is stored in one direction only, so that both wordings state the same fact.
     Raises NotUnderstood, with the words, when something in the text has no meaning here.
@@ -86,7 +86,7 @@ def _sentence_facts(sentence: str) -> set[Fact]:
                 stated.add(_directed(relation or order, nouns[-1], noun))
             nouns.append(noun)
         elif "adjective" in found:
-            stated.add(("size" if found["adjective"] in SIZES else "tint", nouns[-1], found["adjective"]))
+            stated.add(("size" if found["adjective"] in SIZES else "color", nouns[-1], found["adjective"]))
         else:
             stated |= {(key, found[key]) for key in ("kinds", "ground") if key in found}
         relation, order = found.get("relation"), _ORDERS.get(found.get("order"), order)
@@ -96,7 +96,7 @@ def _sentence_facts(sentence: str) -> set[Fact]:
 
 
 def _thing_facts(noun: str, found: dict[str, str]) -> set[Fact]:
-    stated = {(key, noun, found[key]) for key in ("size", "tint") if key in found}
+    stated = {(key, noun, found[key]) for key in ("size", "color") if key in found}
     if found["det"] == "the":
         return stated
     count = found["det"] if found["det"] in COUNTS else "one"
@@ -115,8 +115,8 @@ def scene_facts(scene: Scene) -> set[Fact]:
     true: set[Fact] = {("kinds", COUNTS[len(scene.things)]), ("ground", scene.ground)}
     for index, thing in enumerate(scene.things):
         true |= {("count", thing.noun, COUNTS[thing.count]), ("size", thing.noun, thing.size)}
-        if thing.tint:
-            true.add(("tint", thing.noun, thing.tint))
+        if thing.color:
+            true.add(("color", thing.noun, thing.color))
         true |= {(LAYOUTS[scene.layout][0], thing.noun, later.noun) for later in scene.things[index + 1 :]}
     return true
 

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from vladva_kit.emoji_world.captions import PLURALS
-from vladva_kit.emoji_world.nouns import COUNTS, GROUNDS, SIZES, TINTS
+from vladva_kit.emoji_world.nouns import COLORS, COUNTS, GROUNDS, SIZES
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<image>", "<user>", "<assistant>")
 PAD, UNK, BOS, EOS, IMAGE, USER, ASSISTANT = range(len(SPECIAL))
@@ -42,7 +42,7 @@ _PIECES = re.compile(r"\w+|[^\w\s]+")  # as the tokenizer's `Whitespace` cuts
 @lru_cache(maxsize=1)
 def vocabulary() -> tuple[str, ...]:
     """Every token, in the order of its id: the special ones, punctuation, then the words."""
-    words = {*_PROSE.split(), *PLURALS, *PLURALS.values(), *TINTS, *SIZES, *GROUNDS, *COUNTS}
+    words = {*_PROSE.split(), *PLURALS, *PLURALS.values(), *COLORS, *SIZES, *GROUNDS, *COUNTS}
     return (*SPECIAL, *".,:;!?'\"-", *sorted(words))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vladva_kit.files import write_whole
+from vladva_kit.models.files import atomic_write
 
 SHARD = 512  # embeddings a file: what a kill may cost at most
 
@@ -62,4 +62,4 @@ class EmbeddingCache:
         digests = np.stack([np.frombuffer(bytes.fromhex(digest), dtype=np.uint8) for digest, _ in waiting])
         name = hashlib.sha256(digests.tobytes()).hexdigest()[:16]  # two runs at once never write one name differently
         raw = save({"digests": digests, "embeddings": np.stack([vector for _, vector in waiting])})
-        write_whole({self.folder / kind / f"{name}.safetensors": raw})
+        atomic_write({self.folder / kind / f"{name}.safetensors": raw})

@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.inputs import (
-    BadInput,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
     entry_with,
     images_of,
-    leaving_out,
     path_inside,
     read_json,
     rows_undecoded,
 )
+from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
@@ -64,7 +64,7 @@ def load_caption_file(
     source: str | Path,
     image_folder: str | Path | None = None,
     split: str = "test",
-    left_out: list[str] | None = None,
+    skipped: list[str] | None = None,
 ) -> list[Captioned]:
     """Images with all their captions: `load_caption_file("dataset_coco.json", "coco/images", "test")`.
 
@@ -74,7 +74,7 @@ def load_caption_file(
     - BLIP's lists of Karpathy's test splits: `[{"image", "caption": […]}]`.
 
     The images lie in `image_folder`, or else in the folder `images` beside the file.
-    Raises BadInput for broken JSON, other keys, an image that is missing or named twice; with a list `left_out`,
+    Raises BadInput for broken JSON, other keys, an image that is missing or named twice; with a list `skipped`,
     refused images are noted there and the others returned.
     """
     path = _file_of(Path(source))
@@ -82,25 +82,25 @@ def load_caption_file(
     gallery: list[Captioned] = []
     seen: dict[str, str] = {}
     for where, key, read in _entries(read_json(path), path, split):
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             if key in seen:
                 raise BadInput(f"{where}: the image {key} is that of {seen[key]} too; each must stand once")
             seen[key] = where
             gallery.append(_captioned(*read(), images, where))
     if not gallery:
-        raise BadInput(f"{path}: no image in it can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{path}: no image in it can be used{': ' + skipped[0] if skipped else ''}")
     return gallery
 
 
 def gallery_of_dataset(
-    dataset: datasets.Dataset, left_out: list[str] | None = None, split: str = "test"
+    dataset: datasets.Dataset, skipped: list[str] | None = None, split: str = "test"
 ) -> list[Captioned]:
     """Images with all their captions in a dataset: `gallery_of_dataset(hub_dataset("lmms-lab/NoCaps", "val"))`.
 
     One column is the image, one a caption or a list of them, by any of the names in use on the hub. Where a column
     `split` says which part a row belongs to, as in nlphuji/flickr30k, whose one split holds all 31,014 images, only the
     rows of `split` are taken. Raises BadInput for other columns, and for rows that cannot be used; with a list
-    `left_out`, those are noted there.
+    `skipped`, those are noted there.
     """
     image = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
     column = next((name for name in CAPTION_COLUMNS if name in dataset.column_names), None)
@@ -113,11 +113,11 @@ def gallery_of_dataset(
     places = _rows_of(dataset, split)
     for index, row in zip(places, rows_undecoded(dataset.select(places), [image]), strict=True):
         where = f"dataset row {index}"
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             check_image(row[image], where)
             gallery.append(Captioned(row[image], _captions(row[column], where)))
     if not gallery:
-        raise BadInput(f"the dataset: no row in it can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"the dataset: no row in it can be used{': ' + skipped[0] if skipped else ''}")
     return gallery
 
 

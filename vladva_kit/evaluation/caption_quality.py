@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vladva_kit.data.validation import error_list
+from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.caption_files import load_caption_file
 from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
-from vladva_kit.evaluation.generation import SHORT_REQUEST, Talks, ask
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import refusals
+from vladva_kit.evaluation.generation import SHORT_REQUEST, Generator, ask
+from vladva_kit.evaluation.per_case import CaseScore
 
 METRICS = {"CIDEr": "cider.cider.Cider", "ROUGE-L": "rouge.rouge.Rouge"}  # both are means over pictures
 
@@ -29,14 +29,14 @@ class CaptionResult:
     per_picture: dict[str, tuple[float, ...]] = field(repr=False)  # each metric's value of each caption
     pictures: tuple[str, ...] = field(repr=False)  # the start of each one's SHA-256
     data: str = ""  # fingerprint of the pictures and people's captions
-    left_out: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each caption once by each metric, beside the first of people's."""
         for name, values in self.per_picture.items():
             for case, value in enumerate(values):
                 told = name, str(case), "", self.pictures[case], self.references[case][0], self.captions[case]
-                yield CaseMargin(*told, value, correct=None, value=value)
+                yield CaseScore(*told, value, correct=None, value=value)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON."""
@@ -44,13 +44,13 @@ class CaptionResult:
             **{name: asdict(one) for name, one in self.scores.items()},
             "n": self.n,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "captions": list(self.captions),
         }
 
 
 def evaluate_captions(
-    embedder: Talks,
+    embedder: Generator,
     source: str | Path,
     image_folder: str | Path | None = None,
     split: str = "test",
@@ -70,8 +70,8 @@ def evaluate_captions(
     """
     metrics = {name: _metric(place) for name, place in METRICS.items()}
     tokenizer = _metric("tokenizer.ptbtokenizer.PTBTokenizer")
-    left_out = refusals(on_error)
-    gallery = load_caption_file(source, image_folder, split, left_out)[:limit]
+    skipped = error_list(on_error)
+    gallery = load_caption_file(source, image_folder, split, skipped)[:limit]
     images = [one.image for one in gallery]
     captions = ask(embedder, images, [request] * len(images), None, max_new_tokens, batch_size)
     people = tokenizer.tokenize({at: [{"caption": text} for text in one.captions] for at, one in enumerate(gallery)})
@@ -87,7 +87,7 @@ def evaluate_captions(
         per_picture=values,
         pictures=tuple(digest[:16] for digest in digests),
         data=data_fingerprint(["captions", *contents]),
-        left_out=tuple(left_out or ()),
+        skipped=tuple(skipped or ()),
     )
 
 

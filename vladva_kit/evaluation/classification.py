@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladva_kit.evaluation.encoding import EncodesPairs, all_dots, data_fingerprint, encode_once
-from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, category_scores, score
-from vladva_kit.inputs import BadInput, check_image, clean_caption, leaving_out, pick_split, refusals, rows_undecoded
-from vladva_kit.metrics import ChoiceScores, Ranks, joined, ranks
+from vladva_kit.data.validation import (
+    check_image,
+    clean_caption,
+    collect_errors,
+    error_list,
+    pick_split,
+    rows_undecoded,
+)
+from vladva_kit.evaluation.bootstrap import Score, category_scores, score
+from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, data_fingerprint, encode_once
+from vladva_kit.evaluation.hub_data import hub_dataset, is_hub_id
+from vladva_kit.evaluation.metrics import ChoiceScores, Ranks, joined, ranks
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
@@ -51,13 +59,13 @@ class ClassificationResult:
     ties: int
     cases: tuple[ClassificationCase, ...] = field(repr=False)
     data: str = ""  # fingerprint of the pictures, classes and templates
-    left_out: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a picture was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each picture once, by its class, with the class that it is told from."""
         for case in self.cases:
             own, rival = self.classes[case.label], self.classes[case.rival]
-            yield CaseMargin("top-1", case.key, own, case.key, own, rival, case.margin, case.margin > 0)
+            yield CaseScore("top-1", case.key, own, case.key, own, rival, case.margin, case.margin > 0)
 
     def worst(self, k: int = 5) -> list[ClassificationCase]:
         """The `k` pictures with the lowest margin, worst first."""
@@ -74,13 +82,13 @@ class ClassificationResult:
             "n": self.n,
             "ties": self.ties,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "cases": [{"key": c.key, "label": c.label, "rival": c.rival, "margin": c.margin} for c in self.cases],
         }
 
 
 def evaluate_classification(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path | datasets.Dataset,
     templates: Sequence[str] = TEMPLATES,
     class_names: Mapping[str, str] | Sequence[str] | None = None,
@@ -100,12 +108,12 @@ def evaluate_classification(
     2103.00020, section 3.1.4). `cache` is a folder that keeps embeddings, see `encode_once`.
     A wrong class that ties is ranked before the right one, and counted; chance is k / classes.
     Raises BadInput for a picture that cannot be read, a label without a class, a template without its one {}: nothing
-    is scored, unless `on_error="skip"` leaves such pictures out and counts them in `left_out`.
+    is scored, unless `on_error="skip"` leaves such pictures out and counts them in `skipped`.
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks is {tuple(ks)}; each k must be at least 1")
-    left_out = refusals(on_error)
-    cases, classes = load_classification(source, class_names, split, left_out)
+    skipped = error_list(on_error)
+    cases, classes = load_classification(source, class_names, split, skipped)
     sentences = [sentence for name in classes for sentence in _sentences(templates, name)]
     encoded = encode_once(embedder, [case.image for case in cases], sentences, batch_size, cache)
     of_class = encoded.texts.astype(np.float64).reshape(len(classes), len(templates), -1).mean(axis=1)
@@ -121,7 +129,7 @@ def evaluate_classification(
         ClassificationCase(case.image, case.label, case.key, int(rival), float(margin))
         for case, rival, margin in zip(cases, found.rival, found.margin, strict=True)
     )
-    return _result(scored, found, tuple(classes), tuple(templates), ks, seed, data, tuple(left_out or ()))
+    return _result(scored, found, tuple(classes), tuple(templates), ks, seed, data, tuple(skipped or ()))
 
 
 def _sentences(templates: Sequence[str], name: str) -> list[str]:
@@ -147,7 +155,7 @@ def _result(
     ks: Sequence[int],
     seed: int,
     data: str,
-    left_out: tuple[str, ...],
+    skipped: tuple[str, ...],
 ) -> ClassificationResult:
     names = [classes[case.label] for case in cases]
     seen = [name for name in classes if name in set(names)]
@@ -166,7 +174,7 @@ def _result(
         ties=found.ties,
         cases=cases,
         data=data,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 
@@ -174,11 +182,11 @@ def load_classification(
     source: str | Path | datasets.Dataset,
     class_names: Mapping[str, str] | Sequence[str] | None = None,
     split: str = "test",
-    left_out: list[str] | None = None,
+    skipped: list[str] | None = None,
 ) -> tuple[list[ClassificationCase], list[str]]:
     """Read and check the pictures and the classes' names, as `evaluate_classification` takes them.
 
-    With a list `left_out`, refused pictures are noted there and the others returned.
+    With a list `skipped`, refused pictures are noted there and the others returned.
     """
     if is_hub_id(source):
         classes, readers = _from_dataset(hub_dataset(str(source), split))
@@ -189,14 +197,14 @@ def load_classification(
     named = _in_words(classes, class_names)
     cases: list[ClassificationCase] = []
     for where, read in readers:
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             case = read()
             if not isinstance(case.label, int) or not 0 <= case.label < len(named):
                 raise BadInput(f"{where}: the label is {case.label!r}; it must be a number from 0 to {len(named) - 1}")
             check_image(case.image, where)
             cases.append(case)
     if not cases:
-        raise BadInput(f"{source}: no picture in it can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no picture in it can be used{': ' + skipped[0] if skipped else ''}")
     return cases, named
 
 

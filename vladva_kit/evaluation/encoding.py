@@ -13,13 +13,13 @@ from PIL import Image
 
 from vladva_kit.evaluation.cache import EmbeddingCache
 from vladva_kit.evaluation.identity import fingerprint
-from vladva_kit.inputs import Crop, open_image
+from vladva_kit.models.images import Crop, open_image
 
 COLUMNS = 4096
-Picture = Image.Image | Path | bytes | Crop
+ImageRecord = Image.Image | Path | bytes | Crop
 
 
-class EncodesPairs(Protocol):
+class ImageTextEncoder(Protocol):
     """What can be evaluated: unit-length embeddings (n, dim) of images and of texts, as tensors or arrays."""
 
     def encode_image(self, images: Sequence[Image.Image], /) -> Any: ...
@@ -38,8 +38,8 @@ class Encoded:
 
 
 def encode_once(
-    embedder: EncodesPairs,
-    images: Sequence[Picture],
+    embedder: ImageTextEncoder,
+    images: Sequence[ImageRecord],
     texts: Sequence[str],
     batch_size: int,
     cache: str | Path | None = None,
@@ -64,7 +64,7 @@ def encode_once(
     )
 
 
-def image_key(image: Picture) -> Hashable:
+def image_key(image: ImageRecord) -> Hashable:
     """The same key for the same image: a path as the file it leads to, anything else by its content."""
     if isinstance(image, Crop):
         return image_key(image.image), image.box
@@ -75,7 +75,7 @@ def image_key(image: Picture) -> Hashable:
     return image.mode, image.size, hashlib.sha256(image.tobytes()).digest()
 
 
-def content_digest(image: Picture) -> str:
+def content_digest(image: ImageRecord) -> str:
     """A SHA-256 of an image's content: of the file's bytes, or of the pixels of a PIL image; a crop's with its box."""
     if isinstance(image, Crop):
         return _sha256(f"{content_digest(image.image)} {image.box}".encode())
@@ -108,15 +108,15 @@ def number_unique(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
 
 
 def embed_images(
-    embedder: EncodesPairs,
-    images: Sequence[Picture],
+    embedder: ImageTextEncoder,
+    images: Sequence[ImageRecord],
     batch_size: int,
     store: EmbeddingCache | None = None,
     digests: Sequence[str] = (),
 ) -> np.ndarray:
     """Embeddings (n, dim) float32 of images that are opened `batch_size` at a time, so that few are in memory."""
 
-    def encode(batch: list[Picture]) -> np.ndarray:
+    def encode(batch: list[ImageRecord]) -> np.ndarray:
         return _unit_rows(
             embedder.encode_image([open_image(image, alpha="drop") for image in batch]), "encode_image", len(batch)
         )
@@ -125,7 +125,7 @@ def embed_images(
 
 
 def embed_texts(
-    embedder: EncodesPairs, texts: Sequence[str], batch_size: int, store: EmbeddingCache | None = None
+    embedder: ImageTextEncoder, texts: Sequence[str], batch_size: int, store: EmbeddingCache | None = None
 ) -> np.ndarray:
     """Embeddings (n, dim) float32 of texts, encoded `batch_size` at a time."""
 

@@ -15,9 +15,9 @@ from vladva_kit.emoji_world.captions import long_caption
 from vladva_kit.emoji_world.questions import KINDS, Question, questions, sample_chat, sample_question
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import fact_score, is_true, words_of
+from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.encoding import data_fingerprint
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, score
+from vladva_kit.evaluation.per_case import CaseScore
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +26,7 @@ SHORT_REQUEST = "provide a short caption:"
 LONG_REQUEST = "describe the picture in detail:"
 
 
-class Talks(Protocol):
+class Generator(Protocol):
     """What can be asked: an Embedder."""
 
     def generate_batch(
@@ -50,10 +50,10 @@ class GenerationResult:
     n: int
     false_captions: tuple[tuple[int, str], ...]  # (picture, caption) that say something untrue
     right: dict[str, tuple[bool, ...]] = field(default_factory=dict, repr=False)  # by case, for paired tests
-    cases: tuple[CaseMargin, ...] = field(default=(), repr=False)  # each question with what was answered
+    cases: tuple[CaseScore, ...] = field(default=(), repr=False)  # each question with what was answered
     data: str = ""  # fingerprint of the scenes and of what was asked about them
 
-    def margins(self) -> tuple[CaseMargin, ...]:
+    def margins(self) -> tuple[CaseScore, ...]:
         """Each question by its kind, each second turn, each short caption; with what was asked and answered."""
         return self.cases
 
@@ -85,7 +85,7 @@ def load_scenes(folder: str | Path, split: str = "test", limit: int | None = Non
 
 
 def evaluate_generation(
-    embedder: Talks,
+    embedder: Generator,
     images: Sequence[Image.Image | Path],
     scenes: Sequence[Scene],
     every_kind: bool = False,
@@ -126,14 +126,14 @@ def evaluate_generation(
     return _result(questions, turns, told, long_f1, len(scenes), seed, data)
 
 
-def _case(score: str, number: int, row: int, kind: str, asked: str, given: str, right: bool) -> CaseMargin:
-    return CaseMargin(score, str(number), kind, str(row), asked, given, float(right), right)
+def _case(score: str, number: int, row: int, kind: str, asked: str, given: str, right: bool) -> CaseScore:
+    return CaseScore(score, str(number), kind, str(row), asked, given, float(right), right)
 
 
 def _result(
-    questions: list[CaseMargin],
-    turns: list[CaseMargin],
-    told: list[CaseMargin],
+    questions: list[CaseScore],
+    turns: list[CaseScore],
+    told: list[CaseScore],
     long_caption_f1: float,
     n: int,
     seed: int,
@@ -165,7 +165,7 @@ def _asked(scene: Scene, rng: random.Random, every_kind: bool) -> list[Question]
 
 
 def ask(
-    embedder: Talks,
+    embedder: Generator,
     images: Sequence,
     prompts: Sequence[str],
     histories: Sequence | None = None,
@@ -188,7 +188,7 @@ def ask(
     return answers
 
 
-def _long_f1(embedder: Talks, images: Sequence, scenes: Sequence[Scene], batch_size: int) -> float:
+def _long_f1(embedder: Generator, images: Sequence, scenes: Sequence[Scene], batch_size: int) -> float:
     """F1 over the facts of all pictures together: stated and true, against what a full description states."""
     captions = ask(embedder, images, [LONG_REQUEST] * len(images), None, 100, batch_size)
     counted = np.array([

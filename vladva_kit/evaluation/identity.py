@@ -49,7 +49,7 @@ def describe(embedder: Any) -> dict[str, Any]:
     if lvlm is not None:
         record["prompts"] = [embedder.image_prompt.words, embedder.text_prompt.words]
         if embedder.adapted:
-            from vladva_kit.adapter import adapter_state
+            from vladva_kit.embedder.adapter import adapter_state
 
             record["adapter"] = _hashed(adapter_state(lvlm).items())
     return record

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladva_kit.data import Pair, load_pairs
+from vladva_kit.data.pairs import Pair, load_pairs
+from vladva_kit.data.validation import error_list
+from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.caption_files import (
     Captioned,
     captions_that_count,
@@ -19,18 +21,17 @@ from vladva_kit.evaluation.caption_files import (
     load_caption_file,
 )
 from vladva_kit.evaluation.encoding import (
-    EncodesPairs,
+    ImageTextEncoder,
     all_dots,
     data_fingerprint,
     encode_once,
     image_key,
     number_unique,
 )
-from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import BadInput, refusals
-from vladva_kit.metrics import Ranks, joined, ranks
+from vladva_kit.evaluation.hub_data import hub_dataset, is_hub_id
+from vladva_kit.evaluation.metrics import Ranks, joined, ranks
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
@@ -59,9 +60,9 @@ class RetrievalResult:
     captions: tuple[str, ...] = field(default=(), repr=False)
     owners: tuple[int, ...] = field(default=(), repr=False)  # which image each caption was written for
     data: str = ""  # fingerprint of the images and captions
-    left_out: tuple[str, ...] = ()  # why a pair was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a pair was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each image and each caption as a query, once for each k; an image is told by its first caption."""
         first: dict[int, str] = {}
         for owner, caption in zip(self.owners, self.captions, strict=True):
@@ -77,7 +78,7 @@ class RetrievalResult:
         ):
             for k in ks:
                 for case, (owner, rank, margin, caption, other) in enumerate(zip(*queries, strict=True)):
-                    yield CaseMargin(f"{way} R@{k}", str(case), way, str(owner), caption, other, margin, rank < k)
+                    yield CaseScore(f"{way} R@{k}", str(case), way, str(owner), caption, other, margin, rank < k)
 
     @property
     def ties(self) -> int:
@@ -96,13 +97,13 @@ class RetrievalResult:
             "n_captions": self.n_captions,
             "ties": self.ties,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             **plain,
         }
 
 
 def evaluate_retrieval(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path | datasets.Dataset | list[Pair],
     split: str = "test",
     ks: Sequence[int] = (1, 5, 10),
@@ -124,14 +125,14 @@ def evaluate_retrieval(
     ties is ranked before the right one, and counted. Chance is that of a random order; intervals draw the captions of
     one image together. Scores are taken `BLOCK` queries at a time.
     Raises BadInput as the readers do, and for a pair without a short caption, unless `on_error="skip"` leaves such
-    pairs out and counts them in `left_out`.
+    pairs out and counts them in `skipped`.
     """
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
-    left_out = refusals(on_error)
+    skipped = error_list(on_error)
     if captions_per_image is None and isinstance(source, str | Path) and has_caption_file(Path(source)):
         captions_per_image = captions_that_count(Path(source))
-    gallery = load_gallery(source, split, image_folder, left_out)
+    gallery = load_gallery(source, split, image_folder, skipped)
     images, captions, owner = _different_images(gallery, captions_per_image)
     encoded = encode_once(embedder, images, captions, batch_size, cache)
     right_captions, right_images = _right_ones(captions, owner)
@@ -153,7 +154,7 @@ def evaluate_retrieval(
         captions=tuple(captions),
         owners=tuple(owner.tolist()),
         data=data_fingerprint(["retrieval", encoded.data, *map(str, owner.tolist())]),
-        left_out=tuple(left_out or ()),
+        skipped=tuple(skipped or ()),
     )
 
 
@@ -161,22 +162,22 @@ def load_gallery(
     source: str | Path | datasets.Dataset | list[Pair],
     split: str = "test",
     image_folder: str | Path | None = None,
-    left_out: list[str] | None = None,
+    skipped: list[str] | None = None,
 ) -> list[Captioned]:
     """The images of a retrieval benchmark with their captions, read and checked, as `evaluate_retrieval` takes them.
 
-    With a list `left_out`, refused pairs are noted there and the others returned.
+    With a list `skipped`, refused pairs are noted there and the others returned.
     """
     if is_hub_id(source):
-        return gallery_of_dataset(hub_dataset(str(source), split), left_out, split)
+        return gallery_of_dataset(hub_dataset(str(source), split), skipped, split)
     if isinstance(source, str | Path) and has_caption_file(Path(source)):
-        return load_caption_file(source, image_folder, split, left_out)
-    pairs = load_pairs(source, split, "raise" if left_out is None else "skip", left_out)
+        return load_caption_file(source, image_folder, split, skipped)
+    pairs = load_pairs(source, split, "raise" if skipped is None else "skip", skipped)
     bare = [pair.where or f"pair {index}" for index, pair in enumerate(pairs) if not pair.captions]
-    if bare and left_out is None:
+    if bare and skipped is None:
         raise BadInput(f"{bare[0]}: no short caption; retrieval needs one for each image")
-    if left_out is not None:
-        left_out += [f"{where}: no short caption; retrieval needs one for each image" for where in bare]
+    if skipped is not None:
+        skipped += [f"{where}: no short caption; retrieval needs one for each image" for where in bare]
     return [Captioned(pair.image, pair.captions) for pair in pairs if pair.captions]
 
 

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots, encode_once
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, category_scores, score
-from vladva_kit.inputs import (
-    BadInput,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
     entry_with,
+    error_list,
     images_of,
-    leaving_out,
     path_inside,
     read_json,
-    refusals,
 )
-from vladva_kit.metrics import ChoiceScores, sugarcrepe
+from vladva_kit.evaluation.bootstrap import Score, category_scores, score
+from vladva_kit.evaluation.encoding import ImageTextEncoder, data_fingerprint, dots, encode_once
+from vladva_kit.evaluation.metrics import ChoiceScores, sugarcrepe
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput
 
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att")
 NEEDED = ("filename", "caption", "negative_caption")
@@ -77,15 +77,15 @@ class SugarCrepeResult:
     cases: tuple[SugarCrepeCase, ...] = field(repr=False)
     word_order: dict[str, Score] = field(default_factory=dict)  # "same words", "other words"
     data: str = ""  # fingerprint of the cases scored
-    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a case was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each case once, by its category."""
         for case in self.cases:
             texts = case.caption, case.negative_caption
             told = "accuracy", f"{case.category}/{case.key}", case.category, case.image.name, *texts
             tags = case.category, "same words" if case.same_words else "other words"
-            yield CaseMargin(*told, case.margin, case.margin > 0, tags=tags)
+            yield CaseScore(*told, case.margin, case.margin > 0, tags=tags)
 
     def worst(self, k: int = 5) -> list[SugarCrepeCase]:
         """The `k` cases with the lowest margin, worst first."""
@@ -102,13 +102,13 @@ class SugarCrepeResult:
             "n": self.n,
             "ties": self.ties,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "cases": [asdict(case) | {"image": case.image.name, "margin": case.margin} for case in self.cases],
         }
 
 
 def evaluate_sugarcrepe(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path,
     image_folder: str | Path | None = None,
     batch_size: int = 64,
@@ -123,23 +123,23 @@ def evaluate_sugarcrepe(
     `batch_size` at a time; `cache` is a folder that keeps embeddings, see `encode_once`. Right where the true caption
     scores strictly higher; a tie is wrong, and counted; chance is 50 %. Intervals draw the cases of one image together.
     Raises BadInput for a missing file or image, other keys, broken JSON, an index that occurs twice: nothing is scored,
-    unless `on_error="skip"` leaves such cases out and counts them in `left_out`; a broken file is refused even then.
+    unless `on_error="skip"` leaves such cases out and counts them in `skipped`; a broken file is refused even then.
     """
-    left_out = refusals(on_error)
-    cases = load_sugarcrepe(source, image_folder, left_out)
+    skipped = error_list(on_error)
+    cases = load_sugarcrepe(source, image_folder, skipped)
     texts = [text for case in cases for text in (case.caption, case.negative_caption)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
     positive, negative = dots(encoded.images, encoded.texts[0::2]), dots(encoded.images, encoded.texts[1::2])
     data = data_fingerprint(["sugarcrepe", encoded.data, *(f"{case.category}/{case.key}" for case in cases)])
-    return _result(cases, positive, negative, encoded.image_numbers, seed, data, tuple(left_out or ()))
+    return _result(cases, positive, negative, encoded.image_numbers, seed, data, tuple(skipped or ()))
 
 
 def load_sugarcrepe(
-    source: str | Path, image_folder: str | Path | None = None, left_out: list[str] | None = None
+    source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepeCase]:
     """Read and check the cases of all seven files, as `evaluate_sugarcrepe` takes them; none is scored yet.
 
-    With a list `left_out`, refused cases are noted there and the others returned.
+    With a list `skipped`, refused cases are noted there and the others returned.
     """
     source = Path(source)
     missing = [name for name in CATEGORIES if not (source / f"{name}.json").is_file()]
@@ -155,7 +155,7 @@ def load_sugarcrepe(
         path = source / f"{category}.json"
         for key, entry in _entries(path).items():
             where = f"{path.name}, entry {key}"
-            with leaving_out(left_out):
+            with collect_errors(skipped):
                 case = _case(entry, where, category, key, images)
                 if case.image not in checked:
                     check_image(case.image, where)
@@ -163,7 +163,7 @@ def load_sugarcrepe(
                 cases.append(case)
     lacking = sorted(set(CATEGORIES) - {case.category for case in cases})
     if lacking:
-        raise BadInput(f"{source}: no case of {', '.join(lacking)} can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no case of {', '.join(lacking)} can be used{': ' + skipped[0] if skipped else ''}")
     return cases
 
 
@@ -188,7 +188,7 @@ def _result(
     image: np.ndarray,
     seed: int,
     data: str,
-    left_out: tuple[str, ...],
+    skipped: tuple[str, ...],
 ) -> SugarCrepeResult:
     found = sugarcrepe(positive, negative)
     kinds = ("replace", "swap", "add")
@@ -208,7 +208,7 @@ def _result(
         ),
         word_order=_by_word_order(found, cases, image, seed),
         data=data,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 

@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots, encode_once
-from vladva_kit.evaluation.hub import hub_file, is_hub_id
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, category_scores, score
-from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES
-from vladva_kit.inputs import (
-    BadInput,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
     entry_with,
+    error_list,
     images_of,
-    leaving_out,
     path_inside,
     read_json,
-    refusals,
 )
-from vladva_kit.metrics import ChoiceScores, sugarcrepe_pp_itt, sugarcrepe_pp_tot
+from vladva_kit.evaluation.bootstrap import Score, category_scores, score
+from vladva_kit.evaluation.encoding import ImageTextEncoder, data_fingerprint, dots, encode_once
+from vladva_kit.evaluation.hub_data import hub_file, is_hub_id
+from vladva_kit.evaluation.metrics import ChoiceScores, sugarcrepe_pp_itt, sugarcrepe_pp_tot
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES
+from vladva_kit.models.images import BadInput
 
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 TEXTS = ("caption", "caption2", "negative_caption")
@@ -53,15 +53,15 @@ class SugarCrepePPResult:
     ties: int
     cases: tuple[SugarCrepePPCase, ...] = field(repr=False)
     data: str = ""  # fingerprint of the cases scored
-    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a case was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each case twice: by image and text, and by text alone."""
         for case in self.cases:
             for task in ("itt", "tot"):
                 margin, key = getattr(case, task), f"{case.category}/{case.id}"
                 texts = case.texts[0], case.texts[2]
-                yield CaseMargin(task, key, case.category, case.image.name, *texts, margin, margin > 0)
+                yield CaseScore(task, key, case.category, case.image.name, *texts, margin, margin > 0)
 
     def worst(self, k: int = 5) -> list[SugarCrepePPCase]:
         """The `k` cases with the lowest margin by image and text, worst first."""
@@ -75,13 +75,13 @@ class SugarCrepePPResult:
             "n": self.n,
             "ties": self.ties,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "cases": [asdict(case) | {"image": case.image.name} for case in self.cases],
         }
 
 
 def evaluate_sugarcrepe_pp(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path,
     image_folder: str | Path | None = None,
     batch_size: int = 64,
@@ -97,10 +97,10 @@ def evaluate_sugarcrepe_pp(
     strictly closer to each other than either is to the false one. A tie is wrong, and counted; chance is 33.3 %.
     `cache` is a folder that keeps embeddings, see `encode_once`. Intervals draw the cases of one image together.
     Raises BadInput for a missing file or image, other keys, broken JSON, an id that occurs twice: nothing is scored,
-    unless `on_error="skip"` leaves such cases out and counts them in `left_out`; a broken file is refused even then.
+    unless `on_error="skip"` leaves such cases out and counts them in `skipped`; a broken file is refused even then.
     """
-    left_out = refusals(on_error)
-    cases = load_sugarcrepe_pp(source, image_folder, left_out)
+    skipped = error_list(on_error)
+    cases = load_sugarcrepe_pp(source, image_folder, skipped)
     texts = [text for case in cases for text in case.texts]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
     first, second, false = (encoded.texts[place::3] for place in range(3))
@@ -117,7 +117,7 @@ def evaluate_sugarcrepe_pp(
             for case, with_image, by_text in zip(cases, itt.margin, tot.margin, strict=True)
         ),
         data=data_fingerprint(["sugarcrepe_pp", encoded.data, *(f"{case.category}/{case.id}" for case in cases)]),
-        left_out=tuple(left_out or ()),
+        skipped=tuple(skipped or ()),
     )
 
 
@@ -128,11 +128,11 @@ def _scores(found: ChoiceScores, cases: list[SugarCrepePPCase], groups: list[int
 
 
 def load_sugarcrepe_pp(
-    source: str | Path, image_folder: str | Path | None = None, left_out: list[str] | None = None
+    source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepePPCase]:
     """Read and check the cases of all five files, as `evaluate_sugarcrepe_pp` takes them; none is scored yet.
 
-    With a list `left_out`, refused cases are noted there and the others returned.
+    With a list `skipped`, refused cases are noted there and the others returned.
     """
     images = images_of(Path(source), image_folder, COCO_IMAGES)
     cases: list[SugarCrepePPCase] = []
@@ -141,7 +141,7 @@ def load_sugarcrepe_pp(
         seen: set[str] = set()
         for index, entry in enumerate(_entries(path)):
             where = f"{path.name}, entry {index}"
-            with leaving_out(left_out):
+            with collect_errors(skipped):
                 case = _case(entry, where, category, images)
                 if case.id in seen:
                     raise BadInput(f"{where}: the id {case.id} stands in this file already; ids must differ")
@@ -152,7 +152,7 @@ def load_sugarcrepe_pp(
                 cases.append(case)
     lacking = sorted(set(CATEGORIES) - {case.category for case in cases})
     if lacking:
-        raise BadInput(f"{source}: no case of {', '.join(lacking)} can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no case of {', '.join(lacking)} can be used{': ' + skipped[0] if skipped else ''}")
     return cases
 
 

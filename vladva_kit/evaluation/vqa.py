@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
-from vladva_kit.evaluation.generation import Talks, ask
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import (
-    BadInput,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
     entry_with,
+    error_list,
     images_of,
-    leaving_out,
     read_json,
-    refusals,
 )
+from vladva_kit.evaluation.bootstrap import Score, score
+from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
+from vladva_kit.evaluation.generation import Generator, ask
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -70,14 +70,14 @@ class VQAResult:
     n: int
     cases: tuple[VQACase, ...] = field(repr=False)
     data: str = ""  # fingerprint of the questions, answers and pictures
-    left_out: tuple[str, ...] = ()  # why a question was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a question was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each question twice: by its accuracy, and right where that is 1."""
         for case in self.cases:
             told = case.id, case.answer_type, case.image.name, case.question, case.answer, case.accuracy
-            yield CaseMargin("accuracy", *told, correct=None, value=case.accuracy)
-            yield CaseMargin("fully right", *told, correct=case.accuracy == 1)
+            yield CaseScore("accuracy", *told, correct=None, value=case.accuracy)
+            yield CaseScore("fully right", *told, correct=case.accuracy == 1)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts for JSON; a picture is its file's name."""
@@ -87,7 +87,7 @@ class VQAResult:
             "by_answer_type": {name: asdict(one) for name, one in self.by_answer_type.items()},
             "n": self.n,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "cases": [asdict(case) | {"image": case.image.name} for case in self.cases],
         }
 
@@ -129,7 +129,7 @@ def without_punctuation(text: str) -> str:
 
 
 def evaluate_vqa(
-    embedder: Talks,
+    embedder: Generator,
     source: str | Path,
     image_folder: str | Path | None = None,
     request: str = "{}",
@@ -147,22 +147,22 @@ def evaluate_vqa(
     `with embedder.base():` around it, the untouched LVLM answers: before and after. Chance is given as 0: nothing is
     guessed. Intervals draw the questions about one picture together.
     Raises BadInput for missing files or pictures, other keys, a question without answers or with an id that occurs
-    twice: nothing is asked, unless `on_error="skip"` leaves such questions out and counts them in `left_out`.
+    twice: nothing is asked, unless `on_error="skip"` leaves such questions out and counts them in `skipped`.
     """
     if request.count("{}") != 1:
         raise ValueError(f"request is {request!r}; it must hold one {{}} for the question")
-    left_out = refusals(on_error)
-    cases = load_vqa(source, image_folder, left_out)[:limit]
+    skipped = error_list(on_error)
+    cases = load_vqa(source, image_folder, skipped)[:limit]
     asked = [request.replace("{}", case.question) for case in cases]
     answers = ask(embedder, [case.image for case in cases], asked, None, max_new_tokens, batch_size)
     scored = tuple(
         replace(case, answer=answer, accuracy=vqa_accuracy(answer, case.answers))
         for case, answer in zip(cases, answers, strict=True)
     )
-    return _result(scored, seed, tuple(left_out or ()))
+    return _result(scored, seed, tuple(skipped or ()))
 
 
-def _result(cases: tuple[VQACase, ...], seed: int, left_out: tuple[str, ...]) -> VQAResult:
+def _result(cases: tuple[VQACase, ...], seed: int, skipped: tuple[str, ...]) -> VQAResult:
     right = np.array([case.accuracy for case in cases])
     images, kinds = [str(case.image) for case in cases], np.array([case.answer_type for case in cases])
     parts = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds.tolist())) if kind}
@@ -178,16 +178,16 @@ def _result(cases: tuple[VQACase, ...], seed: int, left_out: tuple[str, ...]) ->
         n=len(cases),
         cases=cases,
         data=data_fingerprint(["vqa", *told]),
-        left_out=left_out,
+        skipped=skipped,
     )
 
 
 def load_vqa(
-    source: str | Path, image_folder: str | Path | None = None, left_out: list[str] | None = None
+    source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[VQACase]:
     """Read and check all questions, as `evaluate_vqa` takes them; none is asked yet.
 
-    With a list `left_out`, refused questions are noted there and the others returned.
+    With a list `skipped`, refused questions are noted there and the others returned.
     """
     source = Path(source)
     images = images_of(source, image_folder, "which is COCO's val2014 for the official files")
@@ -202,7 +202,7 @@ def load_vqa(
     seen: set[str] = set()
     for index, entry in enumerate(_listed(path, "questions")):
         where = f"{path.name}, question {index}"
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             case = _case(entry, where, people, numbered, images)
             if case.id in seen:
                 raise BadInput(f"{where}: the id {case.id} stands in this file already; ids must differ")
@@ -210,7 +210,7 @@ def load_vqa(
             check_image(case.image, where)
             cases.append(case)
     if not cases:
-        raise BadInput(f"{source}: no question in it can be used{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no question in it can be used{': ' + skipped[0] if skipped else ''}")
     return cases
 
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vladva_kit.evaluation.encoding import EncodesPairs, data_fingerprint, dots, encode_once
-from vladva_kit.evaluation.hub import is_hub_id, winoground_folder
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, score
-from vladva_kit.inputs import (
-    BadInput,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
+    error_list,
     json_line,
-    leaving_out,
     numbered_lines,
     path_inside,
     pick_split,
-    refusals,
     rows_undecoded,
 )
-from vladva_kit.metrics import WinogroundScores, winoground
+from vladva_kit.evaluation.bootstrap import Score, score
+from vladva_kit.evaluation.encoding import ImageTextEncoder, data_fingerprint, dots, encode_once
+from vladva_kit.evaluation.hub_data import is_hub_id, winoground_folder
+from vladva_kit.evaluation.metrics import WinogroundScores, winoground
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
@@ -67,16 +67,16 @@ class WinogroundResult:
     breakdown: dict[str, dict[str, dict[str, Score]]]
     cases: tuple[WinogroundCase, ...] = field(repr=False)
     data: str = ""  # fingerprint of the cases scored
-    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a case was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each case three times: by text, image and group."""
         for case in self.cases:
             category = case.tags.get("collapsed_tag", case.tags.get("tag", ""))
             for name in CHANCE:
                 margin = getattr(case, f"{name}_margin")
                 told = name, case.id, category, case.id, *case.captions
-                yield CaseMargin(*told, margin, margin > 0, tags=tuple(dict.fromkeys(case.tags.values())))
+                yield CaseScore(*told, margin, margin > 0, tags=tuple(dict.fromkeys(case.tags.values())))
 
     def worst(self, k: int = 5) -> list[WinogroundCase]:
         """The `k` cases with the lowest group margin, worst first."""
@@ -94,12 +94,12 @@ class WinogroundResult:
         }
         return {**scores, "n": self.n, "ties": self.ties, "breakdown": breakdown, "cases": cases} | {
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
         }
 
 
 def evaluate_winoground(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path | datasets.Dataset,
     split: str = "test",
     batch_size: int = 64,
@@ -116,10 +116,10 @@ def evaluate_winoground(
 
     All comparisons are strict: a tie is wrong, and counted. Chance is 25 % (text, image) and 16.7 % (group).
     Raises BadInput for a missing column, image or caption, an id that occurs twice, a line that is not JSON: nothing
-    is scored then, unless `on_error="skip"` leaves such cases out and counts them in `left_out`.
+    is scored then, unless `on_error="skip"` leaves such cases out and counts them in `skipped`.
     """
-    left_out = refusals(on_error)
-    cases = load_winoground(source, split, left_out)
+    skipped = error_list(on_error)
+    cases = load_winoground(source, split, skipped)
     images = [image for case in cases for image in case.images]
     captions = [caption for case in cases for caption in case.captions]
     encoded = encode_once(embedder, images, captions, batch_size, cache)
@@ -128,15 +128,15 @@ def evaluate_winoground(
         for c in range(2):
             similarities[:, i, c] = dots(encoded.images[i::2], encoded.texts[c::2])
     data = data_fingerprint(["winoground", encoded.data, *(case.id for case in cases)])
-    return _result(cases, similarities, seed, data, tuple(left_out or ()))
+    return _result(cases, similarities, seed, data, tuple(skipped or ()))
 
 
 def load_winoground(
-    source: str | Path | datasets.Dataset, split: str = "test", left_out: list[str] | None = None
+    source: str | Path | datasets.Dataset, split: str = "test", skipped: list[str] | None = None
 ) -> list[WinogroundCase]:
     """Read and check all cases of a folder or dataset, as `evaluate_winoground` takes them; none is scored yet.
 
-    With a list `left_out`, refused cases are noted there and the others returned.
+    With a list `skipped`, refused cases are noted there and the others returned.
     """
     if is_hub_id(source):
         source = winoground_folder(str(source))
@@ -144,14 +144,14 @@ def load_winoground(
     cases: list[WinogroundCase] = []
     seen: dict[str, str] = {}
     for where, read in rows:
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             case = _case(read(), where)
             if case.id in seen:
                 raise BadInput(f"{where}: the id {case.id} is that of {seen[case.id]} too; ids must differ")
             seen[case.id] = where
             cases.append(case)
     if not cases:
-        raise BadInput(f"{source}: no Winoground case in it{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no Winoground case in it{': ' + skipped[0] if skipped else ''}")
     return cases
 
 
@@ -214,7 +214,7 @@ def _case(row: dict[str, Any], where: str) -> WinogroundCase:
 
 
 def _result(
-    cases: list[WinogroundCase], similarities: np.ndarray, seed: int, data: str, left_out: tuple[str, ...]
+    cases: list[WinogroundCase], similarities: np.ndarray, seed: int, data: str, skipped: tuple[str, ...]
 ) -> WinogroundResult:
     scores = winoground(similarities)
     breakdown: dict[str, dict[str, dict[str, Score]]] = {}
@@ -235,7 +235,7 @@ def _result(
     )
     every = _scores(scores, np.ones(len(cases), dtype=bool), seed)
     return WinogroundResult(
-        **every, n=len(cases), ties=scores.ties, breakdown=breakdown, cases=scored, data=data, left_out=left_out
+        **every, n=len(cases), ties=scores.ties, breakdown=breakdown, cases=scored, data=data, skipped=skipped
     )
 
 

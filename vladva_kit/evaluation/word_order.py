@@ -11,25 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladva_kit.evaluation.encoding import EncodesPairs, content_digest, data_fingerprint, dots, encode_once, image_key
-from vladva_kit.evaluation.hub import hub_dataset, is_hub_id
-from vladva_kit.evaluation.margins import CaseMargin
-from vladva_kit.evaluation.significance import Score, category_scores, score
-from vladva_kit.inputs import (
-    BadInput,
-    Crop,
+from vladva_kit.data.validation import (
     check_image,
     clean_caption,
+    collect_errors,
     entry_with,
+    error_list,
     images_of,
-    leaving_out,
     path_inside,
     pick_split,
     read_json,
-    refusals,
     rows_undecoded,
 )
-from vladva_kit.metrics import ChoiceScores, choice
+from vladva_kit.evaluation.bootstrap import Score, category_scores, score
+from vladva_kit.evaluation.encoding import (
+    ImageTextEncoder,
+    content_digest,
+    data_fingerprint,
+    dots,
+    encode_once,
+    image_key,
+)
+from vladva_kit.evaluation.hub_data import hub_dataset, is_hub_id
+from vladva_kit.evaluation.metrics import ChoiceScores, choice
+from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.models.images import BadInput, Crop
 
 if TYPE_CHECKING:
     import datasets
@@ -71,15 +77,15 @@ class WordOrderResult:
     ties: int
     cases: tuple[WordOrderCase, ...] = field(repr=False)
     data: str = ""  # fingerprint of the cases scored
-    left_out: tuple[str, ...] = ()  # why a case was left out, where that was asked for
+    skipped: tuple[str, ...] = ()  # why a case was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseMargin]:
+    def margins(self) -> Iterator[CaseScore]:
         """Each case once, by its subset."""
         for case in self.cases:
             image = content_digest(case.image)[:16]
             key = f"{case.subset}/{case.key}"
             texts = case.caption, case.wrong[0]
-            yield CaseMargin(case.subset, key, case.category, image, *texts, case.margin, case.margin > 0)
+            yield CaseScore(case.subset, key, case.category, image, *texts, case.margin, case.margin > 0)
 
     def worst(self, k: int = 5) -> list[WordOrderCase]:
         """The `k` cases with the lowest margin, worst first."""
@@ -99,13 +105,13 @@ class WordOrderResult:
             "n": self.n,
             "ties": self.ties,
             "data": self.data,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
             "cases": cases,
         }
 
 
 def evaluate_word_order(
-    embedder: EncodesPairs,
+    embedder: ImageTextEncoder,
     source: str | Path | datasets.Dataset,
     image_folder: str | Path | None = None,
     split: str = "test",
@@ -129,10 +135,10 @@ def evaluate_word_order(
     those that read the same both ways. Right where the true caption scores strictly higher than all wrong ones; chance
     is 50 % with one wrong caption, 20 % with four. Intervals draw the cases of one image together.
     Raises BadInput for a missing file, image or column, broken JSON, a box without a side: nothing is scored, unless
-    `on_error="skip"` leaves such cases out and counts them in `left_out`.
+    `on_error="skip"` leaves such cases out and counts them in `skipped`.
     """
-    left_out = refusals(on_error)
-    cases = load_word_order(source, image_folder, split, left_out)
+    skipped = error_list(on_error)
+    cases = load_word_order(source, image_folder, split, skipped)
     texts = [text for case in cases for text in (case.caption, *case.wrong)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
     data = data_fingerprint(["word_order", encoded.data, *(f"{case.subset}/{case.key}" for case in cases)])
@@ -144,7 +150,7 @@ def evaluate_word_order(
         found = choice(scores[:1], scores[None, 1:])
         margins[number], tied[number] = found.margin[0], found.tied[0]
     scored = tuple(replace(case, margin=float(margin)) for case, margin in zip(cases, margins, strict=True))
-    return _result(scored, tied, _image_numbers(scored), frozenset(without), seed, data, tuple(left_out or ()))
+    return _result(scored, tied, _image_numbers(scored), frozenset(without), seed, data, tuple(skipped or ()))
 
 
 def _image_numbers(cases: tuple[WordOrderCase, ...]) -> list[int]:
@@ -161,7 +167,7 @@ def _result(
     without: frozenset[str],
     seed: int,
     data: str,
-    left_out: tuple[str, ...],
+    skipped: tuple[str, ...],
 ) -> WordOrderResult:
     accuracy: dict[str, Score] = {}
     macro: dict[str, Score] = {}
@@ -176,7 +182,7 @@ def _result(
         if found:
             macro[subset] = found.pop(MEAN)
             breakdown[subset] = found
-    return WordOrderResult(accuracy, macro, breakdown, len(cases), int(tied.sum()), cases, data, left_out)
+    return WordOrderResult(accuracy, macro, breakdown, len(cases), int(tied.sum()), cases, data, skipped)
 
 
 def _by_category(
@@ -202,11 +208,11 @@ def load_word_order(
     source: str | Path | datasets.Dataset,
     image_folder: str | Path | None = None,
     split: str = "test",
-    left_out: list[str] | None = None,
+    skipped: list[str] | None = None,
 ) -> list[WordOrderCase]:
     """Read and check all cases, as `evaluate_word_order` takes them; none is scored yet.
 
-    With a list `left_out`, refused cases are noted there and the others returned.
+    With a list `skipped`, refused cases are noted there and the others returned.
     """
     if is_hub_id(source):
         subset = str(source).rpartition("/")[2].removeprefix("ARO-").lower().replace("-", "_")
@@ -218,7 +224,7 @@ def load_word_order(
     cases: list[WordOrderCase] = []
     checked: set[Any] = set()
     for where, read in readers:
-        with leaving_out(left_out):
+        with collect_errors(skipped):
             case = read()
             whole = case.image.image if isinstance(case.image, Crop) else case.image
             if (key := image_key(whole)) not in checked:
@@ -226,7 +232,7 @@ def load_word_order(
             checked.add(key)
             cases.append(case)
     if not cases:
-        raise BadInput(f"{source}: no word-order case in it{': ' + left_out[0] if left_out else ''}")
+        raise BadInput(f"{source}: no word-order case in it{': ' + skipped[0] if skipped else ''}")
     return cases
 
 

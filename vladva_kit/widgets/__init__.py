@@ -2,10 +2,10 @@
 
 from vladva_kit.analysis.flat_map import FlatMap, flat_map
 from vladva_kit.widgets.attention_view import AttentionView, attention_view
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, ModelBusy
 from vladva_kit.widgets.chat_box import ChatBox, chat_view
 from vladva_kit.widgets.embedding_map import EmbeddingMap, map_view
 from vladva_kit.widgets.page import View
-from vladva_kit.widgets.remembered import ModelBusy, Remembered
 from vladva_kit.widgets.retrieval_box import RetrievalBox, found_captions_view, found_pictures_view
 from vladva_kit.widgets.scene_composer import SceneComposer, scene_view
 from vladva_kit.widgets.similarity_explorer import SimilarityExplorer, similarity_view
@@ -19,7 +19,7 @@ __all__ = [
     "EmbeddingMap",
     "FlatMap",
     "ModelBusy",
-    "Remembered",
+    "CachedEmbedder",
     "RetrievalBox",
     "SceneComposer",
     "SimilarityExplorer",

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladva_kit.analysis import read_images, seen_part
-from vladva_kit.attention_plots import attention_overlay
-from vladva_kit.embedder import Embedder
-from vladva_kit.plot_parts import figure_uri
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.plots.attention import attention_overlay
+from vladva_kit.plots.style import figure_uri
+from vladva_kit.widgets.base import WidgetBase, Work, clear_upload, controls, uploaded
+from vladva_kit.widgets.cached_embedder import ModelBusy, model_turn
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.remembered import ModelBusy, model_turn
-from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
 
 EVERY = 0  # a slider's first place: the mean over all layers, or heads; the others count from 1
 BEFORE, AFTER = "before", "after"
-ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
+ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "center", "right")
 
 
 def attention_view(
@@ -97,7 +97,7 @@ def maps_in_turn(embedder: Embedder, picture: Image.Image | Path | bytes, maps: 
         yield name
 
 
-class AttentionView(Shell):
+class AttentionView(WidgetBase):
     """Sliders for layer and head over a picture: where does the summary token look, before training and after?
 
         AttentionView(embedder, pictures)       # pictures: to choose from; or upload one
@@ -137,7 +137,7 @@ class AttentionView(Shell):
     def _choose(self, *_: object) -> None:
         """What was given last is what is looked at."""
         if self.upload.value:
-            emptied(self.upload)  # which looks at another picture
+            clear_upload(self.upload)  # which looks at another picture
         else:
             self._another()
 

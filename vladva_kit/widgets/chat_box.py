@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vladva_kit.embedder import Embedder
-from vladva_kit.plot_parts import picture_uri
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.plots.style import image_uri
+from vladva_kit.widgets.base import WidgetBase, Work, clear_upload, controls, uploaded
+from vladva_kit.widgets.cached_embedder import model_turn
 from vladva_kit.widgets.page import View, page, unseen_words
-from vladva_kit.widgets.remembered import model_turn
-from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ def chat_view(
         said = [column[place] if place < len(column) else None for column in turns.values()]
         asked = next(turn[0] for turn in said if turn is not None)
         rows.append({"asked": asked, "answers": ["—" if turn is None else turn[1] for turn in said]})
-    picture = None if image is None else picture_uri(image)
+    picture = None if image is None else image_uri(image)
     return page("chat_view", picture=picture, names=list(turns), rows=rows, unseen=unseen)
 
 
@@ -58,7 +58,7 @@ def answers_in_turn(
         yield answer
 
 
-class ChatBox(Shell):
+class ChatBox(WidgetBase):
     """Ask the LVLM about a picture, with the adapter and without, side by side: does it still talk?
 
         ChatBox(embedder, pictures)         # pictures: to choose from; or upload one; or none at all
@@ -116,7 +116,7 @@ class ChatBox(Shell):
     def _choose(self, *_: object) -> None:
         """What was given last is what is talked about."""
         with self.laying():
-            emptied(self.upload)
+            clear_upload(self.upload)
             self._begin()
 
     def _begin(self, *_: object) -> None:

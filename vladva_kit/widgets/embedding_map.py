@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladva_kit.analysis.flat_map import METHODS, FlatMap, flat_map
-from vladva_kit.plot_parts import picture_uri, thumbnail
-from vladva_kit.space_plots import LEFT_OVER, PALETTE, colours_of
+from vladva_kit.plots.space import LEFT_OVER, PALETTE, colors_of
+from vladva_kit.plots.style import image_uri, thumbnail
+from vladva_kit.widgets.base import WidgetBase, Work, controls
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.shell import Shell, Work, controls
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ONE_COLOUR = "one colour"
+ONE_COLOR = "one color"
 WIDTH, HEIGHT, EDGE, HOVERED = 620, 440, 34, 56  # pixels
 PICTURED = 300  # a map of up to so many pairs carries its pictures for the hand that hovers
 
@@ -34,35 +34,35 @@ def map_view(
 ) -> View:
     """A map with links from each picture to its caption: `map_view(flat_map(images, texts), pictures, captions)`.
 
-    `field` colours each pair by a value; the rarest of more than seven are grey. `chosen` is the pair shown beside.
+    `field` colors each pair by a value; the rarest of more than seven are gray. `chosen` is the pair shown beside.
     Raises ValueError where there are not as many places, pictures, captions and values.
     """
     counts = {len(places.images), len(places.texts), len(pictures), len(captions)}
     counts |= set() if field is None else {len(field)}
     if len(counts) != 1 or not 0 <= chosen < len(pictures):
         raise ValueError(f"{sorted(counts)} places, pictures, captions and values, pair {chosen} chosen; give as many")
-    colours = colours_of(field)
+    colors = colors_of(field)
     dots = _dots(places)
     values = () if field is None else map(str, field)
-    shades = [colours.get(value, LEFT_OVER) for value in values] or [PALETTE[0]] * len(captions)
+    shades = [colors.get(value, LEFT_OVER) for value in values] or [PALETTE[0]] * len(captions)
     pairs = [
-        {"picture": picture, "text": text, "colour": shade, "caption": caption, "number": number}
+        {"picture": picture, "text": text, "color": shade, "caption": caption, "number": number}
         for number, (picture, text, shade, caption) in enumerate(zip(*dots, shades, captions, strict=True))
     ]
     if len(pairs) <= PICTURED:
         for pair, picture in zip(pairs, pictures, strict=True):
-            pair["src"] = picture_uri(thumbnail(picture, HOVERED))
+            pair["src"] = image_uri(thumbnail(picture, HOVERED))
     mark = hashlib.sha256(repr((dots, heading, chosen)).encode()).hexdigest()[:10]
     return page(
         "map_view",
         heading=heading,
         pairs=pairs,
-        legend=colours,
+        legend=colors,
         left_over=LEFT_OVER if LEFT_OVER in shades else None,
         axes=places.axes,
         links=links,
         chosen=pairs[chosen],
-        shown=picture_uri(pictures[chosen]),
+        shown=image_uri(pictures[chosen]),
         mark=f"map{mark}",  # a page may hold several maps
         width=WIDTH,
         height=HEIGHT,
@@ -83,8 +83,8 @@ def _dots(places: FlatMap) -> tuple[list[tuple[float, float]], list[tuple[float,
     return rounded[: len(places.images)], rounded[len(places.images) :]
 
 
-class EmbeddingMap(Shell):
-    """Maps of several models' embeddings, coloured by any field, with the pictures behind the points.
+class EmbeddingMap(WidgetBase):
+    """Maps of several models' embeddings, colored by any field, with the pictures behind the points.
 
         EmbeddingMap({"before": (images, texts), "after": (images2, texts2)}, pictures, captions, {"ground": grounds})
 
@@ -109,16 +109,14 @@ class EmbeddingMap(Shell):
         widgets = controls()
         self.model = widgets.ToggleButtons(options=list(self.embeddings), description="model")
         self.method = widgets.ToggleButtons(options=METHODS, description="map")
-        options = [ONE_COLOUR, *self.fields]
-        self.colour = widgets.Dropdown(
-            options=options, value=options[min(1, len(self.fields))], description="colour by"
-        )
+        options = [ONE_COLOR, *self.fields]
+        self.color = widgets.Dropdown(options=options, value=options[min(1, len(self.fields))], description="color by")
         self.links = widgets.Checkbox(value=True, description="link picture and caption", indent=False)
         named = [(f"{number}: {text}", number - 1) for number, text in enumerate(self.captions, start=1)]
         self.pair = widgets.Dropdown(options=named, description="pair", layout=widgets.Layout(width="36em"))
         self.work.cancel.on_click(lambda _: setattr(self.method, "value", "PCA"))
-        self.follow(self.model, self.method, self.colour, self.links, self.pair)
-        rows = [[self.model, self.method], [self.colour, self.links], [self.pair]]
+        self.follow(self.model, self.method, self.color, self.links, self.pair)
+        rows = [[self.model, self.method], [self.color, self.links], [self.pair]]
         self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
         self.refresh()
 
@@ -137,7 +135,7 @@ class EmbeddingMap(Shell):
             return page("message_soft", text="The map is being made …")
         if key not in self.maps:
             self.maps[key] = flat_map(*self.embeddings[key[0]], key[1], self.seed)
-        field = self.fields.get(self.colour.value)
+        field = self.fields.get(self.color.value)
         heading = f"{key[0]}, {key[1]}"
         chosen = self.pair.value
         return map_view(self.maps[key], self.pictures, self.captions, field, chosen, heading, self.links.value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
-from vladva_kit.prompts import caption_ids
+from vladva_kit.embedder.prompts import encode_caption
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ class View(str):
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vladva_kit"),
+        loader=jinja2.PackageLoader("vladva_kit.widgets"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -51,7 +51,7 @@ def unseen_words(tokenizer: PreTrainedTokenizerBase | None, text: str) -> frozen
     if tokenizer is None or tokenizer.unk_token_id is None:
         return frozenset()
     return frozenset(
-        word for word in set(_PIECES.findall(text)) if tokenizer.unk_token_id in caption_ids(tokenizer, word)
+        word for word in set(_PIECES.findall(text)) if tokenizer.unk_token_id in encode_caption(tokenizer, word)
     )
 
 

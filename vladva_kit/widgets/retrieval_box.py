@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladva_kit.evaluation import EncodesPairs
-from vladva_kit.plot_parts import picture_uri, thumbnail
+from vladva_kit.evaluation import ImageTextEncoder
+from vladva_kit.plots.style import image_uri, thumbnail
+from vladva_kit.widgets.base import WidgetBase, Work, clear_upload, controls, uploaded
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, cached_embedder
 from vladva_kit.widgets.page import View, page, unseen_words
-from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,7 +43,7 @@ def found_pictures_view(
     for name, values in _checked(scores, len(pictures)).items():
         found = [
             {
-                "src": picture_uri(thumbnail(pictures[place])),
+                "src": image_uri(thumbnail(pictures[place])),
                 "caption": captions[place],
                 "score": f"{values[place]:.3f}",
                 "right": captions[place].strip().lower() == caption.strip().lower(),
@@ -72,7 +72,7 @@ def found_captions_view(
             for place in best(values, k)
         ]
         models.append({"name": name, "pictures": [], "captions": found})
-    shown = picture_uri(picture)
+    shown = image_uri(picture)
     return page("retrieval_view", query_picture=shown, query="", models=models, total=len(captions), unseen=())
 
 
@@ -85,7 +85,7 @@ def _checked(scores: Mapping[str, Any], n: int) -> dict[str, np.ndarray]:
 
 
 def encoded_in_pieces(
-    models: Mapping[str, Remembered], pictures: Sequence[Any], captions: Sequence[str], at_once: int = AT_ONCE
+    models: Mapping[str, CachedEmbedder], pictures: Sequence[Any], captions: Sequence[str], at_once: int = AT_ONCE
 ) -> Iterator[None]:
     """Encodes a gallery a few at a time, for whoever looks it up later; yields after each piece."""
     for memory in models.values():
@@ -97,7 +97,7 @@ def encoded_in_pieces(
             yield
 
 
-class RetrievalBox(Shell):
+class RetrievalBox(WidgetBase):
     """A search box over pictures, and one over captions, for several models at once.
 
         RetrievalBox({"emoji-clip": vk.load_baseline(), "base": baseline}, pictures, captions)
@@ -108,7 +108,7 @@ class RetrievalBox(Shell):
 
     def __init__(
         self,
-        models: Mapping[str, EncodesPairs],
+        models: Mapping[str, ImageTextEncoder],
         pictures: Sequence[Image.Image | Path | bytes],
         captions: Sequence[str],
         k: int = 5,
@@ -116,7 +116,7 @@ class RetrievalBox(Shell):
         super().__init__()
         if len(pictures) != len(captions) or not len(pictures):
             raise ValueError(f"{len(pictures)} pictures, {len(captions)} captions; give each picture one caption")
-        self.models, self.pictures, self.captions = remembered(models), list(pictures), list(captions)
+        self.models, self.pictures, self.captions = cached_embedder(models), list(pictures), list(captions)
         self.tokenizer = next(filter(None, (memory.tokenizer for memory in self.models.values())), None)
         self.ready = False
         self.work = Work()
@@ -137,7 +137,7 @@ class RetrievalBox(Shell):
 
     def _ask_by(self, picture: int) -> None:
         with self.laying():
-            emptied(self.upload)
+            clear_upload(self.upload)
             self.picture.value = picture
 
     def encode(self) -> None:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from vladva_kit.emoji_world.captions import pair_caption
 from vladva_kit.emoji_world.cases import sugarcrepe_case
-from vladva_kit.emoji_world.drawings import own_tints
-from vladva_kit.emoji_world.nouns import GROUNDS, SIZES, STYLES, TINTS
+from vladva_kit.emoji_world.drawings import native_colors
+from vladva_kit.emoji_world.nouns import COLORS, GROUNDS, SIZES, STYLES
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, swapped
 from vladva_kit.emoji_world.truth import is_true
-from vladva_kit.evaluation import EncodesPairs
+from vladva_kit.evaluation import ImageTextEncoder
+from vladva_kit.widgets.base import WidgetBase, Work, controls
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, cached_embedder
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import Shell, Work, controls
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
 # What is exchanged between the two things to make the second picture, by Winoground's kinds of cases.
-EXCHANGES = {"places": (), "things": ("noun",), "tints": ("tint",), "sizes": ("size",)}
+EXCHANGES = {"places": (), "things": ("noun",), "colors": ("color",), "sizes": ("size",)}
 NEGATIVES = ("replace_obj", "replace_att", "replace_rel", "add_obj", "add_att", "swap_obj", "swap_att")
-OWN_COLOURS = "own colours"
+NATIVE_COLORS = "own colors"
 SIDE = 288  # pixels; the towers shrink it to their own size
 
 
@@ -61,8 +61,8 @@ def _why_not(scene: Scene) -> str:
     if first.noun == second.noun:
         return f"two kinds of {first.noun} cannot be told apart: choose two different things"
     for thing in scene.things:
-        if thing.tint in own_tints(thing.noun):
-            return f"a {thing.noun} is {thing.tint} by itself in some drawing: choose another tint for it, or none"
+        if thing.color in native_colors(thing.noun):
+            return f"a {thing.noun} is {thing.color} by itself in some drawing: choose another color for it, or none"
     if scene.layout == "stack" and max(first.count, second.count) > 1:
         return "only single things stand in front of each other: set both counts to 1"
     if scene.layout == "stack":
@@ -71,7 +71,7 @@ def _why_not(scene: Scene) -> str:
 
 
 def composed(scene: Scene, exchange: str, seed: int = 0) -> Composed:
-    """A Winoground case and SugarCrepe's negatives of a scene of two things: `composed(scene, "tints")`.
+    """A Winoground case and SugarCrepe's negatives of a scene of two things: `composed(scene, "colors")`.
 
     Raises ValueError where the exchange changes nothing that a caption says, or where its scene does not fit.
     """
@@ -113,7 +113,7 @@ def scene_view(
     return View(above + page("scene_negatives", rows=rows, models=list(negative_scores)))
 
 
-class SceneComposer(Shell):
+class SceneComposer(WidgetBase):
     """Choose two things and how they lie; see the picture, its opposite, and what each model makes of both.
 
         SceneComposer({"emoji-clip": vk.load_baseline(), "base": baseline, "fine-tuned": embedder})
@@ -123,21 +123,21 @@ class SceneComposer(Shell):
     does not fit is said, with what to change.
     """
 
-    def __init__(self, models: Mapping[str, EncodesPairs | Remembered]) -> None:
+    def __init__(self, models: Mapping[str, ImageTextEncoder | CachedEmbedder]) -> None:
         super().__init__()
-        self.models = remembered(models)
+        self.models = cached_embedder(models)
         self.work = Work()
         self._asked: tuple[list[Image.Image], list[str]] | None = None  # what the models are to look at
         widgets = controls()
-        tints = [OWN_COLOURS, *TINTS]
+        colors = [NATIVE_COLORS, *COLORS]
         fourth = {"width": "205px"}  # four fit beside each other
         choice = partial(widgets.Dropdown, layout=fourth)
         self.things = []
-        for number, (noun, tint) in enumerate((("dog", "blue"), ("house", "purple")), start=1):
+        for number, (noun, color) in enumerate((("dog", "blue"), ("house", "purple")), start=1):
             self.things.append(
                 {
                     "noun": choice(options=sorted(WORDS), value=noun, description=f"thing {number}"),
-                    "tint": choice(options=tints, value=tint, description="tint"),
+                    "color": choice(options=colors, value=color, description="color"),
                     "size": choice(options=list(SIZES), value="big", description="size"),
                     "count": widgets.IntSlider(value=1, min=1, max=3, description="count", layout=fourth),
                 }
@@ -166,7 +166,9 @@ class SceneComposer(Shell):
         if asked and lacking:
             self.work.start(self._looking(lacking, *asked), 2 * len(lacking), lambda: None, "scoring")
 
-    def _looking(self, models: Sequence[Remembered], pictures: Sequence[Any], texts: Sequence[str]) -> Iterator[None]:
+    def _looking(
+        self, models: Sequence[CachedEmbedder], pictures: Sequence[Any], texts: Sequence[str]
+    ) -> Iterator[None]:
         for memory in models:
             memory.encode_image(pictures)
             yield
@@ -190,7 +192,7 @@ class SceneComposer(Shell):
         return scene_view(case, pictures, grids, margins)
 
 
-def _pairs(memory: Remembered, picture: Any, negatives: Sequence[str]) -> list[tuple[float, float]]:
+def _pairs(memory: CachedEmbedder, picture: Any, negatives: Sequence[str]) -> list[tuple[float, float]]:
     """The picture's similarity with each true caption and with the false one that follows it."""
     if not negatives:
         return []
@@ -199,5 +201,5 @@ def _pairs(memory: Remembered, picture: Any, negatives: Sequence[str]) -> list[t
 
 
 def _thing(chosen: Mapping[str, Any]) -> Thing:
-    tint = None if chosen["tint"].value == OWN_COLOURS else chosen["tint"].value
-    return Thing(chosen["noun"].value, chosen["count"].value, tint, chosen["size"].value)
+    color = None if chosen["color"].value == NATIVE_COLORS else chosen["color"].value
+    return Thing(chosen["noun"].value, chosen["count"].value, color, chosen["size"].value)

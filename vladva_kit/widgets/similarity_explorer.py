@@ -16,17 +16,17 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image as PillowImage
 
-from vladva_kit.files import write_whole
-from vladva_kit.plot_parts import checked_matrix, found_text, picture_uri, thumbnail, wrapped
-from vladva_kit.plots import decimals
+from vladva_kit.models.files import atomic_write
+from vladva_kit.plots.figures import decimals
+from vladva_kit.plots.style import checked_matrix, found_text, image_uri, thumbnail, wrapped
+from vladva_kit.widgets.base import WidgetBase, controls
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.shell import Shell, controls
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SORTS = ("as given", "most confused first", "highest score first")
-LABELLED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
+LABELED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
 LARGEST, WIDEST = 44, 528  # a cell's pixels, the matrix's pixels
 LETTERS, LINE = 32, 13  # a line of a caption: its letters, and its pixels
 
@@ -102,7 +102,7 @@ def similarity_view(
         n_captions=len(captions),
         low=f"{values.min():.{places}f}",
         high=f"{values.max():.{places}f}",
-        picture=picture_uri(pictures[chosen[0]]),
+        picture=image_uri(pictures[chosen[0]]),
         caption=captions[chosen[1]],
         cell=cell_of(values, *chosen),
         models=[{"name": name, "score": f"{matrix[chosen]:.4f}"} for name, matrix in matrices.items()],
@@ -127,15 +127,15 @@ def _drawn(
 ) -> dict[str, Any]:
     """Where everything of the matrix is, in pixels of its SVG."""
     columns, rows = values.shape
-    labelled = max(columns, rows) <= LABELLED
-    cell = min(WIDEST / max(columns, rows), LARGEST if labelled else WIDEST)
-    left, top = (LETTERS * 7, cell + 6) if labelled else (24, 24)
+    labeled = max(columns, rows) <= LABELED
+    cell = min(WIDEST / max(columns, rows), LARGEST if labeled else WIDEST)
+    left, top = (LETTERS * 7, cell + 6) if labeled else (24, 24)
     spread = np.ptp(values) or 1.0
     shades = colormaps["Blues"]((values[np.ix_(*orders)].T - values.min()) / spread, bytes=True)
     buffer = io.BytesIO()
     PillowImage.fromarray(shades[..., :3]).save(buffer, "PNG")
     at = [int(np.flatnonzero(order == place)[0]) for order, place in zip(orders, chosen, strict=True)]
-    shown = orders if labelled else ([], [])
+    shown = orders if labeled else ([], [])
     return {
         "left": left,
         "top": top,
@@ -147,7 +147,7 @@ def _drawn(
         "chosen": {"x": left + cell * at[0], "y": top + cell * at[1], "width": cell, "height": cell},
         "thumbnails": [
             {
-                "src": picture_uri(thumbnail(pictures[place], 64)),
+                "src": image_uri(thumbnail(pictures[place], 64)),
                 "x": left + cell * column + 1,
                 "y": top - cell - 2,
                 "side": cell - 2,
@@ -180,7 +180,7 @@ def similarity_csv(scores: Any, captions: Sequence[str]) -> bytes:
     return lines.getvalue().encode()
 
 
-class SimilarityExplorer(Shell):
+class SimilarityExplorer(WidgetBase):
     """Choose a picture and a caption; see them, their score and their ranks, before and after.
 
         SimilarityExplorer({"before": before, "after": after}, pictures, captions)
@@ -218,7 +218,7 @@ class SimilarityExplorer(Shell):
     def export(self, path: str | Path) -> Path:
         """Writes the chosen model's matrix as CSV, whole or not at all; returns the path."""
         path = Path(path)
-        write_whole({path: similarity_csv(self.scores[self.model.value], self.captions)})
+        atomic_write({path: similarity_csv(self.scores[self.model.value], self.captions)})
         return path
 
     def _export(self) -> None:

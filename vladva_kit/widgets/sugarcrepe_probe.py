@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.evaluation import EncodesPairs, SugarCrepeCase, SugarCrepeResult
-from vladva_kit.plot_parts import picture_uri
-from vladva_kit.plots import decimals
+from vladva_kit.evaluation import ImageTextEncoder, SugarCrepeCase, SugarCrepeResult
+from vladva_kit.plots.figures import decimals
+from vladva_kit.plots.style import image_uri
+from vladva_kit.widgets.base import EVERY, CaseBrowser, clear_upload, controls, uploaded
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, cached_embedder
 from vladva_kit.widgets.page import View, page, unseen_words
-from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import EVERY, Leafed, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,7 +43,7 @@ def sugarcrepe_view(
         pair = [f"{score:.{places}f}" for score in (true, false)]
         margin = f"{float(pair[0]) - float(pair[1]):+.{places}f}".replace("-", "−")  # of the numbers beside it
         rows.append({"model": model, "pair": pair, "margin": margin, "right": true > false})
-    picture = picture_uri(image)
+    picture = image_uri(image)
     return page("sugarcrepe_view", heading=heading, picture=picture, captions=list(captions), rows=rows, unseen=unseen)
 
 
@@ -60,7 +60,7 @@ def listed_by_margin(
     return [(case.category, case.key) for case in kept]
 
 
-class SugarCrepeProbe(Leafed):
+class SugarCrepeProbe(CaseBrowser):
     """Leaf through SugarCrepe's cases, rewrite either caption, put in your own photograph; the scores follow.
 
         results = {name: vk.evaluate_sugarcrepe(model, vk.sample("sugarcrepe_mini")) for name, model in models.items()}
@@ -70,9 +70,9 @@ class SugarCrepeProbe(Leafed):
     Raises ValueError for no result, or results on different cases.
     """
 
-    def __init__(self, models: Mapping[str, EncodesPairs], results: Mapping[str, SugarCrepeResult]) -> None:
+    def __init__(self, models: Mapping[str, ImageTextEncoder], results: Mapping[str, SugarCrepeResult]) -> None:
         super().__init__()
-        self.models: dict[str, Remembered] = remembered(models)
+        self.models: dict[str, CachedEmbedder] = cached_embedder(models)
         self.results = dict(results)
         self.scored = {
             name: {(case.category, case.key): case for case in result.cases} for name, result in results.items()
@@ -111,7 +111,7 @@ class SugarCrepeProbe(Leafed):
         """Puts the case's captions in their boxes and takes an upload away."""
         case = self.cases[self.places[self.at]]
         self.true.value, self.false.value = case.caption, case.negative_caption
-        emptied(self.upload)
+        clear_upload(self.upload)
 
     def draw(self) -> View:
         """The case at hand, with what was written and uploaded in place of its own."""

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vladva_kit.data import Pair, load_pairs
-from vladva_kit.embedder import Embedder
-from vladva_kit.metrics import recall_at_k
-from vladva_kit.plot_parts import figure_uri
-from vladva_kit.plots import training_curve
-from vladva_kit.progress import KEPT
-from vladva_kit.training import Settings, fit
+from vladva_kit.data.pairs import Pair, load_pairs
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.evaluation.metrics import recall_at_k
+from vladva_kit.plots.figures import training_curve
+from vladva_kit.plots.style import figure_uri
+from vladva_kit.training.progress import KEPT
+from vladva_kit.training.trainer import Settings, fit
+from vladva_kit.widgets.base import WidgetBase, controls
+from vladva_kit.widgets.cached_embedder import training_rests, training_turn
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.remembered import training_rests, training_turn
-from vladva_kit.widgets.shell import Shell, controls
 
 DRAWN_EVERY = 1.0  # seconds between two pictures of the curves: drawing must not slow the training down
 
@@ -60,8 +60,8 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-class TrainingDashboard(Shell):
-    """Trains in a thread and shows how it goes; what was learnt until a stop is kept.
+class TrainingDashboard(WidgetBase):
+    """Trains in a thread and shows how it goes; what was learned until a stop is kept.
 
         dashboard = TrainingDashboard(embedder, vk.sample("emoji_pairs"), vk.Settings(steps=150))
         dashboard.start()           # or its button
@@ -118,7 +118,7 @@ class TrainingDashboard(Shell):
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the run after the step at hand, paused or not; what was learnt is kept in the embedder."""
+        """Ends the run after the step at hand, paused or not; what was learned is kept in the embedder."""
         self._stop.set()
         self._go.set()
 

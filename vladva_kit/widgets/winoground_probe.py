@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladva_kit.evaluation import EncodesPairs, WinogroundCase, WinogroundResult
+from vladva_kit.evaluation import ImageTextEncoder, WinogroundCase, WinogroundResult
+from vladva_kit.evaluation.metrics import winoground
 from vladva_kit.evaluation.winoground import load_winoground
-from vladva_kit.metrics import winoground
-from vladva_kit.plot_parts import picture_uri
-from vladva_kit.plots import decimals, verdict
+from vladva_kit.plots.figures import decimals, verdict
+from vladva_kit.plots.style import image_uri
+from vladva_kit.widgets.base import EVERY, CaseBrowser, Work, clear_upload, controls, uploaded
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, cached_embedder
 from vladva_kit.widgets.page import View, page, unseen_words
-from vladva_kit.widgets.remembered import Remembered, remembered
-from vladva_kit.widgets.shell import EVERY, Leafed, Work, controls, emptied, uploaded
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +48,7 @@ def winoground_view(
         # captions are rows and pictures columns, as in plots.winoground_case
         rows = [[f"{grid[i][c]:.{places}f}" for i in range(2)] for c in range(2)]
         grids.append({"model": model, "rows": rows, "verdict": verdict(grid)})
-    pictures = [picture_uri(image) for image in images]
+    pictures = [image_uri(image) for image in images]
     return page(
         "winoground_view", heading=heading, pictures=pictures, captions=list(captions), grids=grids, unseen=unseen
     )
@@ -84,7 +84,7 @@ def listed_cases(
 
 
 def scored_in_pieces(
-    models: Mapping[str, Remembered],
+    models: Mapping[str, CachedEmbedder],
     cases: Sequence[WinogroundCase],
     keep: Callable[[str, str, np.ndarray], None],
     at_once: int = AT_ONCE,
@@ -102,7 +102,7 @@ def scored_in_pieces(
             yield done
 
 
-class WinogroundProbe(Leafed):
+class WinogroundProbe(CaseBrowser):
     """Leaf through Winoground's cases, rewrite captions, put in your own photographs; the scores follow.
 
         WinogroundProbe({"emoji-clip": vk.load_baseline(), "base": baseline}, vk.sample("winoground_mini"))
@@ -115,13 +115,13 @@ class WinogroundProbe(Leafed):
 
     def __init__(
         self,
-        models: Mapping[str, EncodesPairs],
+        models: Mapping[str, ImageTextEncoder],
         source: Any,
         results: Mapping[str, WinogroundResult] | None = None,
         split: str = "test",
     ) -> None:
         super().__init__()
-        self.models = remembered(models)
+        self.models = cached_embedder(models)
         self.cases = list(source) if isinstance(source, list | tuple) else load_winoground(source, split)
         self.grids: dict[str, dict[str, Grid]] = {model: {} for model in self.models}
         for model, result in (results or {}).items():
@@ -180,7 +180,7 @@ class WinogroundProbe(Leafed):
         """Puts the case's captions in their boxes and takes uploads away."""
         self.caption_0.value, self.caption_1.value = self.cases[self.places[self.at]].captions
         for upload in (self.upload_0, self.upload_1):
-            emptied(upload)
+            clear_upload(upload)
 
     def draw(self) -> View:
         """The case at hand, with what was written and uploaded in place of its own."""

@@ -1,0 +1,1 @@
+"""How emoji-clip and emoji-llava were trained."""

@@ -1,0 +1,83 @@
+from itertools import product
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, mcnemar, score
+
+
+def test_the_interval_is_that_of_a_binomial_proportion():
+    correct = np.arange(1000) < 300
+    low, high = bootstrap_interval(correct, seed=1, resamples=4000)
+    half = 100 * NormalDist().inv_cdf(0.975) * (0.3 * 0.7 / 1000) ** 0.5
+    assert low == pytest.approx(30 - half, abs=0.3) and high == pytest.approx(30 + half, abs=0.3)
+    assert bootstrap_interval(correct, seed=1, resamples=4000) == (low, high)
+
+
+def test_an_interval_covers_the_truth_about_95_times_in_100():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(400):
+        low, high = bootstrap_interval(generator.random(200) < 0.4, seed=trial, resamples=400)
+        covered += low <= 40 <= high
+    assert 0.91 < covered / 400 < 0.98
+
+
+def test_cases_of_one_group_are_drawn_together():
+    correct = np.repeat(np.arange(100) < 50, 5)
+    groups = np.repeat(np.arange(100), 5).tolist()
+    alone, together = np.diff(bootstrap_interval(correct)), np.diff(bootstrap_interval(correct, groups=groups))
+    assert together / alone == pytest.approx(5**0.5, rel=0.1)
+    one_each = bootstrap_interval(correct, groups=list(range(500)))
+    assert one_each == bootstrap_interval(correct)
+
+
+def test_groups_of_different_sizes_keep_every_case_at_its_weight():
+    means = bootstrap_means([1, 0, 0, 0], resamples=3000, groups=["a", "b", "b", "b"])
+    # of two draws: a a -> 1, a b -> 1/4, b b -> 0
+    assert sorted(set(means.tolist())) == [0, 0.25, 1]
+    assert np.mean(means == 0.25) == pytest.approx(0.5, abs=0.05)
+
+
+def test_many_cases_are_resampled_in_pieces():
+    assert bootstrap_means(np.ones(600_000), resamples=3).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("only_first, only_second", [(0, 0), (0, 5), (5, 0), (2, 7), (4, 4), (1, 9)])
+def test_mcnemar_equals_counting_every_fall_of_the_coins(only_first, only_second):
+    first = [True] * only_first + [False] * only_second + [True, True, False]
+    second = [False] * only_first + [True] * only_second + [True, True, False]
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    falls = [sum(coins) for coins in product([0, 1], repeat=n)]
+    as_uneven = sum(min(heads, n - heads) <= fewer for heads in falls) / len(falls)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    assert found.p_value == pytest.approx(as_uneven)
+
+
+def test_mcnemar_is_exact_for_many_cases():
+    first, second = np.zeros(20_000, dtype=bool), np.zeros(20_000, dtype=bool)
+    first[:9_900], second[9_900:] = True, True
+    z = (10_100 - 9_900 - 1) / 20_000**0.5
+    assert mcnemar(first, second).p_value == pytest.approx(2 * NormalDist().cdf(-z), rel=1e-3)
+
+
+def test_a_score_says_what_it_stands_on():
+    found = score([True] * 30 + [False] * 70, 25.0, tied=[True] * 5 + [False] * 95)
+    assert (found.percent, found.chance, found.n, found.ties) == (30, 25, 100, 5)
+    assert str(found).startswith("30.0 [2") and found.low < 30 < found.high
+
+
+@pytest.mark.parametrize(
+    "call, reason",
+    [
+        (lambda: bootstrap_interval([]), "at least one case"),
+        (lambda: bootstrap_interval([True], groups=[1, 2]), "2 groups for 1 cases"),
+        (lambda: bootstrap_interval([True], level=95), "level is 95"),
+        (lambda: mcnemar([True], [True, False]), "for the same cases"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(call, reason):
+    with pytest.raises(ValueError, match=reason):
+        call()

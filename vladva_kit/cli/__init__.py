@@ -1,0 +1,1 @@
+"""The `vladva` command."""

@@ -1,0 +1,1 @@
+"""Read and check image-caption pairs, image folders and streams."""

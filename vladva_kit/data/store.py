@@ -1,0 +1,127 @@
+"""Keep results in a folder of shards: written atomically, resumed after any interruption, refused on a mismatch.
+
+Embedding shards, image features, cached embeddings and generated captions all use this one store.
+
+    folder/manifest.json                what the shards belong to: model, source, sizes
+    folder/shard-000000.safetensors     tensors, and JSON values stored as bytes in the same file
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vladva_kit.models.files import atomic_write, write_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of shards. A shard is named by a number (a fixed row range) or by a string.
+
+    store = Store.open("runs/embeddings", {"model": "emoji-llava", "rows": 1000})
+    store.write(0, {"embeddings": vectors}, {"names": ["cat.png", "dog.png"]})
+    store.read(0)["embeddings"], store.read_json(0, "names")
+    0 in store, 1 in store                                       # True, False
+    """
+
+    folder: Path
+    prefix: str = "shard"
+
+    @classmethod
+    def open(cls, folder: str | Path, manifest: Mapping[str, Any], prefix: str = "shard") -> Store:
+        """Create the folder and its manifest, or reopen it if the manifest is the same.
+
+        Raises ValueError naming every value that differs, or if the folder holds shards but no manifest.
+        """
+        store = cls(Path(folder), prefix)
+        path = store.folder / MANIFEST
+        if path.is_file():
+            found = json.loads(path.read_text())
+            differing = [
+                f"{key}: {found.get(key)} in the folder, {value} now"
+                for key, value in manifest.items()
+                if found.get(key) != value
+            ]
+            if differing:
+                raise ValueError(
+                    f"{folder} holds results of something else ({'; '.join(differing)}): "
+                    "use another folder or remove this one"
+                )
+        elif store.names():
+            raise ValueError(f"{folder} holds shards but no {MANIFEST}: use another folder or remove this one")
+        else:
+            write_json(path, manifest)
+        return store
+
+    def path(self, name: int | str) -> Path:
+        """Return the file of a shard: `store.path(3)` is folder/shard-000003.safetensors."""
+        return self.folder / f"{self.prefix}-{name:06}.safetensors" if isinstance(name, int) else (
+            self.folder / f"{self.prefix}-{name}.safetensors"
+        )  # fmt: skip
+
+    def __contains__(self, name: int | str) -> bool:
+        return self.path(name).is_file()
+
+    def names(self) -> list[str]:
+        """List the shards that are complete, sorted, without prefix and suffix."""
+        return sorted(
+            path.stem.removeprefix(f"{self.prefix}-") for path in self.folder.glob(f"{self.prefix}-*.safetensors")
+        )
+
+    def write(self, name: int | str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
+        """Write a shard atomically: tensors as they are, `values` as JSON bytes under their own keys."""
+        encoded = {
+            key: torch.frombuffer(bytearray(json.dumps(value, ensure_ascii=False).encode()), dtype=torch.uint8)
+            for key, value in (values or {}).items()
+        }
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        atomic_write({self.path(name): save({**contiguous, **encoded})})
+
+    @contextmanager
+    def opened(self, name: int | str) -> Iterator[Any]:
+        """Open a shard memory-mapped, as safetensors' `safe_open` does; use it to read single tensors or slices.
+
+        Raises ValueError naming the file if it is not a complete shard.
+        """
+        path = self.path(name)
+        try:
+            with safe_open(path, framework="pt") as shard:
+                yield shard
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path} is not a complete shard ({error}): delete it and run the same command again"
+            ) from error
+
+    def read(self, name: int | str) -> dict[str, Tensor]:
+        """Read all tensors of a shard."""
+        with self.opened(name) as shard:
+            return {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118  not a dict
+
+    def read_json(self, name: int | str, key: str) -> Any:
+        """Read one JSON value of a shard."""
+        with self.opened(name) as shard:
+            return json.loads(bytes(shard.get_tensor(key).numpy()))
+
+    def clear_leftovers(self) -> None:
+        """Remove partial files that killed processes left; call it only when no other process is writing."""
+        for part in self.folder.glob(".*.part"):
+            part.unlink(missing_ok=True)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read a store's manifest. Raises ValueError if the folder has none."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {MANIFEST}: give a folder that this kit wrote")
+    return json.loads(path.read_text())

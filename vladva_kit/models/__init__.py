@@ -1,0 +1,1 @@
+"""Load an LVLM: its family, device, resolution and files."""

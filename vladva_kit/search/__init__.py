@@ -1,0 +1,1 @@
+"""Embed millions of images, index them and search them."""
