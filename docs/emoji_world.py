@@ -1,4 +1,4 @@
-"""Draws the README's picture, scenes and what emoji-llava says of them: python docs/emoji_world.py"""
+"""Draw the README's figure of scenes with emoji-llava's captions and answers: python docs/emoji_world.py"""
 
 import random
 import textwrap
@@ -15,21 +15,21 @@ from vladva_kit.emoji_world.truth import is_true, words_of
 
 
 def main(path: Path, columns: int = 5, rows: int = 2, seed: int = 5) -> None:
-    """One panel a scene of the unseen style: the LVLM's caption, a question and its answer; ✗ where it is wrong."""
+    """Draw one panel per scene of the unseen style: caption, question and answer, each marked ✓ or ✗."""
     rng = random.Random(seed)
     scenes = [sample_scene(rng, styles=(UNSEEN_STYLE,)) for _ in range(columns * rows)]
-    pictures = [render(scene, 288) for scene in scenes]
-    asked = [sample_question(scene, rng) for scene in scenes]
+    images = [render(scene, 288) for scene in scenes]
+    questions = [sample_question(scene, rng) for scene in scenes]
     embedder = vk.Embedder(vk.load_lvlm("emoji-llava"))
-    captions = embedder.generate_batch(pictures, ["provide a short caption:"] * len(pictures))
-    answers = embedder.generate_batch(pictures, [question.text for question in asked])
+    captions = embedder.generate_batch(images, ["provide a short caption:"] * len(images))
+    answers = embedder.generate_batch(images, [question.text for question in questions])
     figure = Figure(figsize=(2.6 * columns, 3.5 * rows), layout="constrained")
-    for axes, picture, scene, caption, question, answer in zip(
-        figure.subplots(rows, columns).flat, pictures, scenes, captions, asked, answers, strict=True
+    for axes, image, scene, caption, question, answer in zip(
+        figure.subplots(rows, columns).flat, images, scenes, captions, questions, answers, strict=True
     ):
-        right = (is_true(caption, scene), words_of(answer) == words_of(question.answer))
-        marks = ["✓" if one else "✗" for one in right]
-        axes.imshow(picture)
+        correct = (is_true(caption, scene), words_of(answer) == words_of(question.answer))
+        marks = ["✓" if ok else "✗" for ok in correct]
+        axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         lines = textwrap.wrap(f"{caption} {marks[0]}", 34) + textwrap.wrap(f"{question.text} {answer} {marks[1]}", 34)

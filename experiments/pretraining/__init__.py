@@ -1,1 +1,1 @@
-"""How emoji-clip and emoji-llava were trained."""
+"""Pretraining of emoji-clip and emoji-llava: `python -m experiments.pretraining`."""

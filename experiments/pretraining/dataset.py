@@ -1,20 +1,16 @@
-"""The pictures and sentences that emoji-clip and emoji-llava learn from: batch `step` of a seed is always the same."""
+"""Training data of emoji-clip and emoji-llava, generated on the fly; batch `step` of a seed is always the same."""
 
 import itertools
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from PIL import Image
 
-from vladva_kit.emoji_world.captions import PLURALS, long_caption, pair_caption, short_caption
-from vladva_kit.emoji_world.nouns import COUNTS
-from vladva_kit.emoji_world.questions import questions, sample_chat, sample_reading
-from vladva_kit.emoji_world.render import place, render
-from vladva_kit.emoji_world.scenes import Scene, sample_scene
-from vladva_kit.emoji_world.words import (
+from experiments.pretraining.augment import augmented_drawing
+from experiments.pretraining.tokenizer import (
     ASSISTANT,
     BOS,
     EOS,
@@ -33,200 +29,217 @@ from vladva_kit.emoji_world.words import (
     USER,
     encode,
 )
+from vladva_kit.emoji_world.captions import PLURALS, long_caption, pair_caption, short_caption
+from vladva_kit.emoji_world.drawings import drawing
+from vladva_kit.emoji_world.nouns import COUNTS
+from vladva_kit.emoji_world.questions import questions, sample_caption_question, sample_chat
+from vladva_kit.emoji_world.render import placements, render
+from vladva_kit.emoji_world.scenes import Scene, sample_scene
 
 GRID = IMAGE_SIZE // PATCH_SIZE
-PATCH_GROUPS = ("noun", "color", "size", "count", "ground")  # what a patch learns to name
+PATCH_ATTRIBUTES = ("noun", "color", "size", "count", "ground")  # the labels of a patch
 IGNORE_INDEX = -100
-TEXTS = 3  # texts without a picture, for each picture: they are short
+TEXTS_PER_IMAGE = 3  # text-only conversations, which are short
+IMAGE_PREFIX = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
 
-Turn = tuple[list[int], list[int]]  # what is asked and what is learned
+Turn = tuple[list[int], list[int]]  # token ids of the question and of the answer; only the answer is trained on
 
 
-def pixels(pictures: list[Image.Image]) -> torch.Tensor:
-    """(n, 3, 128, 128) float32, as the shipped image processor gives them."""
-    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+def to_pixel_values(images: list[Image.Image]) -> torch.Tensor:
+    """Normalize images to (n, 3, 128, 128) float32, exactly as the shipped image processor does."""
+    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return (stacked.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
 
 
-def training_picture(scene: Scene, rng: random.Random, wobble: float) -> Image.Image:
-    """A scene at the tower's size, its drawings mostly bent; a quarter is drawn larger and shrunk, as users' are."""
-    hand = rng if rng.random() < wobble else None
+def training_image(scene: Scene, rng: random.Random, augment_prob: float) -> Image.Image:
+    """Render a scene at the model's size, with augmented sprites with probability `augment_prob`.
+
+    A quarter of the images are rendered at twice the size and downsampled, as larger images of users will be.
+    """
+    draw = partial(augmented_drawing, rng=rng) if rng.random() < augment_prob else drawing
     if rng.random() < 0.75:
-        return render(scene, IMAGE_SIZE, hand)
-    return render(scene, 2 * IMAGE_SIZE, hand).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+        return render(scene, IMAGE_SIZE, draw)
+    return render(scene, 2 * IMAGE_SIZE, draw).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
 
 
-def padded(sequences: list[list], fill: float = PAD) -> torch.Tensor:
-    """(n, longest), right-padded; int64, or float32 where numbers are fractions."""
+def pad(sequences: list[list], fill: float = PAD) -> torch.Tensor:
+    """Right-pad to (n, longest); int64, or float32 for fractions."""
     longest = max(map(len, sequences))
     return torch.tensor([sequence + [fill] * (longest - len(sequence)) for sequence in sequences])
 
 
-def patch_words(scene: Scene) -> np.ndarray:
-    """(64, 5) token ids: what each patch shows, by PATCH_GROUPS; IGNORE_INDEX where it shows no such thing.
+def patch_labels(scene: Scene) -> np.ndarray:
+    """Label each patch with token ids by PATCH_ATTRIBUTES: (64, 5), IGNORE_INDEX where an attribute does not apply.
 
-    A patch belongs to the frontmost drawing that covers over a third of it; the bare ground names only itself.
+    A patch belongs to the frontmost drawing that covers over a third of it. A patch of bare ground has only the ground
+    as its label.
     """
-    words = np.full((GRID, GRID, len(PATCH_GROUPS)), IGNORE_INDEX)
-    words[..., 4] = encode(scene.ground)[0]
+    labels = np.full((GRID, GRID, len(PATCH_ATTRIBUTES)), IGNORE_INDEX)
+    labels[..., 4] = encode(scene.ground)[0]
     edges = np.arange(GRID) / GRID
-    for device_choice in place(scene):
-        thing = scene.things[device_choice.thing]
-        half = 0.44 * device_choice.side  # drawings seldom fill the corners of their square
+    for placement in placements(scene):
+        thing = scene.things[placement.thing]
+        half = 0.44 * placement.side  # drawings rarely fill the corners of their square
 
-        def covered(center: float, half: float = half) -> np.ndarray:
+        def coverage(center: float, half: float = half) -> np.ndarray:
             overlap = np.minimum(edges + 1 / GRID, center + half) - np.maximum(edges, center - half)
             return np.clip(overlap, 0, None) * GRID
 
-        inside = np.outer(covered(device_choice.y), covered(device_choice.x)) > 0.35
-        named = (thing.noun, thing.color or "natural", thing.size, COUNTS[thing.count])
-        words[inside] = [*(encode(word)[0] for word in named), IGNORE_INDEX]
-    return words.reshape(GRID * GRID, len(PATCH_GROUPS))
+        inside = np.outer(coverage(placement.y), coverage(placement.x)) > 0.35
+        words = (thing.noun, thing.color or "natural", thing.size, COUNTS[thing.count])
+        labels[inside] = [*(encode(word)[0] for word in words), IGNORE_INDEX]
+    return labels.reshape(GRID * GRID, len(PATCH_ATTRIBUTES))
 
 
-def answered(question: str, answer: str) -> Turn:
-    """A turn: the question up to where the answer begins, and the answer with its end.
+def make_turn(question: str, answer: str) -> Turn:
+    """Tokenize a question, up to where the answer starts, and the answer with its end token.
 
-    answered("how big is it?", "small")    # ([…, ASSISTANT], [id of "small", EOS])
+    make_turn("how big is it?", "small")    # ([…, ASSISTANT], [id of "small", EOS])
     """
     return [*encode(question), ASSISTANT], [*encode(answer), EOS]
 
 
-# How many questions of each kind a picture gets on average: those that take finding two things, or none, take longest.
-KIND_SHARES = {
+# Average number of questions per image by kind. Kinds that involve two things take longest to train.
+QUESTIONS_PER_KIND = {
     "what": 1.0, "color": 1.3, "size": 0.8, "count": 0.6, "ground": 0.3, "exists": 1.0, "lies": 1.0, "where": 2.0,
     "whether": 2.0, "ends": 1.0, "side": 1.0,
 }  # fmt: skip
 
 
-def picture_turns(scene: Scene, rng: random.Random) -> list[list[Turn]]:
-    """The conversations about one picture; each is a list of turns and sees only the picture and itself.
+def image_conversations(scene: Scene, rng: random.Random) -> list[list[Turn]]:
+    """Sample the conversations about one image; each is a list of turns, independent of the others.
 
-    Two short captions, questions of each kind by KIND_SHARES and a two-turn chat; a long caption for every other
-    picture, since it has as many words as all the others together, and one word for every fourth.
+    Two short captions, questions by QUESTIONS_PER_KIND and a two-turn chat. Half of the images also get a long caption,
+    which has as many words as all the rest together. A quarter get the embedding prompt IMAGE_PROMPT with the noun of
+    one thing as the answer, so emoji-llava's base embedding is not strictly zero-shot (see also `text_conversation`).
     """
-    conversations = [[answered(SHORT_PROMPT, short_caption(scene, rng))] for _ in range(2)]
+    conversations = [[make_turn(SHORT_PROMPT, short_caption(scene, rng))] for _ in range(2)]
     if rng.random() < 0.5:
-        conversations.append([answered(LONG_PROMPT, long_caption(scene, rng))])
+        conversations.append([make_turn(LONG_PROMPT, long_caption(scene, rng))])
     if rng.random() < 0.25:
-        conversations.append([answered(IMAGE_PROMPT, rng.choice(scene.things).noun)])
-    for kind, share in KIND_SHARES.items():
-        asked = questions(scene, kind)
-        number = int(share) + (rng.random() < share % 1)
-        for question in rng.sample(asked, min(number, len(asked))):
-            conversations.append([answered(question.text, question.answer)])
-    conversations.append([answered(question.text, question.answer) for question in sample_chat(scene, rng)])
+        conversations.append([make_turn(IMAGE_PROMPT, rng.choice(scene.things).noun)])
+    for kind, average in QUESTIONS_PER_KIND.items():
+        candidates = questions(scene, kind)
+        number = int(average) + (rng.random() < average % 1)
+        for question in rng.sample(candidates, min(number, len(candidates))):
+            conversations.append([make_turn(question.text, question.answer)])
+    conversations.append([make_turn(question.text, question.answer) for question in sample_chat(scene, rng)])
     return conversations
 
 
-def text_turns(scene: Scene, rng: random.Random) -> list[Turn]:
-    """One conversation without a picture: a caption, then a word for it, other words, or a question about it."""
-    chance = rng.random()
+def text_conversation(scene: Scene, rng: random.Random) -> list[Turn]:
+    """Sample a conversation about a caption without its image.
+
+    The answer is a noun (for the embedding prompt TEXT_PROMPT), a rewording, or the answer to a question.
+    """
+    form = rng.random()
     if len(scene.things) == 1:
-        return [answered(f"{short_caption(scene, rng)} {TEXT_PROMPT}", scene.things[0].noun)]
-    if chance < 0.2:
+        return [make_turn(f"{short_caption(scene, rng)} {TEXT_PROMPT}", scene.things[0].noun)]
+    if form < 0.2:
         caption = pair_caption(scene, 0, 1, rng.random() < 0.5)
-        return [answered(f"{caption} {TEXT_PROMPT}", rng.choice(scene.things[:2]).noun)]
-    if chance < 0.5:
+        return [make_turn(f"{caption} {TEXT_PROMPT}", rng.choice(scene.things[:2]).noun)]
+    if form < 0.5:
         sized = rng.random() < 0.5
-        return [answered(f"{pair_caption(scene, 0, 1, sized)} {REPHRASE_PROMPT}", pair_caption(scene, 1, 0, sized))]
-    caption, question = sample_reading(scene, rng)
-    return [answered(f"{caption}. {question.text}", question.answer)]
+        return [make_turn(f"{pair_caption(scene, 0, 1, sized)} {REPHRASE_PROMPT}", pair_caption(scene, 1, 0, sized))]
+    caption, question = sample_caption_question(scene, rng)
+    return [make_turn(f"{caption}. {question.text}", question.answer)]
 
 
-def joined(turns: list[Turn]) -> Turn:
-    """A conversation's ids and labels: what is asked is not learned."""
+def ids_and_labels(turns: list[Turn]) -> tuple[list[int], list[int]]:
+    """Concatenate the turns of a conversation; the labels of questions are IGNORE_INDEX."""
     ids, labels = [], []
-    for number, (asked, answer) in enumerate(turns):
-        opening = [USER] if number else []  # the first turn's <user> stands before the picture
-        ids += [*opening, *asked, *answer]
-        labels += [IGNORE_INDEX] * (len(opening) + len(asked)) + answer
+    for number, (question, answer) in enumerate(turns):
+        opening = [USER] if number else []  # the first turn's <user> precedes the image
+        ids += [*opening, *question, *answer]
+        labels += [IGNORE_INDEX] * (len(opening) + len(question)) + answer
     return ids, labels
 
 
-def word_weights(labels: list[int], noun_weight: float = 1.0) -> list[float]:
-    """How much each word to be learned counts: 1/√n in an answer of n tokens, a noun `noun_weight` times that.
+def loss_weights(labels: list[int], noun_weight: float = 1.0) -> list[float]:
+    """Weight each label token: 1/√n in an answer of n tokens, times `noun_weight` for a noun.
 
-    By words alone, two captions would outweigh a "yes" fifty to one, and it is the "yes" that takes seeing. In a
-    caption the nouns take most: the second is the first again where they count no more than "to the left of".
+    Unweighted, two captions would outweigh a "yes" fifty to one, although the "yes" requires more visual
+    understanding. Without extra weight on nouns, captions tend to name the same thing twice.
     """
     weights: list[float] = []
-    for learned, run in itertools.groupby(labels, lambda label: label != IGNORE_INDEX):
-        words = list(run)
-        for word in words:
-            weights.append(len(words) ** -0.5 * (noun_weight if word in noun_ids() else 1.0) if learned else 0.0)
+    for is_label, run in itertools.groupby(labels, lambda label: label != IGNORE_INDEX):
+        tokens = list(run)
+        for token in tokens:
+            weight = len(tokens) ** -0.5 * (noun_weight if token in noun_ids() else 1.0)
+            weights.append(weight if is_label else 0.0)
     return weights
 
 
 @lru_cache(maxsize=1)
 def noun_ids() -> frozenset[int]:
-    """The tokens that name a thing, in either number."""
+    """Return the token ids of all nouns, singular and plural."""
     return frozenset(encode(" ".join([*PLURALS, *PLURALS.values()])))
 
 
-PICTURE_IDS = [BOS, USER] + [IMAGE] * IMAGE_TOKENS
+def pack(conversations: list[list[Turn]], noun_weight: float = 1.0) -> dict[str, list]:
+    """Pack one image's conversations into one sequence.
 
-
-def packed(conversations: list[list[Turn]], noun_weight: float = 1.0) -> dict[str, list]:
-    """One picture's conversations in one sequence; `segments` says who may see whom (0: the picture, −1: padding)."""
-    ids, labels, segments = list(PICTURE_IDS), [IGNORE_INDEX] * len(PICTURE_IDS), [0] * len(PICTURE_IDS)
-    positions = list(range(len(PICTURE_IDS)))
+    `segments` numbers the conversations for the attention mask (0: the image, −1: padding). Each conversation's
+    positions start right after the image.
+    """
+    start = len(IMAGE_PREFIX)
+    ids, labels, segments, positions = list(IMAGE_PREFIX), [IGNORE_INDEX] * start, [0] * start, list(range(start))
     for number, turns in enumerate(conversations, 1):
-        more, learned = joined(turns)
-        ids, labels, segments = ids + more, labels + learned, segments + [number] * len(more)
-        positions += range(len(PICTURE_IDS), len(PICTURE_IDS) + len(more))
+        new_ids, new_labels = ids_and_labels(turns)
+        ids, labels, segments = ids + new_ids, labels + new_labels, segments + [number] * len(new_ids)
+        positions += range(start, start + len(new_ids))
     row = {"input_ids": ids, "labels": labels, "segments": segments, "position_ids": positions}
-    return row | {"weights": word_weights(labels, noun_weight)}
+    return row | {"weights": loss_weights(labels, noun_weight)}
 
 
 def collate_packed(rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
-    """Pads packed rows and writes the mask: each token sees the picture and its own conversation's past."""
+    """Pad packed rows and build the mask: each token attends to the image and to its conversation's earlier tokens."""
     fills = {"input_ids": PAD, "labels": IGNORE_INDEX, "segments": -1, "position_ids": 0, "weights": 0.0}
-    batch = {key: padded([row[key] for row in rows], fill) for key, fill in fills.items()}
+    batch = {key: pad([row[key] for row in rows], fill) for key, fill in fills.items()}
     segments = batch.pop("segments")
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
-    seen = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
-    added = torch.where(seen, 0.0, -1e9)  # to the attention scores
-    batch["attention_mask"] = added[:, None]  # (n, 1, length, length)
+    visible = (same | (segments[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
+    batch["attention_mask"] = torch.where(visible, 0.0, -1e9)[:, None]  # added to the scores, (n, 1, length, length)
     return batch
 
 
 @dataclass(frozen=True)
 class PretrainDataset(torch.utils.data.Dataset):
-    """Batches of one stage; item `step` is drawn from seed, stage and step alone.
+    """The batches of one stage; item `step` depends on seed, stage and step alone.
 
-    PretrainDataset(seed=0, name="clip", learns="clip", batch_size=64, steps=6000, styles=(0, 1), wobble=0.5)[17]
+    PretrainDataset(seed=0, stage="clip", batch_size=64, steps=6000, styles=(0, 1), augment_prob=0.5)[17]
+    # {"image": {"pixel_values": …, "patch_labels": …}, "text": {"input_ids": …}}
     """
 
     seed: int
-    name: str  # of the stage
-    learns: str  # "read", "clip" or "llava"
-    batch_size: int
+    stage: str  # "read", "clip" or "llava"
+    batch_size: int  # images
     steps: int
     styles: tuple[int, ...]
-    wobble: float
-    single: int = 0  # the first steps, whose pictures show one thing in its own colors
-    noun_weight: float = 1.0  # of a noun to be learned, where other words weigh 1
+    augment_prob: float  # share of images with augmented sprites
+    single_steps: int = 0  # the first steps, whose images show one thing in its native colors
+    noun_weight: float = 1.0  # loss weight of a noun relative to other words
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, dict[str, torch.Tensor]]:
-        rng = random.Random(f"{self.seed} {self.name} {step}")
-        shown = {"n_things": 1, "colored": 0.0} if step < self.single else {}
-        scenes = [sample_scene(rng, styles=self.styles, **shown) for _ in range(self.batch_size)]
-        pictured = {"patch_words": torch.from_numpy(np.stack([patch_words(scene) for scene in scenes]))}
-        if self.learns != "read":
-            pictured["pixel_values"] = pixels([training_picture(scene, rng, self.wobble) for scene in scenes])
-        if self.learns == "clip":
-            captions = padded([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
-            return {"pictured": pictured, "written": {"input_ids": captions}}
-        pictured |= collate_packed([packed(picture_turns(scene, rng), self.noun_weight) for scene in scenes])
-        texts = [joined(text_turns(sample_scene(rng), rng)) for _ in range(TEXTS * self.batch_size)]
-        written = {
-            "input_ids": padded([[BOS, USER, *ids] for ids, _ in texts]),
-            "labels": padded([[IGNORE_INDEX, IGNORE_INDEX, *labels] for _, labels in texts], IGNORE_INDEX),
-            "weights": padded([[0.0, 0.0, *word_weights(labels, self.noun_weight)] for _, labels in texts], 0.0),
+        rng = random.Random(f"{self.seed} {self.stage} {step}")
+        easy = {"n_things": 1, "colored": 0.0} if step < self.single_steps else {}
+        scenes = [sample_scene(rng, styles=self.styles, **easy) for _ in range(self.batch_size)]
+        image = {"patch_labels": torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes]))}
+        if self.stage != "read":
+            image["pixel_values"] = to_pixel_values([training_image(s, rng, self.augment_prob) for s in scenes])
+        if self.stage == "clip":
+            captions = pad([[BOS, *encode(short_caption(scene, rng)), EOS] for scene in scenes])
+            return {"image": image, "text": {"input_ids": captions}}
+        image |= collate_packed([pack(image_conversations(scene, rng), self.noun_weight) for scene in scenes])
+        n_texts = TEXTS_PER_IMAGE * self.batch_size
+        texts = [ids_and_labels(text_conversation(sample_scene(rng), rng)) for _ in range(n_texts)]
+        text = {
+            "input_ids": pad([[BOS, USER, *ids] for ids, _ in texts]),
+            "labels": pad([[IGNORE_INDEX, IGNORE_INDEX, *labels] for _, labels in texts], IGNORE_INDEX),
+            "weights": pad([[0.0, 0.0, *loss_weights(labels, self.noun_weight)] for _, labels in texts], 0.0),
         }
-        return {"pictured": pictured, "written": written}
+        return {"image": image, "text": text}

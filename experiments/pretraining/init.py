@@ -1,112 +1,117 @@
-"""Where pretraining begins: weights that already look in the right places, so that steps are spent on what to see.
+"""Structured random initialization, so that training starts with useful attention patterns.
 
-After "mimetic initialization" (arXiv 2305.09828): not pretrained weights, but random ones with the structure that
-trained ones have. After 900 steps of 16 told pictures without `begin_recent`'s heads the LLM was at chance on whether
-one thing is to the left of another, and 250 more did not help; with them put in, 175 more took it to 84 %.
+This follows "mimetic initialization" (arXiv 2305.09828): random weights with the structure of trained ones. After 900
+steps of 16 images with oracle patches, an LLM without the heads of `init_recency_head` answered left/right questions at
+chance, and 250 more steps did not help. With these heads added, 175 more steps gave 84 %.
 """
 
 import torch
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
+from experiments.pretraining.tokenizer import token_ids
 from vladva_kit.emoji_world.nouns import COLORS, COUNTS, GROUNDS, NOUNS, SIZES
-from vladva_kit.emoji_world.words import ids
 
-BESIDE = {"above": "top", "below": "bottom", "front": "bottom", "behind": "top"}  # what is in front is drawn lower
-SIDES = ("left", "right", "top", "bottom", *BESIDE)
-ANSWER_WORDS = (*SIDES, "natural", *COLORS, *SIZES, *COUNTS[1:], *GROUNDS, "yes", "no")
-RECENT = 2.45  # bias of a query and a key in each of six turns: a score of 4.5 for the token itself
-COPIED = 0.7  # its square is the part of a word that is copied
-PLACE_AXES = (("left", "right"), ("top", "bottom"))  # the words from which to which columns and rows speak
-PLACED = 1.5  # how loudly the outermost rows and columns say where they are
+# Initialized close to a word for the same direction in the image: what is in front is lower in the image.
+NEAR_SYNONYMS = {"above": "top", "below": "bottom", "front": "bottom", "behind": "top"}
+ANSWER_WORDS = (
+    *("left", "right", "top", "bottom", *NEAR_SYNONYMS),
+    *("natural", *COLORS, *SIZES, *COUNTS[1:], *GROUNDS, "yes", "no"),
+)
+RECENCY_BIAS = 2.45  # query and key bias in each of six RoPE pairs: a token scores 4.5 with itself
+COPY_GAIN = 0.7  # of values and outputs each, so the square of it is copied
+POSITION_AXES = (("left", "right"), ("top", "bottom"))  # the words at both ends of the columns and of the rows
+POSITION_GAIN = 1.5  # magnitude of the outermost rows and columns along their axis
 
 
 @torch.no_grad()
-def begin_words(table: Tensor) -> None:
-    """The LLM's words: a plural beside its singular, "above" beside "top".
+def init_word_embeddings(table: Tensor) -> None:
+    """Initialize word embeddings in place, plurals close to singulars and NEAR_SYNONYMS to each other.
 
-    table: (vocabulary, width), written over.
+    table: (vocabulary, width).
     """
     width = table.shape[1]
     nn.init.normal_(table, std=width**-0.5)
     plural = torch.randn(width) * width**-0.5 / 2
     for noun in NOUNS:
         if noun.plural != noun.word:
-            table[ids()[noun.plural]] = table[ids()[noun.word]] + plural
-    for near, word in BESIDE.items():
-        table[ids()[near]] = table[ids()[word]] + torch.randn(width) * width**-0.5 / 2
+            table[token_ids()[noun.plural]] = table[token_ids()[noun.word]] + plural
+    for word, synonym in NEAR_SYNONYMS.items():
+        table[token_ids()[word]] = table[token_ids()[synonym]] + torch.randn(width) * width**-0.5 / 2
 
 
 @torch.no_grad()
-def begin_llm(llava: LlavaForConditionalGeneration) -> None:
-    """Heads of the LLM: half look for what is like them, a quarter at the last few words; both copy what they find.
+def init_llm(llava: LlavaForConditionalGeneration) -> None:
+    """Initialize the LLM's attention: half of the heads match similar tokens, a quarter attend to recent ones.
 
-    To answer a question its noun must find the patches that say the same: keys equal queries, outputs are values'
-    transposes. Its own place it should pass over: in the turns of RoPE that tell near places apart, keys are the
-    queries' negatives. What the noun found is a few words back when the answer begins: a head that asks for nearness
-    alone (by its biases) brings it there, and carries of it just the words that answers are made of.
+    To answer a question, its noun must attend to the patches with that noun. Similarity heads therefore have keys equal
+    to queries, and copy what they attend to (outputs are the transposed values). In the fast RoPE pairs their keys are
+    the negated queries, so that a token does not attend to itself. A recency head then carries the result from the noun
+    to the start of the answer, a few tokens later.
     """
     table = llava.get_input_embeddings().weight
-    begin_words(table)
+    init_word_embeddings(table)
     for layer in llava.model.language_model.layers:
         attention = layer.self_attn
         width, size = attention.q_proj.in_features, attention.head_dim
-        alike = attention.q_proj.out_features // 2
+        half = attention.q_proj.out_features // 2
         for part in (attention.q_proj, attention.k_proj):
             nn.init.normal_(part.weight, std=1.25 * width**-0.5)
-        near = torch.arange(alike) % (size // 2) < size // 8  # RoPE turns row i with row i + size / 2, the first most
-        attention.k_proj.weight[:alike] = attention.q_proj.weight[:alike] * torch.where(near, -1.0, 1.0)[:, None]
-        nn.init.normal_(attention.v_proj.weight[:alike], std=width**-0.5 / 2)
-        attention.o_proj.weight[:, :alike] = attention.v_proj.weight[:alike].T
-        begin_recent(attention, slice(alike, alike + size), table)
+        # RoPE rotates dimension i together with i + size / 2; low i rotate fastest.
+        fast = torch.arange(half) % (size // 2) < size // 8
+        attention.k_proj.weight[:half] = attention.q_proj.weight[:half] * torch.where(fast, -1.0, 1.0)[:, None]
+        nn.init.normal_(attention.v_proj.weight[:half], std=width**-0.5 / 2)
+        attention.o_proj.weight[:, :half] = attention.v_proj.weight[:half].T
+        init_recency_head(attention, slice(half, half + size), table)
 
 
 @torch.no_grad()
-def begin_recent(attention: nn.Module, head: slice, table: Tensor) -> None:
-    """One head that looks at the last few tokens, whatever they are, and copies the ANSWER_WORDS in them."""
-    near = slice(head.start + 2, head.start + 8)  # turns of 0.42 to 0.05 a place: the score halves in about five places
+def init_recency_head(attention: nn.Module, head: slice, table: Tensor) -> None:
+    """Make one head attend to the last few tokens, whatever they are, and copy the ANSWER_WORDS among them."""
+    pairs = slice(head.start + 2, head.start + 8)  # 0.42 to 0.05 rad per position: scores halve in about five positions
     for part in (attention.q_proj, attention.k_proj):
         part.weight[head] *= 0.2
-        part.weight[near] = 0
-        part.bias[near] = RECENT
+        part.weight[pairs] = 0
+        part.bias[pairs] = RECENCY_BIAS
     size = head.stop - head.start
-    carried = torch.linalg.qr(table[[ids()[word] for word in ANSWER_WORDS]].T)[0].T  # (words, width), orthonormal
-    more = torch.randn(size - len(carried), table.shape[1]) * table.shape[1] ** -0.5
-    attention.v_proj.weight[head] = COPIED * torch.cat([carried, more])
+    copied = torch.linalg.qr(table[[token_ids()[word] for word in ANSWER_WORDS]].T)[0].T  # (words, width), orthonormal
+    others = torch.randn(size - len(copied), table.shape[1]) * table.shape[1] ** -0.5
+    attention.v_proj.weight[head] = COPY_GAIN * torch.cat([copied, others])
     attention.o_proj.weight[:, head] = attention.v_proj.weight[head].T
 
 
-def place_axes(table: Tensor) -> Tensor:
-    """(2, width): from "left" to "right" and from "top" to "bottom", in the LLM's words: place_axes(table)."""
-    return torch.stack([table[ids()[last]] - table[ids()[first]] for first, last in PLACE_AXES])
+def position_axes(table: Tensor) -> Tensor:
+    """Return the directions from "left" to "right" and from "top" to "bottom" in word embedding space: (2, width)."""
+    return torch.stack([table[token_ids()[last]] - table[token_ids()[first]] for first, last in POSITION_AXES])
 
 
 @torch.no_grad()
-def begin_places(places: nn.Embedding, table: Tensor) -> None:
-    """Rows speak from "top" to "bottom", columns from "left" to "right", and each has its own mark.
+def init_patch_positions(positions: nn.Embedding, table: Tensor) -> None:
+    """Initialize rows along top–bottom and columns along left–right, plus a random part for each.
 
-    places: rows, then columns. A thing's patches then say where it lies in the words that answers use.
+    A patch then states its position in the words of the answers.
+    positions: rows, then columns.
     """
-    half, width = len(places.weight) // 2, places.weight.shape[1]
-    along = torch.linspace(-PLACED, PLACED, half)[:, None]
-    for part, direction in zip(places.weight.split(half), place_axes(table).flip(0), strict=True):
+    half, width = len(positions.weight) // 2, positions.weight.shape[1]
+    along = torch.linspace(-POSITION_GAIN, POSITION_GAIN, half)[:, None]
+    for part, direction in zip(positions.weight.split(half), position_axes(table).flip(0), strict=True):
         part.copy_(along * direction + torch.randn(half, width) * width**-0.5 / 4)
 
 
 @torch.no_grad()
-def begin_tower(tower: nn.Module) -> None:
-    """The vision tower: places in sines, and patches look first at those near and like them.
+def init_image_encoder(encoder: nn.Module) -> None:
+    """Initialize sinusoidal positions, and attention to patches that are nearby or similar.
 
-    Keys equal queries, outputs are values' negative transposes: each layer begins by sharpening what stands out.
+    Keys equal queries and outputs are the negated transposed values, so each layer first sharpens local contrast.
     """
-    table = tower.embeddings.position_embedding.weight
+    table = encoder.embeddings.position_embedding.weight
     grid, width = int((len(table) - 1) ** 0.5), table.shape[1]
-    turns = 10 ** torch.linspace(0, -1.3, width // 4)
+    frequencies = 10 ** torch.linspace(0, -1.3, width // 4)
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    angles = torch.cat([columns.reshape(-1, 1) * turns, rows.reshape(-1, 1) * turns], 1)
+    angles = torch.cat([columns.reshape(-1, 1) * frequencies, rows.reshape(-1, 1) * frequencies], 1)
     table.zero_()
     table[1:] = 0.3 * torch.cat([angles.sin(), angles.cos()], 1)
-    for layer in tower.encoder.layers:
+    for layer in encoder.encoder.layers:
         attention = layer.self_attn
         nn.init.normal_(attention.q_proj.weight, std=width**-0.5)
         attention.k_proj.weight.copy_(attention.q_proj.weight)

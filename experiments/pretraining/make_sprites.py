@@ -1,4 +1,4 @@
-"""Remakes sprites.webp from nine openly licensed emoji sets of the npm registry.
+"""Build sprites.webp from nine openly licensed emoji sets of the npm registry.
 
     npm install @iconify-json/noto @iconify-json/noto-v1 @iconify-json/fluent-emoji-flat @iconify-json/emojione \
         @iconify-json/twemoji @iconify-json/fluent-emoji-high-contrast @iconify-json/emojione-monotone \
@@ -6,7 +6,7 @@
     pip install cairosvg
     python -m experiments.pretraining.make_sprites node_modules
 
-The sheet has one row a noun and one column a style, `CELL` pixels each, with an alpha channel.
+The sheet has one row per noun and one column per style, in RGBA cells of `CELL` pixels.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 from vladva_kit.emoji_world.nouns import NOUNS, STYLES
 
 CELL = 64
-# Two sets go by names of their own. Where an artist drew no such thing, the cell stays empty.
+# Two sets use other icon names.
 OTHER_ICONS = {
     "fxemoji": """
         dog=dog cat=cat mouse=mouse rabbit=bunny panda=pandaface tiger=tiger pig=pig
@@ -33,6 +33,7 @@ OTHER_ICONS = {
         donut=doughnut-1 cake=birthday-cake-1 heart=heart-suit
     """,
 }
+# Nouns that a set has no drawing of; their cells stay empty.
 NOT_DRAWN = {
     "fxemoji": "lion duck butterfly crab",
     "streamline-emojis": """
@@ -40,11 +41,11 @@ NOT_DRAWN = {
         key clock chicken rainbow
     """,
 }
-HERE = Path(__file__).parents[2] / "vladva_kit" / "emoji_world" / "sprites"
+SPRITES = Path(__file__).parents[2] / "vladva_kit" / "emoji_world" / "sprites"
 
 
 def icon_svg(icons: dict, name: str) -> str:
-    """One icon of an iconify set as a whole SVG document; aliases are followed."""
+    """Return one icon of an Iconify set as an SVG document, resolving aliases."""
     name = icons.get("aliases", {}).get(name, {"parent": name})["parent"]
     icon = icons["icons"][name]
     width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
@@ -55,7 +56,7 @@ def icon_svg(icons: dict, name: str) -> str:
 
 
 def trimmed_square(image: Image.Image) -> Image.Image:
-    """Cuts the empty margin and centers the drawing, so that sizes mean the same in every style."""
+    """Crop the empty margin and center the drawing, so that sizes are comparable across styles."""
     drawing = image.crop(image.getbbox())
     scale = CELL / max(drawing.size)
     drawing = drawing.resize([max(1, round(side * scale)) for side in drawing.size], Image.Resampling.LANCZOS)
@@ -65,7 +66,7 @@ def trimmed_square(image: Image.Image) -> Image.Image:
 
 
 def main(node_modules: Path) -> None:
-    """Draws the sheet; stops before writing when an icon is missing."""
+    """Draw the sheet. Raises SystemExit, before writing, if an icon is missing."""
     import cairosvg
 
     sheet = Image.new("RGBA", (CELL * len(STYLES), CELL * len(NOUNS)))
@@ -79,10 +80,12 @@ def main(node_modules: Path) -> None:
             try:
                 svg = icon_svg(icons, name)
             except KeyError:
-                raise SystemExit(f"{style} has no icon '{name}' for the noun '{noun.word}'") from None
+                raise SystemExit(
+                    f"{style} has no icon '{name}' for the noun '{noun.word}': add it to OTHER_ICONS or NOT_DRAWN"
+                ) from None
             png = cairosvg.svg2png(svg.encode(), output_width=4 * CELL, output_height=4 * CELL)
             sheet.paste(trimmed_square(Image.open(io.BytesIO(png)).convert("RGBA")), (CELL * column, CELL * row))
-    sheet.save(HERE / "sprites.webp", lossless=True, method=6)
+    sheet.save(SPRITES / "sprites.webp", lossless=True, method=6)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Trains emoji-clip and emoji-llava from a seed, in stages that go on after a kill.
+"""Train emoji-clip and emoji-llava from a seed, in three stages that resume after an interruption.
 
-As LLaVA is put together from a language model and a CLIP, so is emoji-llava, in three stages:
+Like LLaVA, emoji-llava combines a language model and a CLIP image encoder:
 
-- "read": the LLM learns to talk about pictures from patches that are told to it: each is the sum of the embeddings of
-  the words that name it, its row and its column. It learns what a question asks before it has to see.
-- "clip": emoji-clip learns (picture, short caption). Its patches learn beside that to name what they show, through
-  emoji-llava's projector, in the words that the LLM reads.
-- "llava": both together, from pixels to answers.
+- "read": the LLM is trained with oracle patches, which are sums of the embeddings of the patch's label words, its row
+  and its column. It solves the questions before the image encoder exists.
+- "clip": emoji-clip is trained on (image, short caption) pairs. A patch-labeling loss also maps its patches, through
+  emoji-llava's projector, to the words of the LLM.
+- "llava": both are trained together, from pixels to answers.
 """
 
 import json
@@ -33,82 +33,88 @@ MOMENTS = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), torch.optim.Muo
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how fast one stage trains."""
+    """The data, length and learning rates of one stage."""
 
-    name: str
-    learns: str  # "read", "clip" or "llava"
+    name: str  # "read", "clip" or "llava"
     steps: int
-    batch_size: int  # pictures a step
+    batch_size: int  # images per step
     styles: tuple[int, ...] = TRAINING_STYLES
-    wobble: float = 0.75  # share of pictures with bent drawings
+    augment_prob: float = 0.75  # share of images with augmented sprites
     learning_rate: float = 1e-3
-    slow: tuple[str, ...] = ()  # the parts that learn at a lower rate,
-    slow_rate: float = 1.0  # and what share of the learning rate theirs is
-    matrices_rate: float = 0.0  # the layers' matrices learn by Muon at this rate; 0: by AdamW, as everything else
-    naming: float = 1.0  # weight of the naming loss
-    noun_weight: float = 1.0  # of a noun to be learned, where other words weigh 1
-    single: int = 0  # the first steps, whose pictures show one thing in its own colors
+    muon_rate: float = 0.0  # of the layers' weight matrices, which then use Muon; 0: everything uses AdamW
+    slow: tuple[str, ...] = ()  # the parts with a reduced learning rate
+    slow_factor: float = 1.0  # and the factor
+    patch_label_weight: float = 1.0
+    noun_weight: float = 1.0  # loss weight of a noun relative to other words
+    single_steps: int = 0  # the first steps, whose images show one thing in its native colors
     warmup: int = 200  # steps
     weight_decay: float = 0.05
     save_every: int = 250  # steps
-    check_every: int = 500  # steps
+    validate_every: int = 500  # steps
+
+    def dataset(self, seed: int) -> PretrainDataset:
+        """Build the stage's training data."""
+        return PretrainDataset(
+            seed, self.name, self.batch_size, self.steps, self.styles, self.augment_prob, self.single_steps,
+            self.noun_weight,
+        )  # fmt: skip
 
 
-READ_STAGE = Stage("read", "read", steps=900, batch_size=16, check_every=450)
-# What a thing is comes late: after 250 steps patches named 3 % of the nouns, by AdamW and from any scene; 12 % by Muon
-# and from single things.
+READ_STAGE = Stage("read", steps=900, batch_size=16, validate_every=450)
+# Nouns are slow to emerge. After 250 steps with AdamW on all scenes, patches labeled 3 % of the nouns correctly; with
+# Muon on single things, 12 %.
 CLIP_STAGE = Stage(
-    "clip", "clip", steps=6000, batch_size=64, learning_rate=8e-4, matrices_rate=2e-3, single=600, check_every=1000
+    "clip", steps=6000, batch_size=64, learning_rate=8e-4, muon_rate=2e-3, single_steps=600, validate_every=1000
 )
-# At the full rate the LLM's first gradients would undo what the tower knows.
+# At the full rate, the LLM's first gradients would destroy what the image encoder has learned.
 LLAVA_STAGE = Stage(
-    "llava", "llava", steps=1600, batch_size=16, learning_rate=6e-4, matrices_rate=6e-4, slow=("vision_model",),
-    slow_rate=0.3, naming=0.5, noun_weight=3.0,
+    "llava", steps=1600, batch_size=16, learning_rate=6e-4, muon_rate=6e-4, slow=("vision_model",), slow_factor=0.3,
+    patch_label_weight=0.5, noun_weight=3.0,
 )  # fmt: skip
-STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from where the one before it ended
+STAGES = (READ_STAGE, CLIP_STAGE, LLAVA_STAGE)  # each starts from the weights of the previous one
 
 
-def rate_share(stage: Stage, step: int) -> float:
-    """The share of a full learning rate: linear warm-up, then a cosine down to 1 %."""
+def rate_factor(stage: Stage, step: int) -> float:
+    """Return the learning rate schedule's factor: linear warm-up, then a cosine down to 1 %."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
     return min(1, (step + 1) / stage.warmup) * (0.01 + 0.99 * cosine)
 
 
 def save_state(path: Path, joint_model: JointModel, optimizers: Optimizers, step: int, curve: list[dict]) -> None:
-    """Weights, moments, step and curve in one safetensors file, written whole or not at all."""
+    """Write weights, moments, step and curve to one safetensors file, atomically."""
     tensors = {}
     for name, parameter in joint_model.named_parameters():
         tensors[name] = parameter.detach().cpu()
         for optimizer in optimizers:
             for moment, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"{moment}/{name}"] = value.cpu()
-    beside = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, beside, {"step": str(step), "curve": json.dumps(curve)})
-    os.replace(beside, path)
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(step), "curve": json.dumps(curve)})
+    os.replace(part, path)
 
 
 def load_state(path: Path, joint_model: JointModel, optimizers: Optimizers = ()) -> tuple[int, list[dict]]:
-    """Puts a saved state back; without optimizers only the weights. Returns the step and the curve."""
+    """Load a saved state, without `optimizers` only the weights; return the step and the curve."""
     with safe_open(path, framework="pt") as saved, torch.no_grad():
         names = set(saved.keys())
         for name, parameter in joint_model.named_parameters():
             parameter.copy_(saved.get_tensor(name))
             for optimizer in optimizers:
                 moments = [moment for moment in MOMENTS[type(optimizer)] if f"{moment}/{name}" in names]
-                if moments:  # no two optimizers' moments share a name
+                if moments:  # AdamW's and Muon's moments have different names
                     optimizer.state[parameter] = {
                         moment: saved.get_tensor(f"{moment}/{name}").to(parameter.device) for moment in moments
                     }
         return int(saved.metadata()["step"]), json.loads(saved.metadata()["curve"])
 
 
-def on_device(batch: dict, device: torch.device) -> dict:
-    """The same nested dictionary of tensors on a device."""
-    return {k: on_device(v, device) if isinstance(v, dict) else v.to(device) for k, v in batch.items()}
+def to_device(batch: dict, device: torch.device) -> dict:
+    """Move a nested dictionary of tensors to a device."""
+    return {k: to_device(v, device) if isinstance(v, dict) else v.to(device) for k, v in batch.items()}
 
 
-def say_at_once(line: str) -> None:
-    """Prints a line that is seen even where the output goes to a file."""
+def print_line(line: str) -> None:
+    """Print a line and flush, so that it also shows at once in a log file."""
     print(line, flush=True)
 
 
@@ -116,18 +122,17 @@ def train_stage(
     stage: Stage,
     folder: Path,
     seed: int = 0,
-    check: Callable[[JointModel], dict[str, float]] | None = None,
+    validate: Callable[[JointModel], dict[str, float]] | None = None,
     start_from: Path | None = None,
-    say: Callable[[str], None] = say_at_once,
+    log: Callable[[str], None] = print_line,
 ) -> JointModel:
-    """Trains one stage, or goes on with it where `folder` holds its state; returns the trained joint_model.
+    """Train one stage, or resume it from the state in `folder`, and return the model.
 
         train_stage(READ_STAGE, Path("runs/pretrain"))
         train_stage(CLIP_STAGE, Path("runs/pretrain"), start_from=Path("runs/pretrain/read.safetensors"))
 
-    On a GPU where there is one (its products are in bfloat16: compute capability 8.0 or later), else on the CPU
-    (in bfloat16 where it has it, else in float32).
-    `check` is run every `stage.check_every` steps and its figures join the curve, kept in the state's metadata.
+    Runs on a GPU if there is one, in bfloat16 where the device supports it.
+    `validate` runs every `stage.validate_every` steps; its metrics are added to the curve in the state's metadata.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -135,43 +140,40 @@ def train_stage(
     if start_from is not None:
         load_state(start_from, joint_model)
     folder.mkdir(parents=True, exist_ok=True)
-    optimizers = optimizers_of(stage, joint_model)
+    optimizers = build_optimizers(stage, joint_model)
     step, curve = load_state(path, joint_model, optimizers) if path.exists() else (0, [])
-    lessons = PretrainDataset(
-        seed, stage.name, stage.learns, stage.batch_size, stage.steps, stage.styles, stage.wobble, stage.single,
-        stage.noun_weight,
-    )  # fmt: skip
-    left = torch.utils.data.Subset(lessons, range(step, stage.steps))
-    batches = torch.utils.data.DataLoader(left, batch_size=None, num_workers=1, prefetch_factor=4)
-    begun, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
+    remaining = torch.utils.data.Subset(stage.dataset(seed), range(step, stage.steps))
+    batches = torch.utils.data.DataLoader(remaining, batch_size=None, num_workers=1, prefetch_factor=4)
+    start, seconds = time.time(), curve[-1]["seconds"] if curve else 0.0
     for batch in batches:
-        figures = train_step(stage, joint_model, optimizers, on_device(batch, device), step)
+        metrics = train_step(stage, joint_model, optimizers, to_device(batch, device), step)
         step += 1
         last = step == stage.steps
         if step % 50 == 0 or last:
-            curve.append({"step": step, "seconds": seconds + time.time() - begun, **figures})
-            say(f"{stage.name} {step}/{stage.steps}  {_written(curve[-1])}")
+            curve.append({"step": step, "seconds": seconds + time.time() - start, **metrics})
+            log(f"{stage.name} {step}/{stage.steps}  {_format(curve[-1])}")
         if step % stage.save_every == 0 or last:
             save_state(path, joint_model, optimizers, step, curve)
-        if check and curve and (step % stage.check_every == 0 or last):
-            curve[-1] |= check(joint_model)
-            say(_written({key: value for key, value in curve[-1].items() if "/" in key}))
+        if validate and curve and (step % stage.validate_every == 0 or last):
+            scores = validate(joint_model)
+            curve[-1] |= scores
+            log(_format(scores))
             save_state(path, joint_model, optimizers, step, curve)
     return joint_model
 
 
-def optimizers_of(stage: Stage, joint_model: JointModel) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the layers' matrices where the stage asks; in each the stage's slow parts, then the rest."""
+def build_optimizers(stage: Stage, joint_model: JointModel) -> list[torch.optim.Optimizer]:
+    """Build AdamW, and Muon for the layers' matrices if `stage.muon_rate` is set."""
     parts: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in joint_model.named_parameters():
-        matrix = stage.matrices_rate > 0 and parameter.ndim == 2 and (".layers." in name or "multi_modal" in name)
+        matrix = stage.muon_rate > 0 and parameter.ndim == 2 and (".layers." in name or "multi_modal" in name)
         parts.setdefault((matrix, any(part in name for part in stage.slow)), []).append(parameter)
 
     def groups(matrix: bool, rate: float) -> list[dict]:
-        shares = {True: stage.slow_rate, False: 1.0}
+        factors = {True: stage.slow_factor, False: 1.0}
         return [
-            {"params": parts[matrix, slow], "full_rate": share * rate}
-            for slow, share in shares.items()
+            {"params": parts[matrix, slow], "full_rate": factor * rate}
+            for slow, factor in factors.items()
             if (matrix, slow) in parts
         ]
 
@@ -179,8 +181,8 @@ def optimizers_of(stage: Stage, joint_model: JointModel) -> list[torch.optim.Opt
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups(False, stage.learning_rate), weight_decay=decay, betas=(0.9, 0.98), fused=True)
     ]
-    if stage.matrices_rate:
-        matrices = groups(True, stage.matrices_rate)
+    if stage.muon_rate:
+        matrices = groups(True, stage.muon_rate)
         optimizers.append(torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
@@ -188,22 +190,21 @@ def optimizers_of(stage: Stage, joint_model: JointModel) -> list[torch.optim.Opt
 def train_step(
     stage: Stage, joint_model: JointModel, optimizers: Optimizers, batch: dict, step: int
 ) -> dict[str, float]:
-    """One update; returns the losses and shares as numbers."""
+    """Update the weights once and return the losses and patch accuracies."""
     joint_model.train()
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["lr"] = group["full_rate"] * rate_share(stage, step)
-    losses, summed = LOSSES[stage.learns]
-    device = joint_model.places.weight.device
+        group["lr"] = group["full_rate"] * rate_factor(stage, step)
+    device = joint_model.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=supports_bfloat16(device)):
-        figures = losses(joint_model, batch)
-        loss = sum(figures[name] for name in summed) + stage.naming * figures["naming"]
-    loss.backward()
+        losses, accuracies = LOSSES[stage.name](joint_model, batch)
+    weights = {"patch_labels": stage.patch_label_weight}
+    sum(weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
     nn.utils.clip_grad_norm_(joint_model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
     joint_model.zero_grad()
-    return {name: float(value.detach()) for name, value in figures.items()}
+    return {name: float(value.detach()) for name, value in (losses | accuracies).items()}
 
 
-def _written(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+def _format(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in metrics.items())

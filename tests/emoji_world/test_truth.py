@@ -1,14 +1,22 @@
 import pytest
 
 from vladva_kit.emoji_world.scenes import Scene, Thing
-from vladva_kit.emoji_world.truth import NotUnderstood, fact_score, facts, is_true, nouns_of, scene_facts, words_of
+from vladva_kit.emoji_world.truth import (
+    CaptionParseError,
+    caption_facts,
+    fact_score,
+    is_true,
+    nouns_of,
+    scene_facts,
+    words_of,
+)
 
 SCENE = Scene((Thing("dog", color="blue", size="big"), Thing("cat", count=2)), "row", "grass")
 THREE = Scene((Thing("dog"), Thing("cat"), Thing("elephant", color="pink")), "column", "sand")
 
 
-def test_a_sentence_becomes_facts():
-    assert facts("A blue dog to the left of a cat!") == {
+def test_a_sentence_is_parsed_into_facts():
+    assert caption_facts("A blue dog to the left of a cat!") == {
         ("count", "dog", "one"),
         ("color", "dog", "blue"),
         ("count", "cat", "one"),
@@ -16,7 +24,7 @@ def test_a_sentence_becomes_facts():
     }
 
 
-def test_a_scene_becomes_facts():
+def test_scene_facts_include_relations_of_distant_things():
     assert scene_facts(THREE) == {
         ("kinds", "three"),
         ("ground", "sand"),
@@ -46,7 +54,7 @@ def test_a_scene_becomes_facts():
         "the picture shows two kinds of things on grass.",
     ],
 )
-def test_what_holds_is_true(text):
+def test_a_true_caption_is_true(text):
     assert is_true(text, SCENE)
 
 
@@ -69,7 +77,7 @@ def test_what_holds_is_true(text):
         "there is a dog. nothing else is in the picture.",
     ],
 )
-def test_what_does_not_hold_is_false(text):
+def test_a_false_caption_is_false(text):
     assert not is_true(text, SCENE)
 
 
@@ -96,35 +104,37 @@ def test_what_does_not_hold_is_false(text):
         "<unk> a dog",
     ],
 )
-def test_nonsense_is_not_true(text):
+def test_text_that_cannot_be_parsed_is_not_true(text):
     assert not is_true(text, SCENE)
 
 
-def test_what_is_not_understood_is_named():
-    with pytest.raises(NotUnderstood, match=r"\['fluffy', 'dog'\]"):
-        facts("a fluffy dog")
-    with pytest.raises(NotUnderstood, match="'two cat'.*do not agree"):
-        facts("two cat")
-    with pytest.raises(NotUnderstood, match="'dog' twice"):
-        facts("a dog and a dog")
-    with pytest.raises(NotUnderstood, match="what 'above' is said of"):
-        facts("a dog above")
+def test_parse_errors_name_the_words():
+    with pytest.raises(CaptionParseError, match=r"\['fluffy', 'dog'\]"):
+        caption_facts("a fluffy dog")
+    with pytest.raises(CaptionParseError, match="'two cat'.*do not agree"):
+        caption_facts("two cat")
+    with pytest.raises(CaptionParseError, match="'dog' twice"):
+        caption_facts("a dog and a dog")
+    with pytest.raises(CaptionParseError, match="lacks a noun after 'above'"):
+        caption_facts("a dog above")
+    with pytest.raises(CaptionParseError, match="lacks a noun for 'is blue'"):
+        caption_facts("is blue a dog")
 
 
-def test_a_relation_carries_through_three_things():
+def test_relations_are_transitive():
     assert is_true("a dog above an elephant", THREE)  # not neighbors
     assert is_true("an elephant below a dog", THREE)
     assert not is_true("an elephant above a cat", THREE)
     assert not is_true("from top to bottom, a dog, an elephant and a cat", THREE)
 
 
-def test_every_relation_and_its_converse_state_one_fact():
-    for there, back in [("to the left of", "to the right of"), ("above", "below"), ("in front of", "behind")]:
-        assert facts(f"a dog {there} a cat") == facts(f"a cat {back} a dog")
-        assert facts(f"a dog {there} a cat") != facts(f"a dog {back} a cat")
+def test_a_relation_and_its_converse_state_the_same_fact():
+    for relation, converse in [("to the left of", "to the right of"), ("above", "below"), ("in front of", "behind")]:
+        assert caption_facts(f"a dog {relation} a cat") == caption_facts(f"a cat {converse} a dog")
+        assert caption_facts(f"a dog {relation} a cat") != caption_facts(f"a dog {converse} a cat")
 
 
-def test_the_score_counts_true_stated_and_wanted_facts():
+def test_fact_score_counts_stated_and_reference_facts():
     reference = "a blue dog to the left of two cats"  # count, color, count, relation
     assert fact_score(reference, reference, SCENE) == (4, 4, 4, 4)
     assert fact_score("a blue dog.", reference, SCENE) == (2, 2, 2, 4)
@@ -134,13 +144,13 @@ def test_the_score_counts_true_stated_and_wanted_facts():
     assert fact_score("", reference, SCENE) == (0, 0, 0, 4)
 
 
-def test_nothing_else_counts_what_was_named_before():
+def test_nothing_else_states_the_number_of_kinds():
     one = Scene((Thing("dog"),))
     text = "there is a dog. nothing else is in the picture."
     assert is_true(text, one)
     assert fact_score(text, text, one) == (2, 2, 2, 2)
 
 
-def test_words_and_nouns_are_read_whatever_the_punctuation():
+def test_punctuation_and_case_are_ignored():
     assert words_of("A dog, a cat.") == ["a", "dog", "a", "cat"]
     assert nouns_of("The dogs above a CAT; on grass") == {"dog", "cat"}

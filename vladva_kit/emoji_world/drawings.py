@@ -1,4 +1,4 @@
-"""The artists' drawings: one sprite of a noun in a style, recolored on request."""
+"""The emoji drawings: one sprite per noun and style, recolored on request."""
 
 from colorsys import rgb_to_hsv
 from functools import cache, lru_cache
@@ -11,7 +11,7 @@ from vladva_kit.emoji_world.nouns import COLORS, NOUNS, STYLES
 
 _SHEET = Path(__file__).parent / "sprites" / "sprites.webp"
 _ROW = {noun.word: row for row, noun in enumerate(NOUNS)}
-_ALIKE = 20.0  # degrees of hue within which a color can be taken for a drawing's own color
+_MAX_HUE_DISTANCE = 20.0  # degrees within which a sprite's own hue counts as one of COLORS
 
 
 @lru_cache(maxsize=1)
@@ -20,63 +20,66 @@ def _sheet() -> Image.Image:
     if sheet.width * len(NOUNS) != sheet.height * len(STYLES):
         raise ValueError(
             f"{_SHEET.name} is {sheet.width}×{sheet.height}, not {len(STYLES)} styles by {len(NOUNS)} nouns: "
-            "remake it with experiments.pretraining.make_sprites"
+            "rebuild it with experiments.pretraining.make_sprites"
         )
     return sheet
 
 
 @cache
 def drawing(noun: str, style: int, color: str | None = None) -> Image.Image:
-    """The sprite of a noun, 64×64 RGBA, in its own colors or all in one color.
+    """Return the sprite of a noun, 64×64 RGBA, in its native colors or recolored.
 
-        drawing("dog", style=0)               # as Noto draws it
+        drawing("dog", style=0)                # as Noto draws it
         drawing("dog", style=4, color="blue")  # a blue dog, as Twemoji draws it
 
-    Raises KeyError for an unknown noun or color. A noun that the artist did not draw (`drawn_in`) gives an empty sprite.
+    The sprite is empty if the style has no drawing of the noun (see `nouns_in_style`).
+    Raises KeyError for an unknown noun or color.
     """
     cell = _sheet().width // len(STYLES)
     left, top = cell * style, cell * _ROW[noun]
     sprite = _sheet().crop((left, top, left + cell, top + cell))
-    return sprite if color is None else _tinted(sprite, COLORS[color])
+    return sprite if color is None else _recolored(sprite, COLORS[color])
 
 
 @cache
-def drawn_in(style: int) -> tuple[str, ...]:
-    """The nouns that a style has a drawing of, in order: all in those that samples are drawn in."""
+def nouns_in_style(style: int) -> tuple[str, ...]:
+    """List the nouns that a style has a drawing of. SEEN_STYLES and UNSEEN_STYLE have all of them."""
     return tuple(noun.word for noun in NOUNS if drawing(noun.word, style).getbbox())
 
 
-def _tinted(sprite: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """Keeps light and shade, replaces hue: dark lines stay dark, the drawing's mid-tone becomes the color."""
+def _recolored(sprite: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Replace the hue and keep the shading: dark lines stay dark, mid-tones take the color."""
     pixels = np.asarray(sprite, dtype=np.float32)
     light = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114])
-    inside = pixels[..., 3] > 128
-    low, high = np.percentile(light[inside], [4, 96])
-    shade = 0.45 + 0.70 * np.clip(1 - (high - light) / max(high - low, 90.0), 0, 1)  # a flat drawing stays bright
+    low, high = np.percentile(light[pixels[..., 3] > 128], [4, 96])
+    contrast = max(high - low, 90.0)  # a lower bound, so that flat sprites stay bright
+    shade = 0.45 + 0.70 * np.clip(1 - (high - light) / contrast, 0, 1)
     rgb = np.float32(color) * np.minimum(shade, 1)[..., None]
-    rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # the brightest parts go towards white
+    rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # highlights fade to white
     return Image.fromarray(np.concatenate([np.clip(rgb, 0, 255), pixels[..., 3:]], -1).astype(np.uint8), "RGBA")
 
 
 @cache
 def native_colors(noun: str) -> frozenset[str]:
-    """The colors that some artist's drawing of the noun has of itself, so that "a red apple" is never asked for.
+    """Return the colors that any style gives the noun by default, so that no caption says "a red apple".
 
     native_colors("apple")   # frozenset({"red", ...})
     """
-    alike = set()
+    native = set()
     for style in range(len(STYLES)):
-        if noun not in drawn_in(style):
+        if noun not in nouns_in_style(style):
             continue
-        hue, saturation, inside = _hues(drawing(noun, style))
-        for color, color in COLORS.items():
-            apart = np.abs((hue - 360 * rgb_to_hsv(*(part / 255 for part in color))[0] + 180) % 360 - 180)
-            if ((apart < _ALIKE) & (saturation > 0.3))[inside].mean() > 0.4:
-                alike.add(color)
-    return frozenset(alike)
+        sprite = drawing(noun, style)
+        hsv = np.asarray(sprite.convert("RGB").convert("HSV"), dtype=np.float32)
+        hue, saturation, inside = hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, np.asarray(sprite)[..., 3] > 128
+        for color, rgb in COLORS.items():
+            target = 360 * rgb_to_hsv(*(channel / 255 for channel in rgb))[0]
+            distance = np.abs((hue - target + 180) % 360 - 180)
+            if ((distance < _MAX_HUE_DISTANCE) & (saturation > 0.3))[inside].mean() > 0.4:
+                native.add(color)
+    return frozenset(native)
 
 
-def _hues(sprite: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hue in degrees, saturation 0–1, and where the drawing is."""
-    hsv = np.asarray(sprite.convert("RGB").convert("HSV"), dtype=np.float32)
-    return hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, np.asarray(sprite)[..., 3] > 128
+def foreign_colors(noun: str) -> list[str]:
+    """List the colors that the noun can be recolored in: those that no style gives it by default."""
+    return [color for color in COLORS if color not in native_colors(noun)]

@@ -1,21 +1,26 @@
-"""Questions about a scene with their one right answer, two-turn chats, and reading without a picture."""
+"""Questions about a scene with exactly one right answer, two-turn chats, and questions about a caption."""
 
 import random
 from dataclasses import dataclass
+from itertools import permutations
 
-from vladva_kit.emoji_world.captions import PLURALS, article, name, pair_caption, phrase
+from vladva_kit.emoji_world.captions import PLURALS, article, noun_form, pair_caption, phrase, verb
 from vladva_kit.emoji_world.drawings import native_colors
 from vladva_kit.emoji_world.nouns import COLORS, COUNTS
-from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing
+from vladva_kit.emoji_world.scenes import LAYOUTS, Scene, Thing, absent_nouns
 
+# Keys of result tables and of the stored samples. "what": which thing has this color or size; "exists": is there a …;
+# "lies": which thing stands in a given relation to another; "where": the relation of a thing to the other one;
+# "whether": does a relation hold (yes or no). The rest are named after the attribute asked for.
 KINDS = ("what", "color", "size", "count", "ground", "exists", "lies", "where", "whether")
-# Asked in lessons only, to learn what left and above are before two things have to be compared; never examined.
+# Training only, never evaluated: "ends" asks which thing is leftmost, rightmost, top or bottom; "side" the inverse.
 EASY_KINDS = ("ends", "side")
+_SIDES = {"row": ("left", "right"), "column": ("top", "bottom")}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer word for word, its kind (one of KINDS), and the thing it is about, if one."""
+    """A question, its exact answer, its kind (of KINDS or EASY_KINDS), and the thing it is about, if any."""
 
     kind: str
     text: str
@@ -23,12 +28,8 @@ class Question:
     thing: Thing | None = None
 
 
-def _are(thing: Thing) -> str:
-    return "are" if thing.count > 1 else "is"
-
-
 def questions(scene: Scene, kind: str) -> list[Question]:
-    """All questions of one kind that have a single right answer in the scene, in a fixed order.
+    """List all questions of one kind that have a single right answer in the scene, in a fixed order.
 
         questions(scene, "color")    # [Question("color", "what color is the dog?", "blue", …)]
 
@@ -39,39 +40,36 @@ def questions(scene: Scene, kind: str) -> list[Question]:
 
 def _what(scene: Scene) -> list[Question]:
     if len(scene.things) == 1:
-        return [Question("what", "what is in the picture?", name(scene.things[0]), scene.things[0])]
+        return [Question("what", "what is in the picture?", noun_form(scene.things[0]), scene.things[0])]
     asked = []
     for thing in scene.things:
         others = [other for other in scene.things if other is not thing]
-        colors = {thing.color: any(_may_be_called(other, thing.color) for other in others)} if thing.color else {}
-        for word, shared in (colors | {thing.size: any(other.size == thing.size for other in others)}).items():
-            if not shared:
-                text = f"what {_are(thing)} the {word} thing{'s' if thing.count > 1 else ''}?"
-                asked.append(Question("what", text, name(thing), thing))
+        shared = {thing.color: any(_may_look(other, thing.color) for other in others)} if thing.color else {}
+        for word, ambiguous in (shared | {thing.size: any(other.size == thing.size for other in others)}).items():
+            if not ambiguous:
+                text = f"what {verb(thing)} the {word} thing{'s' if thing.count > 1 else ''}?"
+                asked.append(Question("what", text, noun_form(thing), thing))
     return asked
 
 
-def _may_be_called(thing: Thing, color: str) -> bool:
-    """Whether a thing has that color, or may have it by nature."""
+def _may_look(thing: Thing, color: str) -> bool:
     return thing.color == color or (thing.color is None and color in native_colors(thing.noun))
 
 
-def _tint(scene: Scene) -> list[Question]:
-    return [
-        Question("color", f"what color {_are(thing)} the {name(thing)}?", thing.color or "natural", thing)
-        for thing in scene.things
-    ]
+def _subject(thing: Thing) -> str:
+    return f"{verb(thing)} the {noun_form(thing)}"
+
+
+def _color(scene: Scene) -> list[Question]:
+    return [Question("color", f"what color {_subject(t)}?", t.color or "natural", t) for t in scene.things]
 
 
 def _size(scene: Scene) -> list[Question]:
-    return [Question("size", f"how big {_are(thing)} the {name(thing)}?", thing.size, thing) for thing in scene.things]
+    return [Question("size", f"how big {_subject(t)}?", t.size, t) for t in scene.things]
 
 
 def _count(scene: Scene) -> list[Question]:
-    return [
-        Question("count", f"how many {PLURALS[thing.noun]} are there?", COUNTS[thing.count], thing)
-        for thing in scene.things
-    ]
+    return [Question("count", f"how many {PLURALS[t.noun]} are there?", COUNTS[t.count], t) for t in scene.things]
 
 
 def _ground(scene: Scene) -> list[Question]:
@@ -79,9 +77,9 @@ def _ground(scene: Scene) -> list[Question]:
 
 
 def _exists(scene: Scene) -> list[Question]:
-    rng = random.Random(scene.seed)  # the absent noun is the scene's own, so that the same scene asks the same
+    rng = random.Random(scene.seed)  # from the scene's seed, so that the same scene gives the same questions
     present = rng.choice(scene.things)
-    absent = rng.choice([word for word in WORDS if all(word != thing.noun for thing in scene.things)])
+    absent = rng.choice(absent_nouns(scene))
     return [
         Question("exists", f"is there {article(present.noun)} {present.noun}?", "yes", present),
         Question("exists", f"is there {article(absent)} {absent}?", "no"),
@@ -90,80 +88,71 @@ def _exists(scene: Scene) -> list[Question]:
 
 def _lies(scene: Scene) -> list[Question]:
     asked, last = [], len(scene.things) - 1
-    for index, thing in enumerate(scene.things):  # with three things, only the ends' neighbors are the only answer
+    for index, thing in enumerate(scene.things):  # of three things, only the outer ones give a unique answer
         for other, unique in ((index - 1, index == 1), (index + 1, index == last - 1)):
             if unique and 0 <= other <= last:
                 answer = scene.things[other]
-                text = f"what {_are(answer)} {scene.relation(other, index)} the {name(thing)}?"
-                asked.append(Question("lies", text, name(answer), answer))
+                text = f"what {verb(answer)} {scene.relation(other, index)} the {noun_form(thing)}?"
+                asked.append(Question("lies", text, noun_form(answer), answer))
     return asked
 
 
 def _where(scene: Scene) -> list[Question]:
-    if len(scene.things) != 2:
-        return []
-    first, second = scene.things
-    return [
-        Question(
-            "where", f"where {_are(first)} the {name(first)}?", f"{scene.relation(0, 1)} the {name(second)}", first
-        ),
-        Question(
-            "where", f"where {_are(second)} the {name(second)}?", f"{scene.relation(1, 0)} the {name(first)}", second
-        ),
-    ]
+    asked = []
+    for first, second in ((0, 1), (1, 0)) if len(scene.things) == 2 else ():
+        thing, other = scene.things[first], scene.things[second]
+        answer = f"{scene.relation(first, second)} the {noun_form(other)}"
+        asked.append(Question("where", f"where {_subject(thing)}?", answer, thing))
+    return asked
 
 
 def _whether(scene: Scene) -> list[Question]:
     asked = []
-    for first in range(len(scene.things)):
-        for second in range(len(scene.things)):
-            if first != second:
-                thing, other = scene.things[first], scene.things[second]
-                for relation in LAYOUTS[scene.layout]:
-                    answer = "yes" if relation == scene.relation(first, second) else "no"
-                    text = f"{_are(thing)} the {name(thing)} {relation} the {name(other)}?"
-                    asked.append(Question("whether", text, answer, thing))
+    for first, second in permutations(range(len(scene.things)), 2):
+        thing, other = scene.things[first], scene.things[second]
+        for relation in LAYOUTS[scene.layout]:
+            answer = "yes" if relation == scene.relation(first, second) else "no"
+            asked.append(Question("whether", f"{_subject(thing)} {relation} the {noun_form(other)}?", answer, thing))
     return asked
 
 
-_SIDES = {"row": ("left", "right"), "column": ("top", "bottom")}
+def _outer_things(scene: Scene) -> list[tuple[str, Thing]]:
+    if len(scene.things) == 1 or scene.layout not in _SIDES:
+        return []
+    return list(zip(_SIDES[scene.layout], (scene.things[0], scene.things[-1]), strict=True))
 
 
 def _ends(scene: Scene) -> list[Question]:
-    if len(scene.things) == 1 or scene.layout not in _SIDES:
-        return []
-    outer = zip(_SIDES[scene.layout], (scene.things[0], scene.things[-1]), strict=True)
-    return [Question("ends", f"what {_are(thing)} on the {side}?", name(thing), thing) for side, thing in outer]
+    return [Question("ends", f"what {verb(t)} on the {side}?", noun_form(t), t) for side, t in _outer_things(scene)]
 
 
 def _side(scene: Scene) -> list[Question]:
-    return [
-        Question("side", f"where in the picture {_are(end.thing)} the {name(end.thing)}?", side, end.thing)
-        for end, side in zip(_ends(scene), _SIDES.get(scene.layout, ()), strict=False)
-    ]
+    return [Question("side", f"where in the picture {_subject(t)}?", side, t) for side, t in _outer_things(scene)]
 
 
-_ASKERS = dict(
-    zip(
-        (*KINDS, *EASY_KINDS),
-        (_what, _tint, _size, _count, _ground, _exists, _lies, _where, _whether, _ends, _side),
-        strict=True,
-    )
-)
+_ASKERS = {
+    "what": _what,
+    "color": _color,
+    "size": _size,
+    "count": _count,
+    "ground": _ground,
+    "exists": _exists,
+    "lies": _lies,
+    "where": _where,
+    "whether": _whether,
+    "ends": _ends,
+    "side": _side,
+}
 
 
-def sample_question(scene: Scene, rng: random.Random, kind: str | None = None) -> Question:
-    """A question by chance, of a kind by chance among those the scene allows."""
-    kinds = [kind] if kind else rng.sample(KINDS, len(KINDS))
-    for candidate in kinds:
-        asked = questions(scene, candidate)
-        if asked:
-            return rng.choice(asked)
-    raise ValueError(f"a scene of {len(scene.things)} things allows no question of kind '{kind}'")
+def sample_question(scene: Scene, rng: random.Random) -> Question:
+    """Sample a kind of question that the scene allows, then a question of that kind."""
+    candidates = (questions(scene, kind) for kind in rng.sample(KINDS, len(KINDS)))
+    return rng.choice(next(filter(None, candidates)))
 
 
 def sample_chat(scene: Scene, rng: random.Random) -> tuple[Question, Question]:
-    """Two turns: the second asks on about the thing of the first, by pronoun.
+    """Sample two turns: the second asks about the thing of the first by pronoun.
 
     sample_chat(scene, rng)   # ("what is to the left of the cat?", "dog"), ("what color is it?", "blue")
     """
@@ -175,35 +164,30 @@ def sample_chat(scene: Scene, rng: random.Random) -> tuple[Question, Question]:
     )
     thing = first.thing
     pronoun = "are they" if thing.count > 1 else "is it"
-    follow = [
+    follow_ups = [
         Question("color", f"what color {pronoun}?", thing.color or "natural", thing),
         Question("size", f"how big {pronoun}?", thing.size, thing),
     ]
     if first.kind != "count":
-        follow.append(Question("count", "how many are there?", COUNTS[thing.count], thing))
-    if len(scene.things) == 2:
-        where = next(question for question in _where(scene) if question.thing is thing)
-        follow.append(Question("where", f"where {pronoun}?", where.answer, thing))
-    return first, rng.choice(follow)
+        follow_ups.append(Question("count", "how many are there?", COUNTS[thing.count], thing))
+    follow_ups += [Question("where", f"where {pronoun}?", q.answer, thing) for q in _where(scene) if q.thing is thing]
+    return first, rng.choice(follow_ups)
 
 
-def sample_reading(scene: Scene, rng: random.Random) -> tuple[str, Question]:
-    """A caption and a question that the caption alone answers; no picture is needed.
+def sample_caption_question(scene: Scene, rng: random.Random) -> tuple[str, Question]:
+    """Sample a caption and a question that can be answered from the caption alone.
 
-    sample_reading(scene, rng)   # "a blue dog to the left of a cat", ("what is to the right of the dog?", "cat")
+    sample_caption_question(scene, rng)   # "a blue dog above a cat", ("what is below the dog?", "cat")
     """
     sized = rng.random() < 0.5
     if len(scene.things) == 1:
         thing = scene.things[0]
-        asked = [*_tint(scene), *_count(scene), *(_size(scene) if sized else [])]
-        return phrase(thing, sized), rng.choice(asked)
+        return phrase(thing, sized), rng.choice([*_color(scene), *_count(scene), *(_size(scene) if sized else [])])
     start = rng.randrange(len(scene.things) - 1)
     pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground, seed=rng.randrange(2**31))
-    kinds = ["lies", "where", "color", "count", "whether", "what", "exists", "ends", "side"] + (
-        ["size"] if sized else []
-    )
-    asked = [
-        question for kind in kinds for question in rng.sample(questions(pair, kind), 1 if questions(pair, kind) else 0)
-    ]
+    kinds = ["lies", "where", "color", "count", "whether", "what", "exists", "ends", "side"]
+    if sized:
+        kinds.append("size")
+    asked = [rng.sample(candidates, 1)[0] for kind in kinds if (candidates := questions(pair, kind))]
     asked = [q for q in asked if sized or not (q.kind == "what" and q.text.split()[3] not in COLORS)]
     return pair_caption(pair, *rng.choice([(0, 1), (1, 0)]), sized), rng.choice(asked)

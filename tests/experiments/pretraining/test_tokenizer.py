@@ -1,11 +1,10 @@
+"""The tokenizer covers every caption, question and answer, and matches the fast `encode`."""
+
 import random
 
 import pytest
 
-from vladva_kit.emoji_world.captions import long_caption, short_caption
-from vladva_kit.emoji_world.questions import KINDS, questions
-from vladva_kit.emoji_world.scenes import sample_scene
-from vladva_kit.emoji_world.words import (
+from experiments.pretraining.tokenizer import (
     BOS,
     EOS,
     IMAGE,
@@ -24,9 +23,13 @@ from vladva_kit.emoji_world.words import (
     build_processor,
     build_tokenizer,
     encode,
-    ids,
+    token_ids,
     vocabulary,
 )
+from vladva_kit.emoji_world.captions import long_caption, short_caption
+from vladva_kit.emoji_world.questions import EASY_KINDS, KINDS, questions
+from vladva_kit.emoji_world.render import render
+from vladva_kit.emoji_world.scenes import sample_scene
 
 PROMPTS = (IMAGE_PROMPT, TEXT_PROMPT, SHORT_PROMPT, LONG_PROMPT, REPHRASE_PROMPT)
 
@@ -42,22 +45,22 @@ def sentences():
     texts = list(PROMPTS)
     for scene in (sample_scene(rng) for _ in range(60)):
         texts += [short_caption(scene, rng), long_caption(scene, rng)]
-        texts += [f"{question.text} {question.answer}" for kind in KINDS for question in questions(scene, kind)]
+        texts += [f"{q.text} {q.answer}" for kind in (*KINDS, *EASY_KINDS) for q in questions(scene, kind)]
     return texts
 
 
-def test_encode_gives_the_ids_of_the_tokenizer(tokenizer, sentences):
+def test_encode_equals_the_tokenizer(tokenizer, sentences):
     others = ["A Blue DOG.", "a dog, a cat; a 'duck'!", "a zebra drinks tea", "well-known: x/y", " a \n b  dog ", ""]
     for text in [*sentences, *others]:
         assert encode(text) == tokenizer(text, add_special_tokens=False).input_ids, text
 
 
-def test_no_sentence_of_the_world_has_an_unknown_word(sentences):
+def test_no_generated_sentence_has_an_unknown_word(sentences):
     assert not any(UNK in encode(text) for text in sentences)
-    assert encode("a zebra") == [ids()["a"], UNK]
+    assert encode("a zebra") == [token_ids()["a"], UNK]
 
 
-def test_the_special_tokens_come_first_and_no_token_comes_twice(tokenizer):
+def test_special_tokens_come_first_and_tokens_are_unique(tokenizer):
     tokens = vocabulary()
     assert tokens[: len(SPECIAL)] == SPECIAL and len(set(tokens)) == len(tokens) == len(tokenizer)
     assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (PAD, UNK)
@@ -65,26 +68,27 @@ def test_the_special_tokens_come_first_and_no_token_comes_twice(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["<image>", "<user>"]) == [IMAGE, USER]
 
 
-def test_what_is_decoded_reads_as_what_was_encoded(tokenizer):
+def test_decoding_inverts_encoding(tokenizer):
     text = "the picture shows two kinds of things on grass. what color is the dog?"
     assert tokenizer.decode(encode(text)) == text
 
 
-def test_clip_reads_a_caption_between_a_beginning_and_an_end():
+def test_clips_tokenizer_adds_bos_and_eos():
     assert build_clip_tokenizer()("a blue dog").input_ids == [BOS, *encode("a blue dog"), EOS]
 
 
-def test_the_chat_template_writes_both_roles_and_their_ends(tokenizer):
+def test_the_chat_template_marks_roles_and_ends(tokenizer):
     chat = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is it?"}]},
         {"role": "assistant", "content": "a dog"},
         {"role": "user", "content": "what color?"},
     ]
-    written = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert written == "<bos><user><image>what is it?<assistant>a dog<eos><user>what color?<assistant>"
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text == "<bos><user><image>what is it?<assistant>a dog<eos><user>what color?<assistant>"
 
 
-def test_the_processor_puts_a_token_for_each_patch_and_one_for_the_class(pictures):
-    inputs = build_processor()(images=[pictures[0]], text=["<bos><user><image>what is it?<assistant>"])
+def test_the_processor_inserts_one_token_per_patch_and_one_for_the_class():
+    image = render(sample_scene(random.Random(7)), 160)
+    inputs = build_processor()(images=[image], text=["<bos><user><image>what is it?<assistant>"])
     assert inputs["input_ids"][0].count(IMAGE) == IMAGE_TOKENS == 8 * 8 + 1
     assert tuple(inputs["pixel_values"][0].shape) == (3, IMAGE_SIZE, IMAGE_SIZE)

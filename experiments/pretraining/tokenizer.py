@@ -1,10 +1,16 @@
-"""The emoji world's tokenizer and processor: one token a word, the ordinary classes of transformers."""
+"""The emoji world's word-level tokenizer and its processors, built from standard transformers classes."""
+
+from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from vladva_kit.emoji_world.captions import PLURALS
 from vladva_kit.emoji_world.nouns import COLORS, COUNTS, GROUNDS, SIZES
+
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<image>", "<user>", "<assistant>")
 PAD, UNK, BOS, EOS, IMAGE, USER, ASSISTANT = range(len(SPECIAL))
@@ -16,7 +22,7 @@ LONG_PROMPT = "describe the picture in detail:"
 REPHRASE_PROMPT = "say it in other words:"
 
 IMAGE_SIZE, PATCH_SIZE = 128, 16
-IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2 + 1  # the class token is kept: vision_feature_select_strategy="full"
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2 + 1  # with the class token (vision_feature_select_strategy="full")
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 
 CHAT_TEMPLATE = (
@@ -29,44 +35,41 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
-_PROSE = """
+_OTHER_WORDS = """
     the picture image text shows there is are a an and on in of to it they thing things kind kinds nothing else color
     natural ground under from left right top bottom above below front behind what how big many where yes no
     provide short caption describe detail summarize provided one word say other words photo
 """
-
-
-_PIECES = re.compile(r"\w+|[^\w\s]+")  # as the tokenizer's `Whitespace` cuts
+_PIECES = re.compile(r"\w+|[^\w\s]+")  # splits like the tokenizer's `Whitespace` pre-tokenizer
 
 
 @lru_cache(maxsize=1)
 def vocabulary() -> tuple[str, ...]:
-    """Every token, in the order of its id: the special ones, punctuation, then the words."""
-    words = {*_PROSE.split(), *PLURALS, *PLURALS.values(), *COLORS, *SIZES, *GROUNDS, *COUNTS}
+    """Return all tokens in id order: special tokens, punctuation, then words."""
+    words = {*_OTHER_WORDS.split(), *PLURALS, *PLURALS.values(), *COLORS, *SIZES, *GROUNDS, *COUNTS}
     return (*SPECIAL, *".,:;!?'\"-", *sorted(words))
 
 
 @lru_cache(maxsize=1)
-def ids() -> dict[str, int]:
-    """Token to id."""
+def token_ids() -> dict[str, int]:
+    """Map each token to its id."""
     return {word: index for index, word in enumerate(vocabulary())}
 
 
 def encode(text: str) -> list[int]:
-    """The tokenizer's ids of plain text, without special tokens; quick, for training.
+    """Tokenize plain text without special tokens; a faster equivalent of the tokenizer, for training.
 
-    encode("a blue dog.")    # as build_tokenizer()("a blue dog.", add_special_tokens=False).input_ids
+    encode("a blue dog.")    # == build_tokenizer()("a blue dog.", add_special_tokens=False).input_ids
     """
-    known = ids()
-    return [known.get(word, UNK) for word in _PIECES.findall(text.lower())]
+    return [token_ids().get(word, UNK) for word in _PIECES.findall(text.lower())]
 
 
-def build_tokenizer():
-    """A `PreTrainedTokenizerFast` over the words of the world, with the chat template."""
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Build emoji-llava's `PreTrainedTokenizerFast`, with the chat template."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel(dict(ids()), unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(dict(token_ids()), unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(
@@ -84,8 +87,8 @@ def build_tokenizer():
     return fast
 
 
-def build_clip_tokenizer():
-    """The same words for CLIP, whose text tower reads <bos> caption <eos>."""
+def build_clip_tokenizer() -> PreTrainedTokenizerFast:
+    """Build emoji-clip's tokenizer: the same vocabulary, with captions wrapped in <bos> and <eos>."""
     from tokenizers import processors
 
     fast = build_tokenizer()
@@ -97,8 +100,8 @@ def build_clip_tokenizer():
     return fast
 
 
-def build_image_processor():
-    """Pictures to the tower's pixels: the shorter side to 128, the middle cut out, values about −2 to 2."""
+def build_image_processor() -> CLIPImageProcessorPil:
+    """Build the image processor: resize the shorter side to 128, center-crop, normalize to about −2 to 2."""
     from transformers import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(
@@ -109,8 +112,8 @@ def build_image_processor():
     )
 
 
-def build_processor():
-    """The `LlavaProcessor` of emoji-llava."""
+def build_processor() -> LlavaProcessor:
+    """Build the `LlavaProcessor` of emoji-llava."""
     from transformers import LlavaProcessor
 
     return LlavaProcessor(
