@@ -1,30 +1,42 @@
-"""Missing captions: asked for once, held to the 30-token rule, marked, resumed; the result is an imagefolder."""
+"""Missing captions are generated once, checked by the 30-token rule and marked; the result is an imagefolder."""
 
 import json
+import random
 
 import pytest
 from PIL import Image
 from tiny import tiny_lvlm
 
 import vladva_kit as vk
-from vladva_kit.data.captioning import LONG_REQUEST, SHORT_REQUEST, Requests, caption_images, finish
+from vladva_kit.data.captioning import (
+    CAPTIONS,
+    LONG_REQUEST,
+    SHORT_REQUEST,
+    CaptionRequests,
+    caption_images,
+    write_imagefolder,
+)
 from vladva_kit.data.images import ImageRecord, list_images
+from vladva_kit.data.store import Store
+from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.emoji_world.captions import short_caption
+from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.images import BadInput
 
 SHORT, LONG = "a dog on a mat", "a red dog stands left of a small cat " * 5
 
 
 class Answers(vk.Embedder):
-    """An LVLM whose answers are known: by what is asked, and the picture's first pixel."""
+    """An LVLM whose answers are fixed by the prompt and the number in the image's first pixel."""
 
     asked: list
 
     def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
-        self.asked += [(image.getpixel((0, 0))[0], prompt) for image, prompt in zip(images, prompts, strict=True)]
-        return [self.answers(image.getpixel((0, 0))[0], prompt) for image, prompt in zip(images, prompts, strict=True)]
+        numbers = [image.getpixel((0, 0))[0] for image in images]
+        self.asked += zip(numbers, prompts, strict=True)
+        return [self.answer(number, prompt) for number, prompt in zip(numbers, prompts, strict=True)]
 
-    def answers(self, number, prompt):
+    def answer(self, number, prompt):
         return SHORT if prompt == SHORT_REQUEST else LONG.strip()
 
 
@@ -42,15 +54,14 @@ def embedder(lvlm):
 
 @pytest.fixture
 def folder(tmp_path):
-    """ImageRecord 0 lacks both captions, 1 the long one, 2 the short one, 3 none; 4 is like 0."""
-    folder = tmp_path / "pictures"
+    """Image 0 lacks both captions, 1 the long one, 2 the short one, 3 neither; 4 is like 0."""
+    folder = tmp_path / "images"
     folder.mkdir()
     lines = []
-    for number, own in enumerate(
-        [{}, {"short": "own"}, {"long": "own long"}, {"short": "own", "long": "own long"}, {}]
-    ):
+    captions = [{}, {"short": "own"}, {"long": "own long"}, {"short": "own", "long": "own long"}, {}]
+    for number, existing in enumerate(captions):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
-        lines.append(json.dumps({"file_name": f"{number}.png", **own}))
+        lines.append(json.dumps({"file_name": f"{number}.png", **existing}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -59,103 +70,144 @@ def read(out):
     return [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
 
 
-def test_only_what_is_missing_is_asked_for_and_marked(embedder, folder, tmp_path):
+def test_only_missing_captions_are_generated_and_marked(embedder, folder, tmp_path):
     out = tmp_path / "out"
-    pictures = list_images(folder)
-    caption_images(embedder, pictures, out, batch_size=2)
+    images = list_images(folder)
+    caption_images(embedder, images, out, batch_size=2)
     assert sorted(embedder.asked) == sorted([
         (0, SHORT_REQUEST), (0, LONG_REQUEST), (1, LONG_REQUEST), (2, SHORT_REQUEST), (4, SHORT_REQUEST),
         (4, LONG_REQUEST),
     ])  # fmt: skip
-    report = finish(pictures, out, "known")
+    report = write_imagefolder(images, out, "known")
     rows = read(out)
     assert [row.get("synthetic") for row in rows] == [["long", "short"], ["long"], ["short"], None, ["long", "short"]]
     assert [row.get("captioned_by") for row in rows] == ["known", "known", "known", None, "known"]
     assert rows[1]["short"] == "own" and rows[1]["long"] == LONG.strip()
-    assert report.written == {"short": 3, "long": 3} and report.broke_the_rule == {"short": 0, "long": 0}
+    assert report.written == {"short": 3, "long": 3} and report.rejected == {"short": 0, "long": 0}
 
 
-def test_the_result_is_an_imagefolder_that_trains(embedder, folder, tmp_path):
-    pictures = list_images(folder)
-    caption_images(embedder, pictures, tmp_path / "out")
-    finish(pictures, tmp_path / "out", "known")
+def test_the_result_is_a_valid_imagefolder(embedder, folder, tmp_path):
+    images = list_images(folder)
+    caption_images(embedder, images, tmp_path / "out")
+    write_imagefolder(images, tmp_path / "out", "known")
     pairs = vk.load_pairs(tmp_path / "out")
     assert len(pairs) == 5 and all(pair.short and pair.long for pair in pairs)
     assert pairs[4].load_image().getpixel((0, 0)) == (4, 0, 0)
 
 
-def test_a_caption_that_breaks_the_30_token_rule_is_left_out_and_counted(embedder, folder, tmp_path):
-    embedder.answers = lambda number, prompt: LONG if prompt == SHORT_REQUEST else "a dog"
-    pictures = list_images(folder)
-    caption_images(embedder, pictures, tmp_path / "out")
-    report = finish(pictures, tmp_path / "out", "known")
-    assert report.written == {"short": 0, "long": 0} and report.broke_the_rule == {"short": 3, "long": 3}
-    assert [row["file_name"] for row in read(tmp_path / "out")] == ["1.png", "2.png", "3.png"]  # the others have none
+def test_images_in_memory_are_written_as_files(embedder, folder, tmp_path):
+    content = (folder / "1.png").read_bytes()
+    images = [ImageRecord("000000000", Image.new("RGB", (4, 4), (9, 0, 0))), ImageRecord("000000001", content)]
+    caption_images(embedder, images, tmp_path / "out")
+    write_imagefolder(images, tmp_path / "out", "known")
+    first, second = vk.load_pairs(tmp_path / "out")
+    assert first.image.name == "000000000.png" and first.load_image().getpixel((0, 0)) == (9, 0, 0)
+    assert second.image.read_bytes() == content
 
 
-def test_what_was_written_before_an_interruption_is_not_asked_for_again(embedder, folder, tmp_path):
+def test_captions_that_break_the_30_token_rule_are_rejected_and_counted(embedder, folder, tmp_path):
+    embedder.answer = lambda number, prompt: LONG if prompt == SHORT_REQUEST else "a dog"
+    images = list_images(folder)
+    caption_images(embedder, images, tmp_path / "out")
+    report = write_imagefolder(images, tmp_path / "out", "known")
+    assert report.written == {"short": 0, "long": 0} and report.rejected == {"short": 3, "long": 3}
+    assert [row["file_name"] for row in read(tmp_path / "out")] == ["1.png", "2.png", "3.png"]  # 0 and 4 have none
+
+
+@pytest.mark.parametrize(
+    ("short_margin", "long_margins", "kinds"),
+    [(1, (0, 0), ["long", "short"]), (0, (0, 0), ["long"]), (1, (1, 0), ["short"]), (1, (0, -1), ["short"])],
+)
+def test_the_length_limits_are_exact(embedder, folder, tmp_path, short_margin, long_margins, kinds):
+    """A short caption has fewer tokens than the short limit; a long one at least that many, up to the long limit."""
+    tokenizer = embedder.lvlm.processor.tokenizer
+    n_short, n_long = (len(encode_caption(tokenizer, text)) for text in (SHORT, LONG.strip()))
+    # one limit separates both kinds, so each kind is tested in its own run
+    written = []
+    for kind, limits in (
+        ("short", CaptionRequests(short_limit=n_short + short_margin)),
+        ("long", CaptionRequests(short_limit=n_long + long_margins[0], long_limit=n_long + long_margins[1])),
+    ):
+        caption_images(embedder, list_images(folder)[:1], tmp_path / kind, limits)
+        report = write_imagefolder(list_images(folder)[:1], tmp_path / kind, "known")
+        written += [kind] * report.written[kind]
+    assert sorted(written) == kinds
+
+
+def test_an_interrupted_run_resumes_at_the_next_missing_shard(embedder, folder, tmp_path):
     out = tmp_path / "out"
-    pictures = list_images(folder)
-    told = iter([None, RuntimeError("killed")])
+    images = list_images(folder)
+    answer = embedder.answer
 
-    def interrupt(rows):
-        if (error := next(told)) is not None:
-            raise error
+    def interrupt(number, prompt):
+        if number == 4:
+            raise KeyboardInterrupt
+        return answer(number, prompt)
 
-    with pytest.raises(RuntimeError, match="killed"):
-        caption_images(embedder, pictures, out, batch_size=2, progress=interrupt)
-    log = out / ".captions-0.jsonl"
-    log.write_bytes(log.read_bytes() + b'{"row": 4, "capti')  # a line that a kill cut off
-    with pytest.raises(ValueError, match="1 of 5 pictures"):
-        finish(pictures, out, "known")
+    embedder.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        caption_images(embedder, images, out, batch_size=2)
+    (out / CAPTIONS / ".shard-000002.safetensors.99.part").write_bytes(b"partial")  # left by a kill during a write
+    assert Store(out / CAPTIONS).names() == ["000000", "000001"]
+    with pytest.raises(ValueError, match="1 of 5 images"):
+        write_imagefolder(images, out, "known")
+    assert not (out / "metadata.jsonl").exists()
+    embedder.answer = answer
     embedder.asked.clear()
-    caption_images(embedder, pictures, out, batch_size=2)
-    assert {number for number, _ in embedder.asked} == {4}
-    finish(pictures, out, "known")
+    sizes = []
+    caption_images(embedder, images, out, batch_size=2, progress=sizes.append)
+    assert {number for number, _ in embedder.asked} == {4} and sizes == [2, 2, 1]
+    write_imagefolder(images, out, "known")
+    caption_images(embedder, images, tmp_path / "uninterrupted")
+    write_imagefolder(images, tmp_path / "uninterrupted", "known")
+    assert (out / "metadata.jsonl").read_bytes() == (tmp_path / "uninterrupted" / "metadata.jsonl").read_bytes()
     assert [row["file_name"] for row in read(out)] == [f"{number}.png" for number in range(5)]
+    assert not list(out.rglob("*.part"))
 
 
-def test_ranks_share_the_pictures(embedder, folder, tmp_path):
-    pictures = list_images(folder)
-    for rank in (1, 0):
+def test_ranks_caption_alternate_shards(embedder, folder, tmp_path):
+    images = list_images(folder)
+    for rank, numbers in ((1, {2}), (0, {0, 1, 4})):  # shards of images 0-1, 2-3 and 4; 3 lacks no caption
         embedder.asked.clear()
-        caption_images(embedder, pictures, tmp_path / "out", rank=rank, ranks=2)
-        assert {number % 2 for number, _ in embedder.asked} == {rank}
-    assert finish(pictures, tmp_path / "out", "known").pairs == 5
+        caption_images(embedder, images, tmp_path / "out", batch_size=2, rank=rank, ranks=2)
+        assert {number for number, _ in embedder.asked} == numbers
+    assert write_imagefolder(images, tmp_path / "out", "known").images == 5
 
 
-def test_other_pictures_or_a_full_folder_are_refused(embedder, folder, tmp_path):
-    pictures = list_images(folder)
-    caption_images(embedder, pictures, tmp_path / "out")
-    with pytest.raises(ValueError, match="other pictures"):
-        caption_images(embedder, pictures[:2], tmp_path / "out")
+def test_a_folder_of_other_images_or_requests_or_without_captions_is_refused(embedder, folder, tmp_path):
+    images = list_images(folder)
+    caption_images(embedder, images, tmp_path / "out")
+    with pytest.raises(ValueError, match="source: .* in the folder, .* now.*rows: 5 in the folder, 2 now"):
+        caption_images(embedder, images[:2], tmp_path / "out")
+    with pytest.raises(ValueError, match="requests: "):
+        caption_images(embedder, images, tmp_path / "out", CaptionRequests(short="what is it?"))
+    with pytest.raises(ValueError, match="shard_size: 32 in the folder, 3 now"):
+        caption_images(embedder, images, tmp_path / "out", batch_size=3)
     with pytest.raises(ValueError, match="not empty"):
-        caption_images(embedder, pictures, folder)
+        caption_images(embedder, images, folder)
 
 
-def test_a_picture_that_cannot_be_read_is_named(embedder, tmp_path):
+def test_an_image_that_cannot_be_read_is_named(embedder, tmp_path):
     with pytest.raises(BadInput, match="broken.png cannot be read"):
         caption_images(embedder, [ImageRecord("broken.png", b"nothing")], tmp_path / "out")
 
 
-def test_the_share_of_true_captions_is_reported_where_scenes_are_known(embedder, scenes, pictures, tmp_path):
-    import random
-
-    from vladva_kit.emoji_world.truth import is_true
-
-    listed = [ImageRecord(f"{n}.png", picture, {"scene": scene.as_dict()}) for n, (picture, scene) in
-              enumerate(zip(pictures, scenes, strict=True))][:4]  # fmt: skip
-    said = short_caption(scenes[0], random.Random(1))
-    embedder.answers = lambda number, prompt: said
-    caption_images(embedder, listed, tmp_path / "out", Requests(short_limit=30))
-    report = finish(listed, tmp_path / "out", "known")
-    true = sum(is_true(said, scene) for scene in scenes[:4])
-    assert (report.judged, report.true) == (4, true) and true >= 1
+def test_the_share_of_true_captions_is_reported_for_known_scenes(embedder, scenes, pictures, tmp_path):
+    images = [
+        ImageRecord(f"{number}.png", image, {"scene": scene.as_dict()})
+        for number, (image, scene) in enumerate(zip(pictures[:4], scenes[:4], strict=True))
+    ]
+    caption = short_caption(scenes[0], random.Random(1))
+    embedder.answer = lambda number, prompt: caption
+    caption_images(embedder, images, tmp_path / "out", CaptionRequests(short_limit=30))
+    report = write_imagefolder(images, tmp_path / "out", "known")
+    true = sum(is_true(caption, scene) for scene in scenes[:4])
+    assert (report.checked, report.true) == (4, true) and true >= 1
     assert f"true of their scene: {true} of 4" in "\n".join(report.lines())
 
 
-def test_a_real_lvlm_is_asked_in_a_batch(lvlm, folder, tmp_path):
-    pictures = list_images(folder)
-    caption_images(vk.Embedder(lvlm), pictures[1:3], tmp_path / "out", Requests(long_limit=40))
-    report = finish(pictures[1:3], tmp_path / "out", "tiny")
-    assert report.written["short"] + report.broke_the_rule["short"] == 1
+def test_an_lvlm_captions_a_batch(lvlm, folder, tmp_path):
+    images = list_images(folder)[1:3]
+    caption_images(vk.Embedder(lvlm), images, tmp_path / "out", CaptionRequests(long_limit=40))
+    report = write_imagefolder(images, tmp_path / "out", "tiny")
+    assert report.written["short"] + report.rejected["short"] == 1

@@ -1,4 +1,4 @@
-"""Streams: every pair once, each process its own, resumed at the very next pair, in little memory."""
+"""Streams yield every pair once, split pairs among processes, resume at the next pair and need little memory."""
 
 import io
 import json
@@ -12,16 +12,16 @@ from PIL import Image
 from tiny import tiny_embedder
 
 import vladva_kit as vk
-from vladva_kit.data.streaming import pair_of_row, stream_pairs
+from vladva_kit.data.streaming import load_stream_state, parse_row, save_stream_state, stream_pairs
 from vladva_kit.models.images import BadInput
 
 FILES, EACH = 4, 12
 
 
 def png(number: int) -> bytes:
-    held = io.BytesIO()
-    Image.new("RGB", (8, 8), (number % 256, number // 256, 90)).save(held, "PNG")
-    return held.getvalue()
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 256, number // 256, 90)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def captions(number: int) -> dict[str, str]:
@@ -34,8 +34,8 @@ def tars(tmp_path_factory):
     for shard in range(FILES):
         with tarfile.open(folder / f"{shard:05}.tar", "w") as tar:
             for number in range(shard * EACH, (shard + 1) * EACH):
-                for ending, content in (("png", png(number)), ("json", json.dumps(captions(number)).encode())):
-                    member = tarfile.TarInfo(f"{number:06}.{ending}")
+                for suffix, content in (("png", png(number)), ("json", json.dumps(captions(number)).encode())):
+                    member = tarfile.TarInfo(f"{number:06}.{suffix}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
     return folder
@@ -68,7 +68,7 @@ def a_stream(source, **changes):
 
 
 @pytest.mark.parametrize("kind", ["tars", "parquets"])
-def test_an_epoch_brings_every_pair_once_and_the_next_one_in_another_order(kind, request):
+def test_an_epoch_yields_every_pair_once_and_the_next_in_another_order(kind, request):
     n = FILES * EACH // 4
     seen = shorts(islice(a_stream(request.getfixturevalue(kind)).loader(), 2 * n))
     wanted = sorted(captions(number)["short"] for number in range(FILES * EACH))
@@ -78,12 +78,12 @@ def test_an_epoch_brings_every_pair_once_and_the_next_one_in_another_order(kind,
 
 
 @pytest.mark.parametrize("window", [7, 3])
-def test_a_window_that_batches_do_not_fill_loses_no_pair(tars, window):
+def test_no_pair_is_lost_if_the_window_is_not_a_multiple_of_the_batch(tars, window):
     seen = shorts(islice(a_stream(tars, window=window).loader(), FILES * EACH // 4))
     assert sorted(sum(seen, [])) == sorted(captions(number)["short"] for number in range(FILES * EACH))
 
 
-def test_pictures_come_decoded_with_the_right_captions(tars):
+def test_images_are_decoded_and_keep_their_captions(tars):
     for item in islice(a_stream(tars).loader(), 4):
         for pair in item["batch"]:
             number = int(pair.short.split()[1])
@@ -92,7 +92,7 @@ def test_pictures_come_decoded_with_the_right_captions(tars):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ranks_and_their_workers_have_their_own_pairs_and_together_all(tars, monkeypatch, workers):
+def test_ranks_and_workers_share_all_pairs_without_overlap(tars, monkeypatch, workers):
     monkeypatch.setenv("WORLD_SIZE", "2")
     seen = []
     for rank in range(2):
@@ -103,34 +103,36 @@ def test_ranks_and_their_workers_have_their_own_pairs_and_together_all(tars, mon
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("tars", 0), ("parquets", 0), ("tars", 2)])
-def test_a_stream_goes_on_at_the_very_next_pair(kind, workers, request):
+def test_a_stream_resumes_at_the_next_pair(kind, workers, request, tmp_path):
     source = request.getfixturevalue(kind)
-    whole = shorts(islice(a_stream(source, workers=workers).loader(), 20))  # into the second epoch
+    uninterrupted = shorts(islice(a_stream(source, workers=workers).loader(), 20))  # into the second epoch
     for stop in (1, 5, 13) if workers == 0 else (5,):
-        places = {}
+        states = {}
         for item in islice(a_stream(source, workers=workers).loader(), stop):
-            worker, place = json.loads(item["place"])
-            places[worker] = json.dumps(place)
-        rest = a_stream(source, workers=workers, places=places, begun=stop)
-        assert shorts(islice(rest.loader(), 20 - stop)) == whole[stop:]
+            worker, state = json.loads(item["stream_state"])
+            states[worker] = json.dumps(state)
+        save_stream_state(tmp_path, states, stop)
+        states, batches_done = load_stream_state(tmp_path)
+        resumed = a_stream(source, workers=workers, stream_state=states, batches_done=batches_done)
+        assert shorts(islice(resumed.loader(), 20 - stop)) == uninterrupted[stop:]
 
 
-def test_captions_of_like_length_come_together(tars):
+def test_captions_of_similar_length_share_a_batch(tars):
     def spread(**changes):
-        found = islice(a_stream(tars, window=48, **changes).loader(), 12)
-        sizes = [[len(pair.long) for pair in item["batch"]] for item in found]
-        return sum(max(lengths) - min(lengths) for lengths in sizes)
+        batches = islice(a_stream(tars, window=48, **changes).loader(), 12)
+        lengths = [[len(pair.long) for pair in item["batch"]] for item in batches]
+        return sum(max(of_batch) - min(of_batch) for of_batch in lengths)
 
     assert spread() < spread(group_by_length=False) / 2
 
 
 def test_memory_does_not_grow_with_the_number_of_pairs():
-    picture = png(1)
+    content = png(1)
 
     def generate(shards, n):
         for shard in shards:
             for at in range(n):
-                yield {"image": picture, "short": f"a dog {shard} {at}", "long": "a red dog " * 20}
+                yield {"image": content, "short": f"a dog {shard} {at}", "long": "a red dog " * 20}
 
     def peak(n):
         rows = datasets.IterableDataset.from_generator(generate, gen_kwargs={"shards": [0, 1], "n": n})
@@ -138,42 +140,40 @@ def test_memory_does_not_grow_with_the_number_of_pairs():
         stream.batch_size = 32
         tracemalloc.start()
         assert sum(len(item["batch"]) for item in islice(stream.loader(), 2 * n // 32)) == n * 2
-        _, most = tracemalloc.get_traced_memory()
+        _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        return most
+        return peak_bytes
 
+    peak(256)  # the first run also counts modules imported on first use
     assert peak(1600) < peak(256) * 1.2
 
 
-def test_a_bad_sample_stops_the_stream_or_is_named_and_left_out(tmp_path):
+def test_a_bad_sample_stops_the_stream_or_is_named_and_skipped(tmp_path):
     rows = [{"image": png(n), "short": f"a {n} dog"} for n in range(9)]
-    rows[3]["image"], rows[5]["short"] = b"no picture", "  "
+    rows[3]["image"], rows[5]["short"] = b"not an image", "  "
     source = datasets.Dataset.from_list(rows).to_iterable_dataset()
     with pytest.raises(BadInput, match="empty caption"):
         list(islice(a_stream(source).loader(), 2))
     stream = a_stream(source, on_error="skip")
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="skipped: epoch 0"):
         seen = sum(shorts(islice(stream.loader(), 2)), [])
     assert len(seen) == 7 and not {"a 3 dog", "a 5 dog"} & set(seen)
 
 
-def test_a_source_without_shards_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no tar and no parquet"):
+def test_a_source_without_shards_or_a_row_without_image_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no tar or parquet"):
         stream_pairs(tmp_path)
-    with pytest.raises(BadInput, match="no picture"):
-        pair_of_row({"short": "a dog"}, "here")
+    with pytest.raises(BadInput, match="no image"):
+        parse_row({"short": "a dog"}, "here")
 
 
-def test_fit_on_a_stream_resumes_where_it_stopped(tars, tmp_path):
-    def run(out, **changes):
+def test_fit_on_a_stream_resumes_from_its_checkpoint(tars, tmp_path):
+    def run(out, deadline, **changes):
         settings = vk.Settings(steps=4, batch_size=4, warmup=1, save_every=2, output_dir=str(out), **changes)
-        return vk.fit(tiny_embedder(), stream_pairs(tars, window=8), settings, progress=False, **deadline)
+        return vk.fit(tiny_embedder(), stream_pairs(tars, window=8), settings, progress=False, deadline=deadline)
 
-    deadline = {}
-    whole = run(tmp_path / "whole")
-    told = iter([False, False, True])
-    deadline = {"deadline": lambda: next(told)}
-    run(tmp_path / "halted")
-    deadline = {}
-    resumed = run(tmp_path / "halted", resume=True)
-    assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in whole], rel=1e-4)
+    uninterrupted = run(tmp_path / "uninterrupted", deadline=None)
+    stop = iter([False, False, True])
+    run(tmp_path / "stopped", deadline=lambda: next(stop))
+    resumed = run(tmp_path / "stopped", deadline=None, resume=True)
+    assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in uninterrupted], rel=1e-4)

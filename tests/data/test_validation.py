@@ -1,46 +1,46 @@
+"""Outside input is accepted or refused with an error that names the thing."""
+
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.data.validation import check_image, json_line, path_inside
+from vladva_kit.data.validation import (
+    check_image,
+    collect_errors,
+    decode_image,
+    error_list,
+    parse_json_line,
+    path_inside,
+    read_json,
+    require_keys,
+    resolve_image_folder,
+    undecoded_rows,
+)
 from vladva_kit.models.images import BadInput, open_image
 
 
-def test_a_transparent_picture_lies_on_white_and_keeps_its_hidden_colors_where_a_benchmark_shows_them():
-    picture = Image.new("RGBA", (2, 2), (200, 100, 50, 0))
-    assert open_image(picture).getpixel((0, 0)) == (255, 255, 255)
-    assert open_image(picture, alpha="drop").mode == "RGB"
-    assert open_image(picture, alpha="drop").getpixel((0, 0)) == (200, 100, 50)
-
-
-def test_a_photograph_taken_sideways_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by 90 degrees
-    Image.new("RGB", (4, 2)).save(tmp_path / "sideways.jpg", exif=exif)
-    assert open_image(tmp_path / "sideways.jpg").size == (2, 4)
-    assert open_image((tmp_path / "sideways.jpg").read_bytes()).size == (2, 4)
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif"])
-def test_a_truncated_image_of_any_format_is_refused(tmp_path, ending):
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif"])
+def test_a_truncated_image_of_any_format_is_refused(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    path = tmp_path / f"whole.{ending}"
+    path = tmp_path / f"complete.{suffix}"
     Image.fromarray(noise).save(path)
     check_image(path, "here")
-    cut = tmp_path / f"cut.{ending}"
-    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BadInput, match=f"^here: image .*cut.{ending} cannot be read"):
-        check_image(cut, "here")
+    truncated = tmp_path / f"truncated.{suffix}"
+    truncated.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BadInput, match=f"^here: image .*truncated.{suffix} cannot be read"):
+        check_image(truncated, "here")
 
 
-def test_a_png_that_decodes_but_lost_its_end_is_refused(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-12])
-    assert open_image(tmp_path / "cut.png").size == (8, 8)
+def test_a_png_that_decodes_but_lacks_its_end_is_refused_only_when_verified(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "complete.png")
+    (tmp_path / "truncated.png").write_bytes((tmp_path / "complete.png").read_bytes()[:-12])
+    assert open_image(tmp_path / "truncated.png").size == (8, 8)
+    assert decode_image(tmp_path / "truncated.png", "it").size == (8, 8)
     with pytest.raises(BadInput, match="truncated PNG"):
-        check_image(tmp_path / "cut.png", "here")
+        check_image(tmp_path / "truncated.png", "here")
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/a.png", "sub/../a.png", "..a.png"])
-def test_a_path_that_stays_inside_is_taken(tmp_path, name):
+def test_a_path_that_stays_inside_is_accepted(tmp_path, name):
     assert path_inside(tmp_path, name, "here") == tmp_path / name
 
 
 @pytest.mark.parametrize("name", [None, 3, "", " ", "a\0.png", ["a.png"]])
-def test_what_is_no_path_is_refused(name):
+def test_a_value_that_is_not_a_path_is_refused(name):
     with pytest.raises(BadInput, match="here: 'file_name'"):
         path_inside(Path("folder"), name, "here")
 
 
-def test_links_in_a_ring_are_refused_and_do_not_hang(tmp_path):
+def test_a_cycle_of_links_is_refused_and_does_not_hang(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(BadInput):
@@ -75,6 +75,61 @@ def test_links_in_a_ring_are_refused_and_do_not_hang(tmp_path):
 
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"a": 1} {"b": 2}', b"[" * 100_000, b"[1]", b"null", b"9" * 5000])
-def test_a_line_that_is_no_json_object_is_refused(raw):
+def test_a_line_that_is_not_a_json_object_is_refused(raw):
     with pytest.raises(BadInput, match="^here: "):
-        json_line(raw, "here")
+        parse_json_line(raw, "here")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("[1, 2", "not JSON .*truncated"), ('{"a": 1, "b": 2, "a": 3}', "json: a occurs twice")],
+)
+def test_a_truncated_json_file_or_a_repeated_key_is_refused(tmp_path, content, reason):
+    path = tmp_path / "file.json"
+    with pytest.raises(BadInput, match="file.json does not exist"):
+        read_json(path)
+    path.write_text('\ufeff{"a": [1]}', encoding="utf-8")
+    assert read_json(path) == {"a": [1]}
+    path.write_text(content)
+    with pytest.raises(BadInput, match=reason):
+        read_json(path)
+
+
+def test_missing_keys_are_named_with_the_keys_found():
+    assert require_keys({"a": 1, "b": 2}, ("a",), "here") == {"a": 1, "b": 2}
+    with pytest.raises(BadInput, match="here: found a, c; needed are a, b: rename"):
+        require_keys({"a": 1, "c": 2}, ("a", "b"), "here")
+    with pytest.raises(BadInput, match="here: found list"):
+        require_keys([1], ("a",), "here")
+
+
+def test_the_image_folder_defaults_to_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert resolve_image_folder(tmp_path, None, "hint") == tmp_path / "images"
+    assert resolve_image_folder(tmp_path, str(tmp_path), "hint") == tmp_path
+    with pytest.raises(BadInput, match="nowhere is not a folder; give image_folder=, which is COCO's"):
+        resolve_image_folder(tmp_path, tmp_path / "nowhere", "which is COCO's")
+
+
+def test_errors_are_collected_with_skip_and_propagate_with_raise():
+    errors = error_list("skip")
+    for number in range(3):
+        with collect_errors(errors):
+            if number:
+                raise BadInput(f"entry {number}")
+    assert errors == ["entry 1", "entry 2"]
+    with pytest.raises(BadInput, match="entry 1"), collect_errors(error_list("raise")):
+        raise BadInput("entry 1")
+    with pytest.raises(KeyError), collect_errors(errors):
+        raise KeyError
+    with pytest.raises(ValueError, match="on_error is 'ignore'"):
+        error_list("ignore")
+
+
+def test_dataset_rows_hold_images_undecoded(tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    cells = [{"bytes": content, "path": None}, {"bytes": None, "path": str(tmp_path / "a.png")}]
+    features = datasets.Features({"image": datasets.Image(), "n": datasets.Value("int64")})
+    rows = list(undecoded_rows(datasets.Dataset.from_dict({"image": cells, "n": [1, 2]}, features), ["image", "other"]))
+    assert [row["image"] for row in rows] == [content, tmp_path / "a.png"] and [row["n"] for row in rows] == [1, 2]

@@ -1,8 +1,8 @@
-"""Missing captions, written by an LVLM: as the paper did with BLIP-2 for short and ShareGPT-4V for long ones.
+"""Write missing captions with an LVLM, as the paper did with BLIP-2 (short) and ShareGPT-4V (long).
 
-The result is an imagefolder that `load_pairs` reads. What was written by a model is marked so in metadata.jsonl:
-"synthetic": ["short"], "captioned_by": "emoji-llava". Each caption is held to the 30-token rule, and one that breaks it
-is left out and counted. Work goes into a log line by line, so that an interrupted run goes on where it stopped.
+The result is an imagefolder for `load_pairs`. Its metadata.jsonl marks generated captions with
+"synthetic": ["short"], "captioned_by": "emoji-llava". Captions that break the 30-token rule are dropped and counted.
+Captions are stored in shards of a fixed range of images, so an interrupted run resumes at the next missing shard.
 """
 
 from __future__ import annotations
@@ -11,203 +11,171 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.data.images import ImageRecord, fingerprint
+from vladva_kit.data.images import ImageRecord, source_fingerprint
+from vladva_kit.data.store import Store, read_manifest, row_ranges
+from vladva_kit.data.validation import decode_image
 from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.emoji_world.scenes import Scene
+from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.files import atomic_write
-from vladva_kit.models.images import BadInput, open_image
 
 if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
 
 SHORT_REQUEST = "provide a short caption:"
 LONG_REQUEST = "describe the picture in detail:"
+CAPTIONS = ".captions"  # the folder of shards in the imagefolder
+KINDS = ("short", "long")
 
 
 @dataclass(frozen=True)
-class Requests:
-    """What is asked for, and the lengths in tokens that the paper's rule allows (section 3.2)."""
+class CaptionRequests:
+    """The prompts for short and long captions, and their lengths in tokens by the paper's rule (section 3.2)."""
 
     short: str = SHORT_REQUEST
     long: str = LONG_REQUEST
     short_limit: int = 30  # a short caption has fewer tokens
-    long_limit: int = 500  # a long one has from short_limit to this many
+    long_limit: int = 500  # a long caption has between short_limit and this many tokens
 
 
 @dataclass(frozen=True)
 class CaptionReport:
-    """What was written. `true` of `judged` short captions hold in their scene, where scenes are known."""
+    """How many captions were written and rejected, and how many of the `checked` short ones are `true` of their scene.
 
-    pairs: int
+    Only captions of images with a known scene are checked.
+    """
+
+    images: int
     written: dict[str, int]
-    broke_the_rule: dict[str, int]
-    judged: int
+    rejected: dict[str, int]
+    checked: int
     true: int
 
     def lines(self) -> list[str]:
-        """The report in words."""
-        said = [
-            f"{kind}: {self.written[kind]} written, {self.broke_the_rule[kind]} left out by the 30-token rule"
-            for kind in ("short", "long")
-        ]
-        if self.judged:
-            said.append(f"short captions that are true of their scene: {self.true} of {self.judged}")
-        return [f"{self.pairs} pictures", *said]
+        """Describe the report in sentences."""
+        lines = [f"{self.images} images"]
+        for kind in KINDS:
+            lines.append(f"{kind}: {self.written[kind]} written, {self.rejected[kind]} rejected by the 30-token rule")
+        if self.checked:
+            lines.append(f"short captions that are true of their scene: {self.true} of {self.checked}")
+        return lines
 
 
 def caption_images(
     embedder: Embedder,
-    pictures: Sequence[ImageRecord],
+    images: Sequence[ImageRecord],
     out: str | Path,
-    requests: Requests = Requests(),  # noqa: B008  frozen
+    requests: CaptionRequests = CaptionRequests(),  # noqa: B008  frozen
     *,
     batch_size: int = 32,
     rank: int = 0,
     ranks: int = 1,
     progress: Callable[[int], Any] = lambda rows: None,
 ) -> None:
-    """Writes the captions that pictures lack into a log in `out`; a picture that is in a log is not asked about again.
+    """Generate the captions that images lack and store them in `out`, `batch_size` images per shard.
 
         caption_images(embedder, list_images("photos"), "runs/captioned")
-        report = finish(list_images("photos"), "runs/captioned", "emoji-llava")
+        report = write_imagefolder(list_images("photos"), "runs/captioned", "emoji-llava")
 
-    Over several ranks each takes every ranks-th picture into a log of its own.
-    Raises ValueError where `out` holds the captions of other pictures; BadInput for a picture that cannot be read.
+    Rank r captions every `ranks`-th shard; existing shards are skipped. `progress` gets the size of each shard.
+    Raises ValueError if `out` holds captions of other images, by another model or with other requests;
+    BadInput for an image that cannot be read.
     """
+    manifest = {
+        "source": source_fingerprint(images), "model": embedder.lvlm.name, "rows": len(images),
+        "shard_size": batch_size, "requests": asdict(requests),
+    }  # fmt: skip
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _same_source(out, fingerprint(pictures), embedder.lvlm.name)
-    done = set(_read_logs(out))
-    todo = [row for row in range(rank, len(pictures), ranks) if row not in done]
-    with (out / f".captions-{rank}.jsonl").open("a", encoding="utf-8") as log:
-        for start in range(0, len(todo), batch_size):
-            rows = todo[start : start + batch_size]
-            batch = [pictures[row] for row in rows]
-            for row, made in zip(rows, _captions(embedder, batch, requests), strict=True):
-                log.write(json.dumps({"row": row, **made}, ensure_ascii=False) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
-            progress(len(rows))
+    if out.is_dir() and any(path.name != CAPTIONS for path in out.iterdir()) and not (out / CAPTIONS).is_dir():
+        raise ValueError(f"{out} is not empty and holds no captions to resume from: use another folder")
+    store = Store.open(out / CAPTIONS, manifest)
+    for shard, rows in list(enumerate(row_ranges(len(images), batch_size)))[rank::ranks]:
+        if shard not in store:
+            store.write(shard, {}, {"results": _captions(embedder, [images[row] for row in rows], requests)})
+        progress(len(rows))
 
 
-def _captions(embedder: Embedder, batch: list[ImageRecord], requests: Requests) -> list[dict[str, Any]]:
-    """For each picture the captions it lacked, and which kinds broke the rule."""
-    made: list[dict[str, Any]] = [{"captions": {}, "broke": []} for _ in batch]
+def _captions(embedder: Embedder, batch: list[ImageRecord], requests: CaptionRequests) -> list[dict[str, Any]]:
+    """Generate for each image the captions that it lacks: {"captions": {kind: text}, "rejected": [kind]}."""
+    results: list[dict[str, Any]] = [{"captions": {}, "rejected": []} for _ in batch]
     tokenizer = embedder.lvlm.processor.tokenizer
-    for kind, request, limit in (
-        ("short", requests.short, requests.short_limit + 2),
-        ("long", requests.long, requests.long_limit + 2),
+    for kind, prompt, shortest, longest in (
+        ("short", requests.short, 1, requests.short_limit - 1),
+        ("long", requests.long, requests.short_limit, requests.long_limit),
     ):
-        lacking = [at for at, picture in enumerate(batch) if not _has(picture.record, kind)]
-        images = [_opened(batch[at]) for at in lacking]
-        texts = embedder.generate_batch(images, [request] * len(images), None, limit)
-        for at, text in zip(lacking, texts, strict=True):
-            length = len(encode_caption(tokenizer, text))
-            if kind == "short":
-                keeps = 0 < length < requests.short_limit
+        lacking = [index for index, image in enumerate(batch) if not _has_caption(image.metadata, kind)]
+        images = [decode_image(batch[index].image, batch[index].name) for index in lacking]
+        limit = getattr(requests, f"{kind}_limit") + 2  # enough tokens to tell that a caption is too long
+        texts = embedder.generate_batch(images, [prompt] * len(images), None, limit)
+        for index, text in zip(lacking, texts, strict=True):
+            if shortest <= len(encode_caption(tokenizer, text)) <= longest:
+                results[index]["captions"][kind] = text
             else:
-                keeps = requests.short_limit <= length <= requests.long_limit
-            if keeps:
-                made[at]["captions"][kind] = text
-            else:
-                made[at]["broke"].append(kind)
-    return made
+                results[index]["rejected"].append(kind)
+    return results
 
 
-def _has(record: dict[str, Any], kind: str) -> bool:
-    return bool(record.get(kind)) or (kind == "short" and bool(record.get("captions")))
+def _has_caption(metadata: dict[str, Any], kind: str) -> bool:
+    return bool(metadata.get(kind)) or (kind == "short" and bool(metadata.get("captions")))
 
 
-def _opened(picture: ImageRecord) -> Any:
-    try:
-        return open_image(picture.image)
-    except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
-        raise BadInput(f"{picture.name} cannot be read ({error}); replace the file or remove it") from error
+def write_imagefolder(images: Sequence[ImageRecord], out: str | Path, model: str) -> CaptionReport:
+    """Write the imagefolder once all ranks are done: images linked or copied, then metadata.jsonl.
 
-
-def _same_source(out: Path, source: str, model: str) -> None:
-    path = out / ".source.json"
-    if path.exists():
-        held = json.loads(path.read_text())
-        if held != {"source": source, "model": model}:
-            raise ValueError(f"{out} holds captions of other pictures, or by {held['model']}: name another folder")
-        return
-    if any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no captions to go on from: name another folder")
-    atomic_write({path: json.dumps({"source": source, "model": model}).encode()})
-
-
-def _read_logs(out: Path) -> dict[int, dict[str, Any]]:
-    """Every picture's captions by its row. A last line that a kill cut off is taken away, for its picture to be asked
-    about again."""
-    found: dict[int, dict[str, Any]] = {}
-    for log in sorted(out.glob(".captions-*.jsonl")):
-        content = log.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            os.truncate(log, len(whole))
-        for line in whole.splitlines():
-            made = json.loads(line)
-            found[made.pop("row")] = made
-    return found
-
-
-def finish(pictures: Sequence[ImageRecord], out: str | Path, model: str) -> CaptionReport:
-    """The imagefolder, when all ranks are done: pictures linked or copied beside metadata.jsonl, written last.
-
-    Raises ValueError where pictures are still without captions: the same command goes on.
+    Raises ValueError if some images have no captions yet; running the captioning again resumes it.
     """
     out = Path(out)
-    made = _read_logs(out)
-    missing = len(pictures) - len(made)
-    if missing:
-        raise ValueError(f"{missing} of {len(pictures)} pictures in {out} are not captioned yet: run the command again")
-    written, broke, judged, true = {"short": 0, "long": 0}, {"short": 0, "long": 0}, 0, 0
-    lines = []
-    for row, picture in enumerate(pictures):
-        new = made[row]["captions"]
-        for kind in ("short", "long"):
-            written[kind] += kind in new
-            broke[kind] += kind in made[row]["broke"]
-        if "short" in new and picture.record.get("scene"):
-            judged, true = judged + 1, true + _holds(new["short"], picture.record["scene"])
-        record = {k: v for k, v in picture.record.items() if v is not None} | new
-        record["file_name"] = _placed(picture, out)
-        if new:
-            record |= {"synthetic": sorted(new), "captioned_by": model}
-        if _has(record, "short") or _has(record, "long"):
-            lines.append(json.dumps(record, ensure_ascii=False))
+    results, lines, is_true_of_scene = _read_results(out), [], []
+    for image, result in zip(images, results, strict=True):
+        captions, scene = result["captions"], image.metadata.get("scene")
+        if "short" in captions and scene:
+            is_true_of_scene.append(is_true(captions["short"], Scene.from_dict(scene)))
+        metadata = {key: value for key, value in image.metadata.items() if value is not None} | captions
+        metadata["file_name"] = _place_image(image, out)
+        if captions:
+            metadata |= {"synthetic": sorted(captions), "captioned_by": model}
+        if any(_has_caption(metadata, kind) for kind in KINDS):
+            lines.append(json.dumps(metadata, ensure_ascii=False))
     atomic_write({out / "metadata.jsonl": ("\n".join(lines) + "\n").encode()})
-    return CaptionReport(len(pictures), written, broke, judged, true)
+    written, rejected = (
+        {kind: sum(kind in result[key] for result in results) for kind in KINDS} for key in ("captions", "rejected")
+    )
+    return CaptionReport(len(images), written, rejected, len(is_true_of_scene), sum(is_true_of_scene))
 
 
-def _holds(caption: str, scene: dict[str, Any]) -> bool:
-    from vladva_kit.emoji_world.scenes import Scene
-    from vladva_kit.emoji_world.truth import is_true
+def _read_results(out: Path) -> list[dict[str, Any]]:
+    manifest, store = read_manifest(out / CAPTIONS), Store(out / CAPTIONS)
+    ranges = row_ranges(manifest["rows"], manifest["shard_size"])
+    missing = sum(len(ranges[shard]) for shard in store.missing(len(ranges)))
+    if missing:
+        raise ValueError(
+            f"{missing} of {manifest['rows']} images in {out} are not captioned yet: run the same command again"
+        )
+    store.clear_leftovers()
+    return [result for shard in range(len(ranges)) for result in store.read_json(shard, "results")]
 
-    return is_true(caption, Scene.from_dict(scene))
 
-
-def _placed(picture: ImageRecord, out: Path) -> str:
-    """Puts a picture into the folder, once; returns its name there."""
-    if isinstance(picture.image, Path):
-        target = out / picture.name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(picture.image.resolve(), target)
-            except OSError:  # another disk, or one without links
-                atomic_write({target: picture.image.read_bytes()})
-        return picture.name
-    name = picture.name if Path(picture.name).suffix else f"{picture.name}.png"
-    if not (out / name).exists():
-        content = picture.image
-        if not isinstance(content, bytes):
-            held = io.BytesIO()
-            content.save(held, "PNG")
-            content = held.getvalue()
-        atomic_write({out / name: content})
+def _place_image(image: ImageRecord, out: Path) -> str:
+    """Link or copy an image into the folder unless it is there already; return its name in the folder."""
+    is_file = isinstance(image.image, Path)
+    name = image.name if is_file or Path(image.name).suffix else f"{image.name}.png"
+    target, content = out / name, image.image
+    if target.exists():
+        return name
+    if is_file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(image.image.resolve(), target)
+            return name
+        except OSError:  # another disk, or a file system without links
+            content = image.image.read_bytes()
+    elif not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        content.save(buffer, "PNG")
+        content = buffer.getvalue()
+    atomic_write({target: content})
     return name

@@ -1,49 +1,54 @@
-"""Pictures by the million, one at a time and undecoded: of a folder, of an imagefolder or of a dataset."""
+"""List the images of a folder, an imagefolder or a dataset without decoding them; made for millions of images."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vladva_kit.data.validation import json_line, numbered_lines, path_inside, pick_split, stored_image
+from vladva_kit.data.validation import (
+    parse_json_line,
+    path_inside,
+    pick_split,
+    read_lines,
+    undecoded_image,
+    without_decoding,
+)
+from vladva_kit.models.hub import is_hub_id
 from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-MARKS = ("dataset_info.json", "dataset_dict.json")  # what `save_to_disk` leaves
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json")  # written by `save_to_disk`
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A picture that is not opened yet: its name in the source, and what is written about it there."""
+    """An image that is not decoded yet: its name in the source, and its metadata there."""
 
     name: str
     image: Image.Image | Path | bytes = field(repr=False)
-    record: dict[str, Any] = field(default_factory=dict, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 class DatasetImages(Sequence[ImageRecord]):
-    """A dataset's rows as pictures, download when they are asked for; a row's name is its number."""
+    """The rows of a dataset as images, read on access; the name of an image is its row number."""
 
     def __init__(self, dataset: datasets.Dataset) -> None:
         import datasets
 
-        kinds = dataset.features
-        images = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]
-        if not images:
-            raise BadInput(f"the dataset has no column of images; its columns are {', '.join(kinds)}")
-        self.column = "image" if "image" in images else images[0]
-        self.dataset = dataset.with_format(None)
-        for name in images:  # bytes or a path, not pixels
-            self.dataset = self.dataset.cast_column(name, datasets.Image(decode=False))
-        self.images = set(images)
+        features = dataset.features
+        self.image_columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        if not self.image_columns:
+            raise BadInput(f"the dataset has no image column; its columns are {', '.join(features)}")
+        self.column = "image" if "image" in self.image_columns else self.image_columns[0]
+        self.dataset = without_decoding(dataset.with_format(None))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -51,78 +56,72 @@ class DatasetImages(Sequence[ImageRecord]):
     def __getitem__(self, row: int) -> ImageRecord:  # type: ignore[override]
         if not 0 <= row < len(self):
             raise IndexError(row)
-        found = self.dataset[row]
-        record = {name: value for name, value in found.items() if name not in self.images}
-        return ImageRecord(f"{row:09}", stored_image(found[self.column]), record)
+        values = self.dataset[row]
+        metadata = {name: value for name, value in values.items() if name not in self.image_columns}
+        return ImageRecord(f"{row:09}", undecoded_image(values[self.column]), metadata)
 
 
 def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> Sequence[ImageRecord]:
-    """All pictures of a source, in an order that is the same every time.
+    """List all images of a source, always in the same order.
 
-        len(list_images("photos"))     # a folder of pictures, at any depth
-        list_images("data_samples/emoji_pairs", "test")[0].record["short"]
+        len(list_images("photos"))     # a folder of images, at any depth
+        list_images("data_samples/emoji_pairs", "test")[0].metadata["short"]
 
-    A source is a folder (with metadata.jsonl, or with pictures alone), a folder that `save_to_disk` wrote, a folder of
+    A source is a folder (with metadata.jsonl, or only images), a folder written by `save_to_disk`, a folder of
     parquet files or of webdataset tar files, a hub id, or a datasets.Dataset.
-    Raises BadInput for what is none of these, and for a line of metadata.jsonl that names no picture.
+    Raises BadInput for any other source, and for a line of metadata.jsonl that names no image.
     """
+    import datasets
+
     if not isinstance(source, str | Path):
         return DatasetImages(pick_split(source, split))
     folder = Path(source)
     if not folder.is_dir():
-        if str(source).count("/") == 1 and not str(source).startswith((".", "/")):
-            return DatasetImages(_loaded(str(source), split))
+        if is_hub_id(str(source)):
+            return DatasetImages(datasets.load_dataset(str(source), split=split))
         raise BadInput(f"{source} is neither a folder nor a hub id")
     if (folder / split).is_dir() and not (folder / "metadata.jsonl").is_file():
         folder = folder / split
     if (folder / "metadata.jsonl").is_file():
-        return list(_from_metadata(folder))
-    if any((folder / mark).is_file() for mark in MARKS):
-        return DatasetImages(pick_split(_saved(folder), split))
-    for ending, kind in ((".tar", "webdataset"), (".parquet", "parquet")):
-        files = sorted(str(path) for path in folder.glob(f"*{ending}"))
-        if files:
-            return DatasetImages(_loaded(kind, "train", files))
-    pictures = [
+        return [_from_line(folder, raw, where) for where, raw in read_lines(folder / "metadata.jsonl")]
+    if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
+        return DatasetImages(pick_split(datasets.load_from_disk(str(folder)), split))
+    if (dataset := load_shards(folder)) is not None:
+        return DatasetImages(dataset)
+    images = [
         ImageRecord(path.relative_to(folder).as_posix(), path)
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in ENDINGS and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]
-    if not pictures:
-        raise BadInput(f"{folder} holds no pictures ({', '.join(sorted(ENDINGS))}), tar or parquet files")
-    return pictures
+    if not images:
+        raise BadInput(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), tar or parquet files")
+    return images
 
 
-def _from_metadata(folder: Path) -> Iterator[ImageRecord]:
-    for where, raw in numbered_lines(folder / "metadata.jsonl"):
-        record = json_line(raw, where)
-        path = path_inside(folder, record.get("file_name"), where)
-        yield ImageRecord(str(record["file_name"]), path, record)
+def _from_line(folder: Path, raw: bytes, where: str) -> ImageRecord:
+    metadata = parse_json_line(raw, where)
+    path = path_inside(folder, metadata.get("file_name"), where)
+    return ImageRecord(str(metadata["file_name"]), path, metadata)
 
 
-def _saved(folder: Path) -> Any:
+def load_shards(folder: Path, streaming: bool = False) -> Any:
+    """Load a folder of webdataset tar files or of parquet files as a dataset; None if it has neither."""
     import datasets
 
-    return datasets.load_from_disk(str(folder))
+    for suffix, builder in ((".tar", "webdataset"), (".parquet", "parquet")):
+        files = sorted(str(path) for path in folder.glob(f"*{suffix}"))
+        if files:
+            return datasets.load_dataset(builder, data_files={"train": files}, split="train", streaming=streaming)
+    return None
 
 
-def _loaded(name: str, split: str, files: list[str] | None = None) -> Any:
-    import datasets
-
-    if files is None:
-        return datasets.load_dataset(name, split=split)
-    return datasets.load_dataset(name, data_files={split: files}, split=split)
-
-
-def fingerprint(pictures: Sequence[ImageRecord]) -> str:
-    """A short name for a set of pictures: another set, or another order, gives another one."""
-    if isinstance(pictures, DatasetImages):
-        ends = [pictures[row] for row in sorted({0, len(pictures) - 1})] if len(pictures) else []
-        names = [str(len(pictures)), *(f"{end.name} {end.record!r} {_content(end.image)}" for end in ends)]
+def source_fingerprint(images: Sequence[ImageRecord]) -> str:
+    """Hash a list of images to 16 hex digits: other images, or another order, give another fingerprint."""
+    if isinstance(images, DatasetImages):  # reading millions of rows would take too long: the number and both ends
+        names = [str(len(images))]
+        for end in [images[row] for row in sorted({0, len(images) - 1})] if len(images) else []:
+            content = hashlib.sha256(end.image).hexdigest() if isinstance(end.image, bytes) else str(end.image)
+            names.append(f"{end.name} {end.metadata!r} {content}")
     else:
-        names = [picture.name for picture in pictures]
+        names = [image.name for image in images]
     return hashlib.sha256("\n".join(names).encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def _content(image: Image.Image | Path | bytes) -> str:
-    return hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image)

@@ -1,4 +1,4 @@
-"""Keep results in a folder of shards: written atomically, resumed after any interruption, refused on a mismatch.
+"""Store results in a folder of shards: written atomically, resumed after an interruption, refused on a mismatch.
 
 Embedding shards, image features, cached embeddings and generated captions all use this one store.
 
@@ -45,30 +45,29 @@ class Store:
         Raises ValueError naming every value that differs, or if the folder holds shards but no manifest.
         """
         store = cls(Path(folder), prefix)
-        path = store.folder / MANIFEST
-        if path.is_file():
-            found = json.loads(path.read_text())
+        manifest = json.loads(json.dumps(manifest))  # as it is read back: tuples become lists
+        names = store.names()  # before the manifest: another rank may write it and a shard in between
+        if (store.folder / MANIFEST).is_file():
+            stored = read_manifest(folder)
             differing = [
-                f"{key}: {found.get(key)} in the folder, {value} now"
+                f"{key}: {stored.get(key)} in the folder, {value} now"
                 for key, value in manifest.items()
-                if found.get(key) != value
+                if stored.get(key) != value
             ]
             if differing:
                 raise ValueError(
                     f"{folder} holds results of something else ({'; '.join(differing)}): "
                     "use another folder or remove this one"
                 )
-        elif store.names():
+        elif names:
             raise ValueError(f"{folder} holds shards but no {MANIFEST}: use another folder or remove this one")
         else:
-            write_json(path, manifest)
+            write_json(store.folder / MANIFEST, manifest)
         return store
 
     def path(self, name: int | str) -> Path:
         """Return the file of a shard: `store.path(3)` is folder/shard-000003.safetensors."""
-        return self.folder / f"{self.prefix}-{name:06}.safetensors" if isinstance(name, int) else (
-            self.folder / f"{self.prefix}-{name}.safetensors"
-        )  # fmt: skip
+        return self.folder / f"{self.prefix}-{f'{name:06}' if isinstance(name, int) else name}.safetensors"
 
     def __contains__(self, name: int | str) -> bool:
         return self.path(name).is_file()
@@ -79,10 +78,15 @@ class Store:
             path.stem.removeprefix(f"{self.prefix}-") for path in self.folder.glob(f"{self.prefix}-*.safetensors")
         )
 
+    def missing(self, count: int) -> list[int]:
+        """List the numbers below `count` whose shards do not exist yet."""
+        return [number for number in range(count) if number not in self]
+
     def write(self, name: int | str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
         """Write a shard atomically: tensors as they are, `values` as JSON bytes under their own keys."""
+        # json escapes non-ASCII characters: a file name that is not valid UTF-8 cannot be encoded otherwise
         encoded = {
-            key: torch.frombuffer(bytearray(json.dumps(value, ensure_ascii=False).encode()), dtype=torch.uint8)
+            key: torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
             for key, value in (values or {}).items()
         }
         contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
@@ -125,3 +129,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {MANIFEST}: give a folder that this kit wrote")
     return json.loads(path.read_text())
+
+
+def row_ranges(rows: int, shard_size: int) -> list[range]:
+    """Split rows into the fixed ranges of shards: `row_ranges(10, 4)` is [range(0, 4), range(4, 8), range(8, 10)]."""
+    return [range(start, min(start + shard_size, rows)) for start in range(0, rows, shard_size)]

@@ -1,6 +1,6 @@
-"""Input that comes from outside, taken or refused: images, paths, JSON lines, captions, datasets.
+"""Validate outside input: images, paths, JSON, captions and datasets.
 
-Each refusal is a BadInput that names the file, the line, what was found there and the way out.
+Every error is a BadInput that names the file and line, the bad value and the fix.
 """
 
 from __future__ import annotations
@@ -20,42 +20,62 @@ if TYPE_CHECKING:
     import datasets
 
 
-def images_of(folder: Path, given: str | Path | None, meant: str) -> Path:
-    """Where a benchmark's images lie: in the folder given, or else in `folder`/images.
+def resolve_image_folder(folder: Path, image_folder: str | Path | None, hint: str) -> Path:
+    """Return the folder of a benchmark's images: `image_folder`, or `folder`/images by default.
 
-        images_of(Path("sugar-crepe/data"), "val2017", "which is COCO's val2017")    # Path("val2017")
+        resolve_image_folder(Path("sugar-crepe/data"), "val2017", "which is COCO's val2017")    # Path("val2017")
 
-    Raises BadInput, saying with `meant` what to give, where there is no such folder.
+    Raises BadInput if it does not exist; `hint` tells the user which folder to give.
     """
-    images = Path(given) if given is not None else folder / "images"
+    images = Path(image_folder) if image_folder is not None else folder / "images"
     if not images.is_dir():
-        raise BadInput(f"{images} is no folder; give image_folder=, {meant}")
+        raise BadInput(f"{images} is not a folder; give image_folder=, {hint}")
     return images
 
 
 def error_list(on_error: str) -> list[str] | None:
-    """Where `collect_errors` notes error_list: a list with "skip", None with "raise"; ValueError for anything else."""
+    """Return what `collect_errors` takes: an empty list for "skip", None for "raise".
+
+    Raises ValueError for any other value.
+    """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
     return [] if on_error == "skip" else None
 
 
 @contextmanager
-def collect_errors(skipped: list[str] | None) -> Iterator[None]:
-    """An entry that is refused inside the block is noted in `skipped`; where that is None, the refusal goes on.
+def collect_errors(errors: list[str] | None) -> Iterator[None]:
+    """Append the message of a BadInput raised in the block to `errors`, or let it propagate if `errors` is None.
 
-    with collect_errors(error_list): cases.append(read_case(line))
+    errors = error_list(on_error)
+    for line in lines:
+        with collect_errors(errors):
+            cases.append(read_case(line))
     """
     try:
         yield
     except BadInput as error:
-        if skipped is None:
+        if errors is None:
             raise
-        skipped.append(str(error))
+        errors.append(str(error))
+
+
+def decode_image(image: Image.Image | Path | bytes, name: str, verify: bool = False) -> Image.Image:
+    """Open an image as `open_image` does, but raise BadInput naming it if it cannot be decoded.
+
+    verify: also test the file's checksums, which a decoder may ignore.
+    """
+    try:
+        if verify and not isinstance(image, Image.Image):
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                opened.verify()
+        return open_image(image)
+    except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
+        raise BadInput(f"{name} cannot be read ({error}); replace the file or remove the entry") from error
 
 
 def check_image(image: Image.Image | Path | bytes | Crop, where: str) -> None:
-    """Decode an image to its last row and forget it; raises BadInput if it is missing, truncated or no image."""
+    """Decode an image completely and discard it. Raises BadInput if it is missing, truncated or not an image."""
     if isinstance(image, Crop):
         image = image.image
     name = f"image {image}" if isinstance(image, Path) else "the image"
@@ -63,119 +83,117 @@ def check_image(image: Image.Image | Path | bytes | Crop, where: str) -> None:
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
     if isinstance(image, Path) and not image.is_file():
         raise BadInput(f"{where}: {name} does not exist; correct the name or put the file there")
-    try:
-        if not isinstance(image, Image.Image):
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                opened.verify()  # checksums, which decoding alone may pass over
-        open_image(image)
-    except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
-        raise BadInput(f"{where}: {name} cannot be read ({error}); replace the file or remove the entry") from error
+    decode_image(image, f"{where}: {name}", verify=True)
 
 
 def path_inside(folder: Path, name: object, where: str, key: str = "file_name") -> Path:
-    """The path of `name` in `folder`; raises BadInput if it is no text or leads out (absolute, `..`, or by a link)."""
+    """Return `folder / name`. Raises BadInput if `name` is not text or leads outside (absolute, `..` or a link)."""
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"{where}: {key!r} is {name!r}; it must name an image in {folder}")
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
     try:
         outside = absolute or not (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a ring, a null byte
-        raise BadInput(f"{where}: {key!r} {name!r} is no usable path ({error}); correct it") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a cycle of links, a null byte
+        raise BadInput(f"{where}: {key!r} {name!r} is not a valid path ({error}); correct it") from error
     if outside:
         raise BadInput(
-            f"{where}: {key!r} {name!r} leaves the folder {folder}; copy the image into it and give the path from there"
+            f"{where}: {key!r} {name!r} leaves the folder {folder}; copy the image into it and give a relative path"
         )
     return folder / name
 
 
-def json_line(raw: bytes, where: str) -> dict[str, Any]:
-    """One line of a JSON-lines file as a dict; raises BadInput if it is not UTF-8, not JSON or no object."""
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each non-blank line of a file with its location, "path, line 3"; a byte-order mark is dropped."""
+    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if raw.strip():
+            yield f"{path}, line {number}", raw
+
+
+def parse_json_line(raw: bytes, where: str) -> dict[str, Any]:
+    """Parse one line of a JSON-lines file. Raises BadInput if it is not UTF-8, not JSON or not an object."""
     try:
         record = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers without end
+    except (ValueError, RecursionError) as error:  # includes invalid UTF-8 and integers with too many digits
         start = raw.decode("utf-8", "replace").strip()[:40]
-        raise BadInput(f"{where}: not JSON ({error}): {start!r}; one JSON object a line is needed") from error
+        raise BadInput(f"{where}: not JSON ({error}): {start!r}; each line must be one JSON object") from error
     if not isinstance(record, dict):
         raise BadInput(f'{where}: a JSON {type(record).__name__} instead of an object like {{"file_name": "0001.png"}}')
     return record
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises BadInput if it is missing, truncated, no JSON, or has a key twice in an object."""
+    """Read a JSON file. Raises BadInput if it is missing, truncated, not JSON, or repeats a key in an object."""
     if not path.is_file():
         raise BadInput(f"{path} does not exist; correct the name or put the file there")
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_no_repeats)
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON ({error}); the file may be cut short: fetch it again") from error
+        raise BadInput(f"{path}: not JSON ({error}); the file may be truncated: download it again") from error
 
 
-def _no_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in items]
-    if len(set(keys)) < len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise BadInput(f"{', '.join(twice)} occurs twice; an index must stand for one entry")
+    repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    if repeated:
+        raise BadInput(f"{', '.join(repeated)} occurs twice; each key must be unique")
     return dict(items)
 
 
-def entry_with(entry: Any, needed: Iterable[str], where: str) -> dict[str, Any]:
-    """`entry` if it is an object with the keys needed; raises BadInput that names what was found instead."""
-    needed = tuple(needed)
-    if not isinstance(entry, dict) or not set(needed) <= set(entry):
+def require_keys(entry: Any, keys: Iterable[str], where: str) -> dict[str, Any]:
+    """Return `entry` if it is an object with all `keys`; raise BadInput listing the keys it has instead."""
+    keys = tuple(keys)
+    if not isinstance(entry, dict) or not set(keys) <= set(entry):
         found = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-        raise BadInput(f"{where}: found {found or 'nothing'}; needed are {', '.join(needed)}: rename them so")
+        raise BadInput(f"{where}: found {found or 'no keys'}; needed are {', '.join(keys)}: rename the keys")
     return entry
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Every line of a file that is not blank, with `"path, line 3"` to name it by; a byte-order mark is dropped."""
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if raw.strip():
-            yield f"{path}, line {number}", raw
-
-
 def clean_caption(value: object, key: str, where: str) -> str:
-    """A caption without blanks around it; raises BadInput if it is no text, is empty, or cannot be written in UTF-8."""
+    """Strip a caption. Raises BadInput if it is not text, is empty, or cannot be encoded as UTF-8."""
     if not isinstance(value, str):
         raise BadInput(f"{where}: {key!r} is {value!r}, of type {type(value).__name__}; it must be text")
     if not value.strip():
-        raise BadInput(f"{where}: {key!r} is an empty caption; write one or leave the key out")
+        raise BadInput(f"{where}: {key!r} is an empty caption; write one or remove the key")
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError as error:  # a lone surrogate, which json lets in and tokenizers refuse
+    except UnicodeEncodeError as error:  # a lone surrogate: JSON allows it, tokenizers fail on it
         raise BadInput(f"{where}: {key!r} holds half a character ({error.reason}): {value!r}; correct it") from error
     return value.strip()
 
 
 def pick_split(source: Any, split: str) -> datasets.Dataset:
-    """A `datasets.Dataset` as it is, or the named split of a DatasetDict; raises BadInput for anything else."""
+    """Return a `datasets.Dataset` unchanged, or the named split of a DatasetDict. Raises BadInput for anything else."""
     if isinstance(source, dict) and split not in source:
         raise BadInput(f"the dataset has no split {split!r}; it has {', '.join(map(str, source))}")
     dataset = source[split] if isinstance(source, dict) else source
     if not hasattr(dataset, "column_names"):
-        raise BadInput(f"a source of type {type(source).__name__}; give a folder, a datasets.Dataset or a list of Pair")
+        raise BadInput(f"the source is of type {type(source).__name__}; give a folder, a datasets.Dataset or Pairs")
     if not hasattr(dataset, "__len__"):
-        raise BadInput("a streamed dataset cannot be checked whole; load it without streaming=True")
+        raise BadInput("a streamed dataset cannot be checked in advance; load it without streaming=True")
     return dataset
 
 
-def rows_undecoded(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset with its image columns as Path, bytes or PIL image, none decoded yet."""
+def without_decoding(dataset: Any) -> Any:
+    """Make a dataset, in memory or streamed, yield its images as stored bytes or paths instead of pixels."""
     import datasets
 
-    columns = [name for name in columns if name in dataset.column_names]
-    dataset = dataset.with_format(None)
-    for name in columns:
-        if isinstance(dataset.features[name], datasets.Image):
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Image):
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
-    for row in dataset:
-        yield row | {name: stored_image(row[name]) for name in columns}
+    return dataset
 
 
-def stored_image(value: Any) -> Any:
-    """An undecoded image cell of a dataset as Path, bytes or PIL image."""
-    if isinstance(value, dict):  # how datasets hold an undecoded image
+def undecoded_rows(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield a dataset's rows with the given image columns as Path, bytes or PIL image, not decoded."""
+    columns = [name for name in columns if name in dataset.column_names]
+    for row in without_decoding(dataset.with_format(None)):
+        yield row | {name: undecoded_image(row[name]) for name in columns}
+
+
+def undecoded_image(value: Any) -> Any:
+    """Return the image cell of an undecoded dataset as Path, bytes or PIL image."""
+    if isinstance(value, dict):  # how datasets stores an undecoded image
         value = value.get("bytes") or value.get("path")
     return Path(value) if isinstance(value, str) else value

@@ -1,0 +1,136 @@
+"""Samples are found next to the package or drawn once; the shipped photos are complete."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vladva_kit.data import samples
+from vladva_kit.data.pairs import check_lengths, load_pairs
+from vladva_kit.data.samples import sample
+from vladva_kit.evaluation.winoground import load_winoground
+from vladva_kit.models.images import BadInput
+
+PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """The package as installed in site-packages, without data_samples, and a fake `write_sample`.
+
+    Returns the names that were drawn; appending "fail" interrupts the next drawing.
+    """
+    names = []
+
+    def write_sample(name, folder):
+        names.append(name)
+        folder.mkdir()
+        (folder / "first half").write_text(name)
+        if "fail" in names:
+            raise KeyboardInterrupt
+        (folder / "second half").write_text(name)
+
+    monkeypatch.setattr(samples, "write_sample", write_sample)
+    monkeypatch.setattr(samples, "__file__", str(tmp_path / "site-packages" / "vladva_kit" / "data" / "samples.py"))
+    return names
+
+
+def test_a_sample_is_drawn_once_into_the_cache(tmp_path, drawn):
+    folder = sample("emoji_pairs", cache_dir=tmp_path / "cache")
+    assert (folder / "second half").read_text() == "emoji_pairs" and folder.parent.parent == tmp_path / "cache"
+    assert sample("emoji_pairs", cache_dir=tmp_path / "cache") == folder
+    assert drawn == ["emoji_pairs"]
+
+
+def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, drawn):
+    drawn.append("fail")
+    with pytest.raises(KeyboardInterrupt):
+        sample("emoji_pairs", cache_dir=tmp_path / "cache")
+    (version,) = (tmp_path / "cache").iterdir()
+    assert list(version.iterdir()) == []
+
+
+def test_a_sample_next_to_the_package_comes_first(tmp_path, drawn):
+    shipped = tmp_path / "site-packages" / "data_samples" / "photos"
+    with pytest.raises(FileNotFoundError, match="cannot be drawn; copy"):
+        sample("photos", cache_dir=tmp_path)
+    shipped.mkdir(parents=True)
+    (shipped / "metadata.jsonl").write_text("")
+    assert sample("photos") == shipped
+
+
+def test_an_unknown_sample_lists_the_known_ones():
+    with pytest.raises(BadInput, match="'coco'; the samples are emoji_pairs, winoground_mini, .*photos"):
+        sample("coco")
+
+
+def test_the_shipped_photos_are_found_by_name():
+    assert sample("photos") == PHOTOS
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return load_pairs(PHOTOS)
+
+
+def words(text):
+    return len(text.split())
+
+
+def test_every_photo_has_a_short_and_a_long_caption_by_the_30_token_rule(pairs):
+    assert 6 <= len(pairs) <= 8
+    assert check_lengths(pairs, words) == pairs
+    for pair in pairs:
+        assert words(pair.short) < 30 <= words(pair.long) <= 500
+
+
+def test_every_photo_is_a_small_jpeg_with_one_line_of_metadata(pairs):
+    files = sorted(PHOTOS.glob("*.jpg"))
+    assert sorted(pair.image for pair in pairs) == files
+    for file in files:
+        with Image.open(file) as photo:
+            assert photo.format == "JPEG" and max(photo.size) <= 640
+    assert sum(path.stat().st_size for path in PHOTOS.rglob("*.jpg")) < 1.5e6
+
+
+def test_every_photo_has_author_license_and_source(pairs):
+    lines = (PHOTOS / "LICENSES.md").read_text(encoding="utf-8").splitlines()
+    rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    assert set(rows) == {pair.image.name for pair in pairs}
+    for row in rows.values():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 6 and all(cells)
+        assert "CC" in cells[3] or "public domain" in cells[3]
+
+
+def test_the_winoground_photos_differ_and_their_captions_reorder_the_same_words():
+    cases = load_winoground(PHOTOS / "winoground")
+    assert len(cases) == 4
+    for case in cases:
+        first, second = case.captions
+        assert first != second and sorted(first.split()) == sorted(second.split())
+        assert case.tags["collapsed_tag"] in ("Relation", "Attribute")
+        images = [np.asarray(Image.open(image).convert("RGB"), float) for image in case.images]
+        assert images[0].shape == images[1].shape
+        assert np.abs(images[0] - images[1]).mean() > 10
+
+
+def test_the_script_reproduces_the_winoground_photos(tmp_path):
+    spec = importlib.util.spec_from_file_location("make_photo_cases", PHOTOS / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    make.write_photo_cases(tmp_path / "again")
+    again, shipped = tmp_path / "again", PHOTOS / "winoground"
+    lines = (again / "examples.jsonl").read_text()
+    assert lines == (shipped / "examples.jsonl").read_text()
+    for row in map(json.loads, lines.splitlines()):
+        for key in ("image_0", "image_1"):
+            new, old = (
+                np.asarray(Image.open(folder / "images" / row[key]).convert("RGB"), float)
+                for folder in (again, shipped)
+            )
+            assert np.abs(new - old).mean() < 3  # other JPEG libraries may round differently
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
