@@ -1,4 +1,4 @@
-"""From pairs to what a step sees: which pairs share a batch, pictures opened, sequences written, captions keyed."""
+"""Turn pairs into training batches: open images, build token sequences, hash captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from vladva_kit.data.pairs import Pair
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.embedder.prompts import ModelInputs, append_text_to_images, encode_caption, image_inputs, text_inputs
+from vladva_kit.embedder.prompts import (
+    ModelInputs,
+    append_text_to_images,
+    encode_caption,
+    image_inputs,
+    text_inputs,
+)
 from vladva_kit.training.features import ImageFeatures
 from vladva_kit.training.image_cache import CachedImageFeatures
 from vladva_kit.training.losses import caption_keys
@@ -21,24 +27,27 @@ from vladva_kit.training.losses import caption_keys
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees: pictures with their long captions, short captions, and which rows have a short one."""
+    """The input of one step: images with their long captions, short captions, and which images have a short one."""
 
     images: ModelInputs
     texts: ModelInputs | None
     paired: Tensor  # (n_texts,) rows of `images` that the texts belong to
     negatives: ModelInputs | None
-    keys: Tensor  # (n_texts,) a number for each caption: the same caption on another rank has the same
+    keys: Tensor  # (n_texts,) caption keys, equal on all ranks for equal captions
     negative_keys: Tensor | None  # (n_negatives,)
-    features: ImageFeatures | None = None  # in place of pixels, where they are cached
+    features: ImageFeatures | None = None  # in place of pixels, if they are cached
 
 
 class Collator:
-    """Pairs to a `Batch`: opens pictures, writes sequences; pairs that lack one caption serve with the other."""
+    """Turn pairs into a `Batch`; a pair that lacks one caption contributes the other.
+
+    Collator(embedder)(pairs)["batch"].texts
+    """
 
     def __init__(
-        self, embedder: Embedder, next_token: bool = True, pictures: CachedImageFeatures | None = None
+        self, embedder: Embedder, next_token: bool = True, image_features: CachedImageFeatures | None = None
     ) -> None:
-        self.pictures = pictures
+        self.image_features = image_features
         self.processor = embedder.lvlm.processor
         self.image_prompt, self.text_prompt = embedder.image_prompt, embedder.text_prompt
         self.next_token = next_token
@@ -50,9 +59,9 @@ class Collator:
             for pair in pairs
         ]
         features, long_ids = None, longs if any(longs) else None
-        if self.pictures is not None:
-            made, features = self.pictures.batch(pairs)
-            images = append_text_to_images(tokenizer, made, self.image_prompt, long_ids)
+        if self.image_features is not None:
+            cached_inputs, features = self.image_features.batch(pairs)
+            images = append_text_to_images(tokenizer, cached_inputs, self.image_prompt, long_ids)
         else:
             images = image_inputs(self.processor, [pair.load_image() for pair in pairs], self.image_prompt, long_ids)
         paired = [row for row, pair in enumerate(pairs) if pair.short]
@@ -67,17 +76,17 @@ class Collator:
             caption_keys(negatives) if negatives else None,
             features,
         )
-        return {"batch": batch}  # a dictionary, since the Trainer moves and counts dictionaries
+        return {"batch": batch}  # a dict, since the Trainer moves and counts dicts
 
 
 class ByLength(Sampler[int]):
-    """The order of an epoch in which pairs of like long captions come together; another one each epoch.
+    """Order an epoch so that pairs with long captions of similar length share a batch; each epoch differs.
 
-        list(ByLength(pairs, batch_size=64, seed=0))    # every number of a pair once
+        list(ByLength(pairs, batch_size=64, seed=0))    # every index once
 
-    batch_size is the global batch, so that the order is the same on one process and on many. Fifty batches at a time
-    are drawn at random and sorted by length, by transformers' own rule; the longest come first, so that a shortage of
-    memory shows at once. The order follows from seed and epoch alone: a resumed run finds it again.
+    batch_size is the global batch, so the order is the same on one process and on many. Groups of fifty batches are
+    sampled at random and sorted by length, by transformers' own rule; the longest come first, so that a memory shortage
+    shows at once. The order depends only on seed and epoch, so a resumed run repeats it.
     """
 
     def __init__(self, pairs: Sequence[Pair], batch_size: int, seed: int) -> None:
@@ -85,7 +94,7 @@ class ByLength(Sampler[int]):
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch by what prepares the loader."""
+        """Set the epoch; the loader calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -94,7 +94,7 @@ def estimate_memory(
 
 
 def config_of(name_or_config: str | PreTrainedConfig | Mapping[str, Any]) -> PreTrainedConfig:
-    """A config as it is, from a dict, from a folder, or from the hub, of which only config.json is download."""
+    """A config as it is, from a dict, from a folder, or from the hub, of which only config.json is downloaded."""
     from transformers import AutoConfig
 
     if isinstance(name_or_config, str):
@@ -151,17 +151,17 @@ def _picture(config: PreTrainedConfig, family: Family, max_pixels: int) -> tuple
     """A picture's tokens in the LLM and its patches in the tower."""
     vision = config.vision_config
     patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    if family.budget == "pixels":
+    if family.resolution_control == "pixels":
         patches = max(vision.spatial_merge_size**2, max_pixels // patch**2)
         return patches // vision.spatial_merge_size**2, patches
     size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
     a_tile = (size // patch) ** 2
-    if family.budget == "edge":
+    if family.resolution_control == "edge":
         side = max(1, math.isqrt(max_pixels) // size)
         tiles = side**2 + (side > 1)  # and the whole picture, small
         return tiles * (a_tile // config.scale_factor**2 + 3), tiles * a_tile
     grids = getattr(config, "image_grid_pinpoints", None)  # the whole picture goes before its tiles, even before one
-    if family.budget == "tiles" or grids:
+    if family.resolution_control == "tiles" or grids:
         most = min(12, max(height * width for height, width in grids) // size**2) if grids else 12
         tiles = min(most, max(1, max_pixels // size**2))
         tiles += tiles > 1 or bool(grids)

@@ -1,56 +1,76 @@
-"""The progress bar and the history of a fine-tune."""
+"""Show the progress of a fine-tune, and read its history from the Trainer's log."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-KEPT = ("step", "seconds", "loss", "contrastive", "next_token", "accuracy", "temperature")
+HISTORY_KEYS = ("step", "seconds", "loss", "contrastive", "next_token", "accuracy", "temperature")
+VALIDATION = "eval_"  # prefix of validation metrics, as in the Trainer
+
+
+def history_of(state: TrainerState) -> list[dict[str, float]]:
+    """Return one row per logged step, including those of an interrupted run before it was resumed.
+
+    history_of(trainer.state)[-1]["loss"]
+
+    A validation's metrics are in the row of the step after which it ran.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for entry in state.log_history:
+        kept = {k: v for k, v in entry.items() if k in HISTORY_KEYS or k.startswith(VALIDATION)}
+        if "contrastive" in entry:
+            rows[entry["step"]] = {key: kept[key] for key in (*HISTORY_KEYS, *kept) if key in kept}
+        elif entry.get("step") in rows:
+            rows[entry["step"]] |= kept
+    return list(rows.values())
 
 
 class Progress(TrainerCallback):
-    """Shows loss, in-batch accuracy and pairs a second, and keeps a row a step in `history`."""
+    """Show loss, in-batch accuracy and pairs per second in a progress bar; stop training at a deadline."""
 
     def __init__(
-        self, steps: int, batch_size: int, shown: bool = True, deadline: Callable[[], bool] | None = None
+        self, steps: int, batch_size: int, visible: bool = True, deadline: Callable[[], bool] | None = None
     ) -> None:
-        self.steps, self.batch_size, self.shown, self.deadline = steps, batch_size, shown, deadline
-        self.history: list[dict[str, float]] = []
-        self.figures: Callable[[], dict[str, float]] = dict
+        self.steps, self.batch_size, self.visible, self.deadline = steps, batch_size, visible, deadline
         self.bar: tqdm | None = None
-        self.begun = 0.0
-        self.first, self.before = 0, 0.0  # the step it went on from, and the seconds until then
+        self.first_step, self.first_seconds = 0, 0.0  # of this run; later than 0 for a resumed one
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Takes up the rows of an interrupted run, and starts the clock."""
-        rows = [row for row in state.log_history if "contrastive" in row]
-        self.history = [{key: row[key] for key in KEPT if key in row} for row in rows]
-        self.begun = time.perf_counter() - (self.history[-1].get("seconds", 0.0) if self.history else 0.0)
-        self.first, self.before = state.global_step, time.perf_counter() - self.begun
-        self.bar = tqdm(total=self.steps, initial=state.global_step, disable=not self.shown, unit="step")
+        """Open the bar at the step from which the run starts or resumes."""
+        history = history_of(state)
+        self.first_step = state.global_step
+        self.first_seconds = history[-1].get("seconds", 0.0) if history else 0.0
+        self.bar = tqdm(total=self.steps, initial=state.global_step, disable=not self.visible, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Adds a row, and stops the run when its deadline has passed."""
-        figures, clock = self.figures(), self.clock()
-        self.history.append({"step": state.global_step, **clock, **figures})
-        rate = self.batch_size * (state.global_step - self.first) / max(clock["seconds"] - self.before, 1e-9)
+        """Advance the bar; stop the run if its deadline has passed."""
         self.bar.update(1)
-        self.bar.set_postfix_str(
-            f"loss {figures['loss']:.2f}, in-batch accuracy {figures['accuracy']:.0%}, {rate:.0f} pairs/s"
-        )
         if self.deadline and self.deadline():
             control.should_training_stop = True
 
-    def clock(self) -> dict[str, float]:
-        """Seconds of training so far, an interrupted run's counted in."""
-        return {"seconds": round(time.perf_counter() - self.begun, 2)}
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Show the metrics of the step that was logged."""
+        if not logs or "contrastive" not in logs or self.bar is None:
+            return
+        seconds = max(logs["seconds"] - self.first_seconds, 1e-9)
+        rate = self.batch_size * (state.global_step - self.first_step) / seconds
+        self.bar.set_postfix_str(
+            f"loss {logs['loss']:.2f}, in-batch accuracy {logs['accuracy']:.0%}, {rate:.0f} pairs/s"
+        )
 
     def close(self) -> None:
-        """Takes the bar down."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()

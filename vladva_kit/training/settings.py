@@ -1,10 +1,13 @@
-"""What can be set about a fine-tune, and the Trainer's arguments that follow from it."""
+"""The settings of a fine-tune, and the TrainingArguments that follow from them."""
 
 from __future__ import annotations
 
+import difflib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,120 +16,160 @@ from transformers import TrainingArguments
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.device import use_bfloat16
 
+# TrainingArguments that Settings has under a name of its own
+RENAMED = {
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch_size",
+    "warmup_steps": "warmup",
+    "save_steps": "save_every",
+    "eval_steps": "validate_every",
+    "resume_from_checkpoint": "resume",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fine-tune. The paper's own: AdamW, 1e-4, cosine, batch 1,024; a small LVLM wants more and takes less."""
+    """How to fine-tune: `Settings(steps=200, batch_size=64)`.
+
+    The paper uses AdamW, learning rate 1e-4, cosine schedule and batch 1,024; a small LVLM needs a higher rate and a
+    smaller batch.
+    """
 
     steps: int = 150
-    batch_size: int = 64  # pairs a step: each is the negative of all others
+    batch_size: int = 64  # pairs per step; each is a negative for all others
     learning_rate: float = 5e-4
-    soft_prompt_learning_rate: float | None = None  # None: as the rest
+    soft_prompt_learning_rate: float | None = None  # None: learning_rate
     warmup: int = 10  # steps
     weight_decay: float = 0.0
-    next_token_weight: float = 1.0  # the paper adds the two losses up
+    next_token_weight: float = 1.0  # the paper adds the two losses
     learn_temperature: bool = True
     max_grad_norm: float = 1.0
-    bf16: bool | None = None  # None: on a GPU that can, and on a CPU never (see device_choice.use_bfloat16)
+    bf16: bool | None = None  # None: on a GPU that supports it, never on a CPU (models.device.use_bfloat16)
     seed: int = 0
-    group_by_length: bool = False  # pairs of like long captions share a batch: less padding, less random batches
-    short_limit: int = 30  # tokens; a caption this long is a long one (paper, section 3.2)
-    long_limit: int = 500
-    output_dir: str | None = None  # checkpoints go here; None keeps none
-    resume: bool = False  # go on from the last checkpoint in output_dir
+    group_by_length: bool = False  # batch pairs with long captions of similar length: less padding, less random batches
+    short_limit: int = 30  # tokens; a caption of this length or longer is a long one (paper, section 3.2)
+    long_limit: int = 500  # tokens
+    output_dir: str | None = None  # folder for checkpoints; None keeps none
+    resume: bool = False  # resume from the last checkpoint in output_dir
     save_every: int = 50  # steps
+    validate_every: int = 50  # steps; used if fit gets validation=
     report_to: str = "none"  # or "tensorboard", "wandb", …
-    micro_batch_size: int | None = None  # rows in memory at a time: cached gradients; None runs the batch as one
-    gradient_checkpointing: bool = False  # the LLM's layers keep no states and are run again: less memory, more time
-    cache_images: str | None = None  # "memory" or a folder: the frozen tower runs once over the pictures, and not again
+    micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
+    gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
+    cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
+    trainer: Mapping[str, Any] = field(default_factory=dict)  # any other field of transformers.TrainingArguments
 
 
 def last_checkpoint(settings: Settings) -> str | None:
-    """The last whole checkpoint of an interrupted run, or None where there is none yet.
+    """Return the last complete checkpoint of an interrupted run, or None if there is none yet.
 
-    Raises ValueError when a new run would mix its checkpoints with an older one's, or when there is nowhere to look.
+    Raises ValueError if a new run would mix its checkpoints with an older run's, or if output_dir is missing.
     """
     if settings.output_dir is None:
         if settings.resume:
             raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote to")
         return None
-    # trainer_state.json is written last: a folder without it is half of a checkpoint
-    whole = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
-    if whole and not settings.resume:
+    # trainer_state.json is written last: a checkpoint without it is incomplete
+    complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
+    if complete and not settings.resume:
         raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: go on with resume=True, "
-            "remove the folder, or name another output_dir"
+            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True, "
+            "remove the folder, or use another output_dir"
         )
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
 def trainer_arguments(
-    embedder: Embedder, settings: Settings, nowhere: str, streamed: bool = False
+    embedder: Embedder, settings: Settings, scratch: str, streamed: bool = False, validated: bool = False
 ) -> TrainingArguments:
-    """The Trainer's arguments; what is not settled here is at the Trainer's defaults.
+    """Translate settings to the Trainer's arguments; everything else keeps the Trainer's defaults.
 
-        trainer_arguments(embedder, Settings(steps=150), nowhere="a/folder/to/throw/away").max_steps    # 150
+        trainer_arguments(embedder, Settings(steps=150), scratch="a/temporary/folder").max_steps    # 150
 
-    Raises ValueError for a batch that the ranks cannot share, for bf16 where it cannot be computed, or for a model on
-    another GPU than the Trainer's.
+    Raises ValueError for a batch that the ranks cannot share, for bf16 where it cannot be computed, for a model on
+    another GPU than the Trainer's, or for a key of `settings.trainer` that TrainingArguments lacks.
     """
-    dtype, place = embedder.lvlm.model.dtype, embedder.device
-    if place.type == "cuda" and place.index and "LOCAL_RANK" not in os.environ:  # it would be moved without a word
+    dtype, device = embedder.lvlm.model.dtype, embedder.device
+    if device.type == "cuda" and device.index and "LOCAL_RANK" not in os.environ:  # it would be moved silently
         raise ValueError(
-            f"the model is on {place}, but the Trainer works on the first GPU that it sees: leave device out, and "
-            f"start Python with CUDA_VISIBLE_DEVICES={place.index}"
+            f"the model is on {device}, but the Trainer uses the first visible GPU: leave device out, and "
+            f"start Python with CUDA_VISIBLE_DEVICES={device.index}"
         )
-    arguments = TrainingArguments(
-        output_dir=settings.output_dir or nowhere,
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,  # divided by the ranks below
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=use_bfloat16(settings.bf16, embedder.device, dtype),
-        fp16=dtype == torch.float16,  # losses are scaled: small gradients would vanish
-        use_cpu=embedder.device.type == "cpu",
-        seed=settings.seed,
-        train_sampling_strategy="group_by_length" if settings.group_by_length and not streamed else "random",
-        dataloader_drop_last=True,  # a last batch of few pairs has few negatives
-        remove_unused_columns=False,
-        ignore_data_skip=streamed,  # a stream goes on at its own place
-        ddp_broadcast_buffers=False,  # they are constants
-        logging_steps=1,
-        save_strategy="steps" if settings.output_dir else "no",
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        report_to=settings.report_to,
-        disable_tqdm=True,  # the kit's own bar says more
-        label_names=[],
-    )
+    values: dict[str, Any] = {
+        "output_dir": settings.output_dir or scratch,
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.batch_size,  # divided by the ranks below
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": use_bfloat16(settings.bf16, embedder.device, dtype),
+        "fp16": dtype == torch.float16,  # losses are scaled: small gradients would vanish
+        "use_cpu": embedder.device.type == "cpu",
+        "seed": settings.seed,
+        "train_sampling_strategy": "group_by_length" if settings.group_by_length and not streamed else "random",
+        "dataloader_drop_last": True,  # a small last batch has few negatives
+        "remove_unused_columns": False,
+        "ignore_data_skip": streamed,  # a stream resumes at its own position
+        "ddp_broadcast_buffers": False,  # they are constant
+        "logging_steps": 1,
+        "save_strategy": "steps" if settings.output_dir else "no",
+        "save_steps": settings.save_every,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if validated else "no",
+        "eval_steps": settings.validate_every,
+        "report_to": settings.report_to,
+        "disable_tqdm": True,  # the kit's own bar shows more
+        "label_names": [],
+    }
+    arguments = TrainingArguments(**{**values, **_checked_overrides(settings)})
     if settings.batch_size % arguments.world_size:
         raise ValueError(
-            f"a batch of {settings.batch_size} pairs cannot be shared by {arguments.world_size} ranks: "
-            f"take a multiple of {arguments.world_size}"
+            f"a batch of {settings.batch_size} pairs cannot be divided between {arguments.world_size} ranks: "
+            f"use a multiple of {arguments.world_size}"
         )
     arguments.per_device_train_batch_size = settings.batch_size // arguments.world_size
-    arguments._n_gpu = min(1, arguments.n_gpu)  # on a machine with several, the Trainer would split the model over them
+    arguments._n_gpu = min(1, arguments.n_gpu)  # with several GPUs the Trainer would replicate the model
     return arguments
 
 
+def _checked_overrides(settings: Settings) -> dict[str, Any]:
+    """Return `settings.trainer` if each key is a TrainingArguments field that Settings does not have itself."""
+    known, own = {item.name for item in fields(TrainingArguments)}, {item.name for item in fields(Settings)}
+    for name, value in settings.trainer.items():
+        if name in RENAMED or name in own:
+            raise ValueError(
+                f"trainer={{{name!r}: {value!r}}} repeats a setting: use Settings({RENAMED.get(name, name)}={value!r})"
+            )
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 3) or ["see transformers.TrainingArguments"]
+            raise ValueError(f"trainer={{{name!r}: …}}: TrainingArguments has no such field; close: {', '.join(close)}")
+        if name == "gradient_accumulation_steps" and value != 1:
+            raise ValueError(
+                "gradient_accumulation_steps does not enlarge a contrastive batch, since each part has only its own "
+                "negatives: use Settings(batch_size=…, micro_batch_size=…), which does"
+            )
+    return dict(settings.trainer)
+
+
 def split_soft_prompt_group(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
-    """Parts the soft prompts from the optimizer's other weights: they get a rate of their own, before the schedule.
+    """Move the soft prompts into optimizer groups with a separate learning rate, before the schedule is created.
 
         split_soft_prompt_group(optimizer, embedder.lvlm.adapter, learning_rate=0.05)
 
-    Raises ValueError where the optimizer has none.
+    Raises ValueError if the optimizer has no soft prompt.
     """
-    own = {id(weight) for name, weight in model.named_parameters() if ".soft_prompt." in name}
-    found = [(group, [weight for weight in group["params"] if id(weight) in own]) for group in optimizer.param_groups]
-    if not any(apart for _, apart in found):
+    soft_ids = {id(weight) for name, weight in model.named_parameters() if ".soft_prompt." in name}
+    groups = [
+        (group, [weight for weight in group["params"] if id(weight) in soft_ids]) for group in optimizer.param_groups
+    ]
+    if not any(soft for _, soft in groups):
         raise ValueError(
             f"soft_prompt_learning_rate={learning_rate} has nothing to train: "
             "attach(lvlm, soft_prompt=True), or leave it out"
         )
-    for group, apart in found:
-        if apart:
-            group["params"] = [weight for weight in group["params"] if id(weight) not in own]
-            optimizer.add_param_group({**group, "params": apart, "lr": learning_rate})
+    for group, soft in groups:
+        if soft:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in soft_ids]
+            optimizer.add_param_group({**group, "params": soft, "lr": learning_rate})

@@ -1,0 +1,67 @@
+"""Encode a training batch: one forward pass for the images with their long captions, one for the short captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vladva_kit.embedder.embedder import Embedder, summary_embeddings
+from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs
+from vladva_kit.models.device import world_size
+from vladva_kit.training.collator import Batch
+from vladva_kit.training.distributed import gather_counts
+from vladva_kit.training.features import with_features
+from vladva_kit.training.losses import next_token_loss
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What the losses of a step are computed from."""
+
+    images: Tensor  # (n_images, dim) unit length
+    texts: Tensor  # (n_texts, dim) unit length
+    negatives: Tensor | None  # (n_negatives, dim) unit length
+    next_token: Tensor  # scalar: this rank's part of the next-token loss; the mean over ranks is the global batch's
+    scale: Callable[[Tensor], Tensor]  # cosines to logits
+
+
+def encode_batch(embedder: Embedder, batch: Batch, next_token: bool = True) -> EncodedBatch:
+    """Encode all rows of a batch in one graph (paper, section 3.2).
+
+    encode_batch(embedder, batch).images    # (n_images, dim)
+
+    The summary token's state gives the image embedding, and the states of the long caption after it give the next-token
+    loss, from the same forward pass.
+    """
+    if batch.features is None:
+        inputs = batch.images.to(embedder.device)
+    else:
+        inputs = with_features(embedder, batch.images, batch.features, range(len(batch.images.summary_positions)))
+    images, loss, n_targets = encode_rows(embedder, inputs, next_token)
+    part = images.sum() * 0.0  # keeps the graph if the batch has no long captions
+    if next_token and (total := count_target_tokens(inputs, embedder.device)):
+        part = part + loss * (n_targets * world_size() / total)
+    texts = images[:0] if batch.texts is None else encode_rows(embedder, batch.texts.to(embedder.device))[0]
+    negatives = None if batch.negatives is None else encode_rows(embedder, batch.negatives.to(embedder.device))[0]
+    return EncodedBatch(images, texts, negatives, part, embedder.lvlm.model.temperature)
+
+
+def encode_rows(embedder: Embedder, inputs: ModelInputs, next_token: bool = False) -> tuple[Tensor, Tensor, int]:
+    """Run one forward pass; return summary embeddings (batch, dim), the mean next-token loss and its token count.
+
+    encode_rows(embedder, inputs.to(embedder.device), next_token=True)
+    """
+    hidden = embedder.hidden_states(inputs)
+    loss, n_targets = hidden.new_zeros((), dtype=torch.float32), 0
+    if next_token and inputs.labels is not None:
+        loss, n_targets = next_token_loss(hidden, inputs.labels, embedder.logits)
+    return summary_embeddings(hidden, inputs), loss, n_targets
+
+
+def count_target_tokens(images: ModelInputs, device: torch.device) -> int:
+    """Count the long captions' target tokens over all ranks; call it on every rank."""
+    local = 0 if images.labels is None else int((images.labels[:, 1:] != IGNORE_INDEX).sum())
+    return sum(count for (count,) in gather_counts([local], device))

@@ -1,0 +1,156 @@
+"""Fine-tune an embedder on image-caption pairs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
+from vladva_kit.data.streaming import PairStream, load_stream_state
+from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.models.device import rank, rank_from_env
+from vladva_kit.training.collator import Collator
+from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features
+from vladva_kit.training.progress import Progress, history_of
+from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
+from vladva_kit.training.trainer import Validate, VladvaTrainer
+
+
+def fit(
+    embedder: Embedder,
+    data: Any,
+    settings: Settings = Settings(),  # noqa: B008  frozen
+    *,
+    split: str = "train",
+    validation: Any = None,
+    on_error: str = "raise",
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = True,
+    deadline: Callable[[], bool] | None = None,
+) -> list[dict[str, float]]:
+    """Fine-tune what `attach` installed; return the history, one row per step.
+
+        history = fit(embedder, sample("emoji_pairs"), Settings(steps=150, batch_size=64))
+        history[-1]     # {"step": 150, "seconds": …, "loss": …, "contrastive": …, "next_token": …, "accuracy": …, …}
+
+    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`.
+    validation: data of the same kinds (of a folder, its split "validation"), for recall@1 in both directions, or a
+    function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
+    history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
+    that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
+    `resume=True` resumes from the last one.
+    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data.
+    """
+    if embedder.config is None:
+        raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
+    checkpoint = last_checkpoint(settings)
+    if isinstance(data, PairStream):
+        pairs = _prepare_stream(embedder, data, settings, checkpoint)
+    else:
+        pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
+    image_features = _image_features(embedder, pairs, settings)
+    set_seed(settings.seed)
+    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    temperature.requires_grad_(settings.learn_temperature)
+    progress_bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
+    with tempfile.TemporaryDirectory() as scratch:
+        validate = _validation(validation)
+        trainer = VladvaTrainer(
+            embedder,
+            settings.next_token_weight,
+            settings.micro_batch_size,
+            image_features,
+            settings.soft_prompt_learning_rate,
+            validate,
+            args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
+            train_dataset=pairs,
+            callbacks=[progress_bar, *callbacks],
+        )
+        trainer.remove_callback(PrinterCallback)  # the bar shows more
+        if settings.gradient_checkpointing:
+            enable_layer_checkpointing(embedder)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        finally:  # after an interruption too: what was trained so far remains usable
+            embedder.lvlm.model.eval()
+            if settings.gradient_checkpointing:
+                embedder.lvlm.model.activation_checkpointing_disable()
+            progress_bar.close()
+    return history_of(trainer.state)
+
+
+def enable_layer_checkpointing(embedder: Embedder) -> None:
+    """Store only each layer's input and recompute the layer in the backward pass.
+
+    Disable it with `activation_checkpointing_disable`.
+    """
+    model = embedder.lvlm.model
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.disable_input_require_grads()  # otherwise a frozen vision encoder would be differentiated too
+
+
+def recall_at_1(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Compute recall@1 in percent in both directions over pairs with short captions; ties count as misses.
+
+    recall_at_1(embedder, load_pairs(sample("emoji_pairs"), "validation"))["text_to_image_r1"]
+    """
+    pairs = [pair for pair in pairs if pair.short]
+    images = torch.cat([embedder.encode_image([pair.load_image()]) for pair in pairs])
+    cosines = embedder.similarity(images, embedder.encode_text([pair.short for pair in pairs]))
+    at_least = cosines >= cosines.diagonal()[:, None], cosines.diagonal()[:, None] <= cosines.T
+    image_to_text, text_to_image = (100 * float((count.sum(1) == 1).float().mean()) for count in at_least)
+    return {"image_to_text_r1": image_to_text, "text_to_image_r1": text_to_image}
+
+
+def _validation(source: Any) -> Validate | None:
+    if source is None or callable(source):
+        return source
+    return partial(recall_at_1, pairs=load_pairs(source, split="validation"))
+
+
+def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
+    """Apply the 30-token rule with the LVLM's own tokenizer."""
+    tokenizer = embedder.lvlm.processor.tokenizer
+    pairs = check_lengths(
+        pairs, lambda text: len(encode_caption(tokenizer, text)), settings.short_limit, settings.long_limit, on_error
+    )
+    if len(pairs) < settings.batch_size:
+        raise ValueError(
+            f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
+        )
+    return pairs
+
+
+def _image_features(
+    embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings
+) -> CachedImageFeatures | None:
+    """Cache the frozen vision encoder's features of all images, if the settings ask for it."""
+    if settings.cache_images is None:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("cache_images needs all images in advance: leave it out for a stream")
+    return cache_image_features(embedder, pairs, settings.cache_images, settings.micro_batch_size or 32)
+
+
+def _prepare_stream(embedder: Embedder, stream: PairStream, settings: Settings, checkpoint: str | None) -> PairStream:
+    """Give the stream the settings' batch size, the 30-token rule and the collator; resume it at the checkpoint."""
+    tokenizer, n_ranks = embedder.lvlm.processor.tokenizer, rank_from_env()[1]
+
+    def check(pair: Pair) -> Pair:
+        limits = settings.short_limit, settings.long_limit
+        return check_lengths([pair], lambda text: len(encode_caption(tokenizer, text)), *limits)[0]
+
+    stream_state, batches_done = load_stream_state(Path(checkpoint)) if checkpoint else ({}, 0)
+    return replace(
+        stream, batch_size=settings.batch_size // n_ranks, check=check, stream_state=stream_state,
+        batches_done=batches_done,
+        collate=lambda batch: Collator(embedder, settings.next_token_weight > 0)(batch)["batch"],
+    )  # fmt: skip
