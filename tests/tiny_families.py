@@ -1,14 +1,21 @@
-"""Tiny randomly initialized LVLMs of each family, written to folders as the hub has them: built from transformers' own
-configs, with a tokenizer trained on a few lines and the family's image processor. No hub, no video processor."""
+"""Tiny random LVLMs of each family, saved to folders in the hub's layout; nothing is downloaded.
+
+Each has transformers' own model and image processor, and a tokenizer trained on a few lines.
+"""
 
 import json
 from pathlib import Path
 
 import torch
 import transformers
+from tiny import randomize_lora
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.paligemma.processing_paligemma import EXTRA_TOKENS
+
+import vladva_kit as vk
+from vladva_kit.checks import CAPTIONS, LONG_CAPTIONS, example_images
+from vladva_kit.training.collator import Batch, Collator
 
 HIDDEN = 64
 LINES = (
@@ -19,9 +26,9 @@ LINES = (
 QWEN = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 IDEFICS = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", "<|im_start|>"]
 IDEFICS += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-SPECIALS = {  # beside <pad>, <bos>, <eos>
+SPECIALS = {  # in addition to <pad>, <bos>, <eos>
     "llava": ["<image>"],
-    "llava_next": ["<image>"],  # of no record: the general path
+    "llava_next": ["<image>"],  # a family without a record
     "llava_onevision": ["<image>", "<video>", "<|im_start|>", "<|im_end|>"],
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
@@ -34,7 +41,7 @@ SPECIALS = {  # beside <pad>, <bos>, <eos>
     "internvl": ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"],
     "mllama": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>", "<|image|>"],
 }
-NAMED = {  # the special tokens that a family's tokenizer has names for
+NAMED_TOKENS = {  # special tokens that a family's processor reads as attributes of its tokenizer
     "gemma3": {
         "boi_token": "<start_of_image>",
         "eoi_token": "<end_of_image>",
@@ -47,7 +54,7 @@ NAMED = {  # the special tokens that a family's tokenizer has names for
         "video_token": "<video>",
     },
 }
-IMAGE = {  # what the chat template writes for a picture
+IMAGE = {  # what the chat template writes for an image
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "<|vision_start|><|image_pad|><|vision_end|>"),
     "gemma3": "<start_of_image>",
     "internvl": "<IMG_CONTEXT>\n",
@@ -57,7 +64,7 @@ IMAGE = {  # what the chat template writes for a picture
     "mllama": "<|image|>",
 }
 _CHATML = "<|im_start|>{{ m['role'] }}\n@CONTENT@<|im_end|>\n", "<|im_start|>assistant\n"
-TURNS = {  # a turn, and what stands before the answer; as the published templates have them, in short
+TURNS = {  # a turn and the start of an answer, shortened from the published templates
     **dict.fromkeys(("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"), _CHATML),
     "llava": ("{{ m['role'].upper() }}: @CONTENT@ ", "ASSISTANT:"),
     "llava_next": ("{{ m['role'].upper() }}: @CONTENT@ ", "ASSISTANT:"),
@@ -69,7 +76,7 @@ TURNS = {  # a turn, and what stands before the answer; as the published templat
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
 }
-PROCESSORS = {  # the processor's class, the image processor's, its settings, the processor's own
+PROCESSORS = {  # processor class, image processor class, image processor settings, processor settings
     "llava": ("Llava", "CLIP", {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}, {
         "patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}),
     "llava_next": ("LlavaNext", "LlavaNext", {
@@ -93,7 +100,7 @@ PROCESSORS = {  # the processor's class, the image processor's, its settings, th
         "size": {"height": 56, "width": 56}, "crop_to_patches": True, "max_patches": 4}, {"image_seq_length": 4}),
     "mllama": ("Mllama", "Mllama", {"size": {"height": 28, "width": 28}, "max_image_tiles": 4}, {}),
 }  # fmt: skip
-TIES = [family for family in PROCESSORS if family != "mllama"]  # its embedding is longer than its head: never tied
+TIES = [family for family in PROCESSORS if family != "mllama"]  # whose embedding has more rows than its head
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 
 
@@ -106,16 +113,16 @@ def build(
     lines: str = LINES,
     tokens: int = 300,
 ) -> Path:
-    """A tiny model of the family in `folder`, with all that from_pretrained reads; its tokenizer learns `lines`."""
+    """Save a tiny model of the family with all files that from_pretrained reads; `lines` train its tokenizer."""
     tokenizer = _tokenizer(family, lines, tokens)
     model = _model(family, tokenizer, tied, seed).to(dtype)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    prefix, images, settings, own = PROCESSORS[family]
+    prefix, image_prefix, settings, processor_settings = PROCESSORS[family]
     processor_class = f"{prefix}Processor"
-    getattr(transformers, f"{images}ImageProcessor")(**settings).save_pretrained(folder)
-    _merge(folder / "preprocessor_config.json", {"processor_class": processor_class, **_kept(family, settings)})
-    _merge(folder / "processor_config.json", {"processor_class": processor_class, **own})
+    getattr(transformers, f"{image_prefix}ImageProcessor")(**settings).save_pretrained(folder)
+    _merge(folder / "preprocessor_config.json", {"processor_class": processor_class, **_image_seq_length(settings)})
+    _merge(folder / "processor_config.json", {"processor_class": processor_class, **processor_settings})
     if family in VIDEOS:
         kind = {"qwen2_5_vl": "Qwen2VL"}.get(family, prefix)
         _merge(folder / "video_preprocessor_config.json", {"video_processor_type": f"{kind}VideoProcessor"})
@@ -125,17 +132,33 @@ def build(
 
 
 def is_tied(model: torch.nn.Module) -> bool:
-    """Whether the head and the token embedding are one tensor."""
+    """Return whether the LM head and the token embedding share their tensor."""
     return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def _kept(family: str, settings: dict) -> dict:
+def embedder_of(family: str, folder: Path) -> vk.Embedder:
+    """Build and load a tiny model, and attach an adapter with random LoRA weights: all its gradients are nonzero."""
+    embedder = vk.attach(vk.load_lvlm(str(build(family, folder)), dtype=torch.float32), quiet=True)
+    randomize_lora(embedder)
+    return embedder
+
+
+def batch_of(embedder: vk.Embedder, n: int = 3) -> Batch:
+    """Collate up to four pairs; the images differ in shape, the captions in length."""
+    images = example_images()
+    images.append(images[2].rotate(90, expand=True))
+    captions, long_captions = (*CAPTIONS, "a blue table"), (*LONG_CAPTIONS, "A blue table stands on green grass.")
+    pairs = [vk.Pair(*fields) for fields in zip(images, captions, long_captions, strict=True)]
+    return Collator(embedder)(pairs[:n])["batch"]
+
+
+def _image_seq_length(settings: dict) -> dict:
     return {"image_seq_length": settings["image_seq_length"]} if "image_seq_length" in settings else {}
 
 
 def _merge(path: Path, values: dict) -> None:
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**known, **values}))
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**old, **values}))
 
 
 def _template(family: str) -> str:
@@ -149,8 +172,8 @@ def _template(family: str) -> str:
 
 
 def _tokenizer(family: str, lines: str, tokens: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; for the Llama- and Gemma-like ones BPE with a sign for the space, which Llama's begins with."""
-    spaced = {
+    """Train a byte-level BPE tokenizer, or, as Llama's and Gemma's, one with a space symbol; Llama's prepends it."""
+    prepend_scheme = {
         "llava": "first",
         "llava_next": "first",
         "paligemma": "never",
@@ -158,13 +181,13 @@ def _tokenizer(family: str, lines: str, tokens: int) -> PreTrainedTokenizerFast:
         "gemma3": "never",
     }.get(family)
     basic = ["<pad>", "<bos>", "<eos>"]
-    tokenizer = Tokenizer(models.BPE(byte_fallback=spaced is not None))
-    if spaced is None:
+    tokenizer = Tokenizer(models.BPE(byte_fallback=prepend_scheme is not None))
+    if prepend_scheme is None:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=spaced)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
         alphabet = sorted({*"▁", *(chr(number) for number in range(33, 127))})
         basic += [f"<0x{number:02X}>" for number in range(256)]
@@ -177,11 +200,11 @@ def _tokenizer(family: str, lines: str, tokens: int) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         bos_token="<bos>",
         eos_token="<eos>",
-        extra_special_tokens=NAMED.get(family, {}),
+        extra_special_tokens=NAMED_TOKENS.get(family, {}),
     )
     fast.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS[family]], True)
     if family.startswith("paligemma"):
-        fast.add_tokens(EXTRA_TOKENS)  # places and segments, which its processor counts on
+        fast.add_tokens(EXTRA_TOKENS)  # locations and segments, which its processor requires
     return fast
 
 
@@ -192,11 +215,11 @@ def _model(family: str, tokenizer: PreTrainedTokenizerFast, tied: bool, seed: in
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() >= 2 and not parameter.any():  # a projector of zeros would hide the picture
+            if parameter.dim() >= 2 and not parameter.any():  # a projector of zeros would hide the image
                 parameter.normal_(0, 0.1)
-            if "gate" in name and parameter.numel() == 1:  # as would mllama's closed gates
+            if "gate" in name and parameter.numel() == 1:  # and so would mllama's closed gates
                 parameter.fill_(0.5)
-            if "embed_tokens" in name:  # a row of zeros for padding would hide that padding is read
+            if "embed_tokens" in name:  # a zero row for padding would hide that padding is attended to
                 parameter[tokenizer.pad_token_id].normal_(0, 0.1)
     settings = model.generation_config
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -206,24 +229,24 @@ def _model(family: str, tokenizer: PreTrainedTokenizerFast, tied: bool, seed: in
 
 def _config(family: str, tokenizer: PreTrainedTokenizerFast, tied: bool):
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIALS[family]}
-    rows = ids["<|image|>"] if family == "mllama" else len(tokenizer) + 20  # rows beyond the tokenizer, as in Qwen
+    rows = ids["<|image|>"] if family == "mllama" else len(tokenizer) + 20  # more rows than tokens, as in Qwen
     text = {
         "vocab_size": rows, "hidden_size": HIDDEN, "intermediate_size": 96, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
         "initializer_range": 0.15, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": tied,
     }  # fmt: skip
-    make = getattr(transformers, f"{PROCESSORS[family][0]}Config")
-    return make(
+    config_class = getattr(transformers, f"{PROCESSORS[family][0]}Config")
+    return config_class(
         vision_config=_vision(family),
         text_config={**text, **_llm(family)},
         tie_word_embeddings=tied,
-        **_own(family, ids),
+        **_token_ids(family, ids),
     )
 
 
 def _vision(family: str) -> dict:
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    clip = {"model_type": "clip_vision_model", **tower, "image_size": 28, "patch_size": 14, "projection_dim": 32}
+    encoder = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    clip = {"model_type": "clip_vision_model", **encoder, "image_size": 28, "patch_size": 14, "projection_dim": 32}
     siglip = {**clip, "model_type": "siglip_vision_model", "vision_use_head": False}
     qwen = {"depth": 2, "num_heads": 2, "patch_size": 14, "out_hidden_size": HIDDEN, "intermediate_size": 64}
     return {
@@ -234,14 +257,14 @@ def _vision(family: str) -> dict:
                      "mlp_ratio": 2},
         "qwen2_5_vl": {**qwen, "hidden_size": 32, "window_size": 56, "fullatt_block_indexes": [1]},
         "qwen3_vl": {**qwen, "hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
-        "idefics3": {**tower, "image_size": 56, "patch_size": 14},
-        "smolvlm": {**tower, "image_size": 56, "patch_size": 14},
+        "idefics3": {**encoder, "image_size": 56, "patch_size": 14},
+        "smolvlm": {**encoder, "image_size": 56, "patch_size": 14},
         "paligemma": siglip,
         "paligemma2": siglip,
         "gemma3": {**siglip, "image_size": 56},
-        "internvl": {**tower, "image_size": [56, 56], "patch_size": [14, 14]},
+        "internvl": {**encoder, "image_size": [56, 56], "patch_size": [14, 14]},
         "mllama": {
-            **tower, "num_global_layers": 1, "attention_heads": 2, "image_size": 28, "patch_size": 14,
+            **encoder, "num_global_layers": 1, "attention_heads": 2, "image_size": 28, "patch_size": 14,
             "vision_output_dim": 64, "max_num_tiles": 4, "intermediate_layers_indices": [0],
             "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]],
         },
@@ -271,8 +294,8 @@ def _llm(family: str) -> dict:
     }[family]  # fmt: skip
 
 
-def _own(family: str, ids: dict[str, int]) -> dict:
-    """What a family's config has beside the two towers': the ids of its special tokens, its grids."""
+def _token_ids(family: str, ids: dict[str, int]) -> dict:
+    """Return the top level of a family's config: the ids of its special tokens, its grids."""
     if family.startswith("qwen"):
         return {
             "image_token_id": ids["<|image_pad|>"], "video_token_id": ids["<|video_pad|>"],

@@ -1,3 +1,5 @@
+"""Files and folders are written completely or not at all; JSON is standard."""
+
 import json
 import os
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ import torch
 from vladva_kit.models.files import atomic_dir, atomic_write, write_json
 
 
-def test_files_are_written_all_and_their_folders_made(tmp_path):
+def test_files_are_written_and_missing_folders_created(tmp_path):
     one, two = tmp_path / "deep" / "one", tmp_path / "two"
     atomic_write({one: b"1", two: b"2"})
     assert (one.read_bytes(), two.read_bytes()) == (b"1", b"2")
 
 
-def test_when_one_of_two_cannot_be_written_both_stay_as_they_were(tmp_path):
+def test_if_one_of_two_files_cannot_be_written_both_are_left_unchanged(tmp_path):
     first, second = tmp_path / "first", tmp_path / "blocked" / "second"
     first.write_bytes(b"old")
     (tmp_path / "blocked").write_bytes(b"a file where a folder is needed")
@@ -26,7 +28,7 @@ def test_when_one_of_two_cannot_be_written_both_stay_as_they_were(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["blocked", "first"]
 
 
-def test_an_interruption_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+def test_an_interruption_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     path.write_text("old")
 
@@ -40,7 +42,7 @@ def test_an_interruption_leaves_the_old_file_and_nothing_beside_it(tmp_path, mon
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_json_takes_arrays_tensors_paths_and_dataclasses(tmp_path):
+def test_json_accepts_arrays_tensors_paths_and_dataclasses(tmp_path):
     @dataclass
     class Point:
         x: float
@@ -54,7 +56,7 @@ def test_json_takes_arrays_tensors_paths_and_dataclasses(tmp_path):
         "path": Path("runs") / "demo",
         "point": Point(2.0),
         "tuple": (1, None, "é"),
-        1: "a number as key",
+        1: "a number as a key",
     }
     assert json.loads(write_json(tmp_path / "value.json", value).read_text(encoding="utf-8")) == {
         "array": [[0, 1], [2, 3]],
@@ -65,37 +67,37 @@ def test_json_takes_arrays_tensors_paths_and_dataclasses(tmp_path):
         "path": "runs/demo",
         "point": {"x": 2.0},
         "tuple": [1, None, "é"],
-        "1": "a number as key",
+        "1": "a number as a key",
     }
 
 
-def test_nan_and_infinity_become_null_so_that_any_reader_takes_the_file(tmp_path):
+def test_nan_and_infinity_become_null(tmp_path):
     text = write_json(tmp_path / "value.json", {"loss": [float("nan"), np.inf, np.float32("nan"), 1.0]}).read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"loss": [None, None, None, 1.0]}
 
 
-def test_what_json_lacks_is_refused_by_its_place_and_no_file_is_left(tmp_path):
+def test_a_type_that_json_lacks_is_rejected_by_name_and_no_file_is_written(tmp_path):
     with pytest.raises(TypeError, match=r"value\['models'\]\[1\] is of type object"):
         write_json(tmp_path / "value.json", {"models": [1, object()]})
     assert not os.listdir(tmp_path)
 
 
-def test_a_folder_appears_with_all_its_files_or_with_none(tmp_path):
+def test_a_folder_appears_with_all_files_or_not_at_all(tmp_path):
     folder = tmp_path / "model"
-    with atomic_dir(folder) as beside:
-        (beside / "a").write_text("1")
-        (beside / "deeper").mkdir()
-        (beside / "deeper" / "b").write_text("1")
+    with atomic_dir(folder) as tmp_dir:
+        (tmp_dir / "a").write_text("1")
+        (tmp_dir / "deeper").mkdir()
+        (tmp_dir / "deeper" / "b").write_text("1")
         assert not folder.exists()
     assert sorted(file.name for file in folder.rglob("*")) == ["a", "b", "deeper"]
-    with pytest.raises(KeyboardInterrupt), atomic_dir(folder) as beside:
-        (beside / "a").write_text("2")
+    with pytest.raises(KeyboardInterrupt), atomic_dir(folder) as tmp_dir:
+        (tmp_dir / "a").write_text("2")
         raise KeyboardInterrupt
     assert (folder / "a").read_text() == "1"
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_json_on_one_line_holds_the_same(tmp_path):
+def test_json_on_one_line_has_the_same_content(tmp_path):
     value = {"curve": [0.5, 0.25], "name": "LoRA"}
     lines = write_json(tmp_path / "one.json", value, indent=None).read_text().splitlines()
     assert len(lines) == 1 and json.loads(lines[0]) == value

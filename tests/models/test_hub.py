@@ -1,4 +1,4 @@
-"""The hub's troubles, each from a small server that plays the hub, in one sentence with the way out."""
+"""Hub errors, produced by a small fake hub, become one sentence with the fix."""
 
 import errno
 import json
@@ -19,9 +19,9 @@ from vladva_kit.cli import app as cli
 from vladva_kit.models.hub import HubError, download, is_hub_id
 
 COMMIT = "0" * 40
-ASK = """
+SCRIPT = """
 import sys, time
-time.sleep = lambda seconds: None  # the client waits between its tries
+time.sleep = lambda seconds: None  # the client waits between attempts
 from vladva_kit.models.hub import HubError, download
 for name in sys.argv[1:]:
     try:
@@ -32,11 +32,10 @@ for name in sys.argv[1:]:
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """Knows me/whole, me/gated (listed, but its files are refused) and me/broken, whose weights end too early until
-    somebody has asked for me/mended."""
+    """Serve me/complete, me/gated (access denied) and me/broken; a request for me/repaired completes its weights."""
 
-    mended = False
-    sent: ClassVar[list[str]] = []  # of me/broken
+    repaired = False
+    sent: ClassVar[list[str]] = []  # complete files of me/broken
 
     def log_message(self, *_):
         return
@@ -45,8 +44,8 @@ class FakeHub(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):  # noqa: N802
-        FakeHub.mended |= "me/mended" in self.path
-        name = next((name for name in ("whole", "gated", "broken") if f"me/{name}" in self.path), None)
+        FakeHub.repaired |= "me/repaired" in self.path
+        name = next((name for name in ("complete", "gated", "broken") if f"me/{name}" in self.path), None)
         if name is None:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         if "/tree/" in self.path:
@@ -59,7 +58,7 @@ class FakeHub(BaseHTTPRequestHandler):
             return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
         file = self.path.rsplit("/", 1)[1]
         marks = {"ETag": f'"{name}-{file}"', "X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{name}-{file}"'}
-        early = file == "model.safetensors" and not FakeHub.mended
+        early = file == "model.safetensors" and not FakeHub.repaired
         if name == "broken" and self.command == "GET" and not early:
             FakeHub.sent.append(file)
         self.answer(200, b"" if early else b"{}", marks, length=2)
@@ -74,8 +73,8 @@ class FakeHub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def ask(endpoint, names, home):
-    """What fetching each says, in another process: the hub's address is read when its client is imported."""
+def download_all(endpoint, names, home):
+    """Download each name in another process, since the client reads the hub's address at import; return the outputs."""
     environment = {
         **{key: value for key, value in os.environ.items() if "proxy" not in key.lower()},
         "HF_ENDPOINT": endpoint,
@@ -87,7 +86,12 @@ def ask(endpoint, names, home):
         "PYTHONPATH": os.getcwd(),
     }
     ran = subprocess.run(
-        [sys.executable, "-c", ASK, *names], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", SCRIPT, *names],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert "hf_secret" not in ran.stdout + ran.stderr
@@ -97,19 +101,19 @@ def ask(endpoint, names, home):
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """What fetching each repository says; me/broken is asked for again after it was mended."""
+def outputs(tmp_path_factory):
+    """Download every repository; me/broken a second time after its repair."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    names = ["me/whole", "me/gated", "me/nothing", "me/broken", "me/mended", "me/broken"]
+    names = ["me/complete", "me/gated", "me/nothing", "me/broken", "me/repaired", "me/broken"]
     home = tmp_path_factory.mktemp("home")
-    lines = ask(f"http://127.0.0.1:{server.server_port}", names, home)
+    lines = download_all(f"http://127.0.0.1:{server.server_port}", names, home)
     server.shutdown()
-    return dict(zip([*names[:-1], "me/broken, mended"], lines, strict=True))
+    return dict(zip([*names[:-1], "me/broken, repaired"], lines, strict=True))
 
 
-def test_a_whole_repository_is_a_folder(said):
-    assert said["me/whole"].endswith(COMMIT)
+def test_a_repository_is_downloaded_to_a_folder(outputs):
+    assert outputs["me/complete"].endswith(COMMIT)
 
 
 @pytest.mark.parametrize(
@@ -117,34 +121,37 @@ def test_a_whole_repository_is_a_folder(said):
     [
         ("me/gated", "'me/gated' is gated: accept its terms at https://huggingface.co/me/gated"),
         ("me/nothing", "the hub has no model 'me/nothing', or it is private"),
-        ("me/broken", "the download of 'me/broken' was interrupted: call again, files that came whole are kept"),
+        ("me/broken", "the download of 'me/broken' was interrupted: retry; complete files are kept"),
     ],
 )
-def test_a_trouble_is_one_sentence(said, name, sentence):
-    assert said[name].startswith(sentence)
+def test_an_error_is_one_sentence(outputs, name, sentence):
+    assert outputs[name].startswith(sentence)
 
 
-def test_after_an_interruption_the_next_call_fetches_what_is_missing_and_nothing_twice(said):
-    folder = Path(said["me/broken, mended"])
+def test_after_an_interruption_the_next_call_downloads_only_the_missing_files(outputs):
+    folder = Path(outputs["me/broken, repaired"])
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert all(path.read_bytes() == b"{}" for path in folder.iterdir())
     assert FakeHub.sent == ["config.json", "model.safetensors"]
 
 
-def test_a_hub_that_does_not_answer_is_out_of_reach(tmp_path):
-    with socket.socket() as free:  # a port on which nobody listens, once it is closed
+def test_a_hub_that_does_not_respond_is_unreachable(tmp_path):
+    with socket.socket() as free:  # a port without a listener, once it is closed
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-    (line,) = ask(endpoint, ["me/whole"], tmp_path)
-    assert line.startswith("the hub is out of reach and 'me/whole' is not whole in ") and "give a folder" in line
+    (line,) = download_all(endpoint, ["me/complete"], tmp_path)
+    assert (
+        line.startswith("the hub is unreachable and 'me/complete' is not completely cached in ")
+        and "pass a local folder" in line
+    )
 
 
-def test_offline_says_so_and_the_command_line_prints_one_line(monkeypatch, capsys):
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set and 'me/nothing' is not whole"):
+def test_offline_mode_is_named_and_the_command_line_prints_one_line(monkeypatch, capsys):
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set and 'me/nothing' is not completely cached"):
         vk.load_lvlm("me/nothing")
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
         vk.Embedder.from_pretrained("me/no-adapter")
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set and 'me/no-clip' is not whole"):
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set and 'me/no-clip' is not completely cached"):
         vk.load_baseline("me/no-clip")
     monkeypatch.setattr(sys, "argv", ["vladva", "check", "me/nothing"])
     with pytest.raises(SystemExit, match="2"):
@@ -153,7 +160,7 @@ def test_offline_says_so_and_the_command_line_prints_one_line(monkeypatch, capsy
     assert printed.startswith("HF_HUB_OFFLINE is set") and "\n" not in printed
 
 
-def test_a_full_disk(monkeypatch):
+def test_a_full_disk_is_named_and_other_errors_are_unchanged(monkeypatch):
     def fails(error):
         def download(*_, **__):
             raise error
@@ -161,13 +168,13 @@ def test_a_full_disk(monkeypatch):
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
     fails(OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(HubError, match="no space is left for 'me/big' .*HF_HOME"):
+    with pytest.raises(HubError, match="no disk space is left for 'me/big' .*HF_HOME"):
         download("me/big")
-    fails(RuntimeError("a bug"))  # what is none of the hub's goes on as it is
+    fails(RuntimeError("a bug"))  # not one of the hub's
     with pytest.raises(RuntimeError, match="a bug"):
         download("me/big")
 
 
-def test_what_a_hub_id_is():
+def test_a_hub_id_has_one_slash_and_is_no_path():
     assert is_hub_id("Qwen/Qwen2-VL-2B-Instruct")
     assert not any(map(is_hub_id, ("emoji-llava", "./a", "/a/b", "a/b/c", "~/a")))

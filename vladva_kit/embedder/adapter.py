@@ -1,4 +1,4 @@
-"""Attaching what learns: soft prompts, LoRA and a temperature, in one peft adapter around a frozen LVLM."""
+"""Attach, save and load the trainable parts: soft prompts, LoRA and temperature, in one peft adapter."""
 
 from __future__ import annotations
 
@@ -6,118 +6,131 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt, with_rows
+from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt
 from vladva_kit.embedder.soft_prompt import Temperature, install_soft_prompt, llm_linear_pattern, remove_soft_prompt
 from vladva_kit.models.device import rank
 from vladva_kit.models.files import atomic_dir
 from vladva_kit.models.hub import ADAPTER_FILES, download, is_hub_id
-from vladva_kit.models.load import LVLM, load_lvlm
+from vladva_kit.models.load import LVLM, SHIPPED, load_lvlm
 
-RECORD = "vladva.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIG_FILE = "vladva.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+SHIPPED_ADAPTER = "emoji-llava-vladva"
 
 
 class BadAdapter(ValueError):
-    """An adapter's folder lacks something, or holds what the model has no place for."""
+    """An adapter folder that is incomplete or does not fit the model."""
 
 
-def attach_adapter(
-    lvlm: LVLM,
-    soft_prompt: bool,
-    lora: bool | Mapping[str, Any],
-    temperature: float,
-    prompts: tuple[str, str] = (IMAGE_PROMPT, TEXT_PROMPT),
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Puts the adapter in place and returns its record: all that is needed, beside the weights, to put it back.
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is needed, besides the weights, to attach an adapter again; saved as vladva.json."""
 
-    Raises ValueError when the LVLM carries an adapter already, or when nothing would be trained.
+    base: str  # the LVLM's name
+    soft_prompt: bool
+    lora: dict[str, Any] | None  # settings of peft's LoraConfig, None without LoRA
+    temperature: float  # initial value
+    prompts: tuple[str, str]  # the words of the image and the text prompt
+
+    def to_json(self) -> str:
+        """Return the content of vladva.json."""
+        return json.dumps({**asdict(self), "lora": self.lora or False}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> AdapterConfig:
+        """Read the content of vladva.json: `AdapterConfig.from_json(config.to_json()) == config`."""
+        values = json.loads(text)
+        return cls(**{**values, "lora": values["lora"] or None, "prompts": tuple(values["prompts"])})
+
+
+def lora_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete LoRA's settings with the paper's (section 4.1) and the LLM's linear layers.
+
+        lora_settings(model, {"r": 8})    # {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": …}
+
+    Raises ValueError for a setting that does not exist.
+    """
+    from peft import LoraConfig
+
+    valid = sorted({field.name for field in fields(LoraConfig)} - {"modules_to_save"})
+    if unknown := [name for name in settings if name not in valid]:
+        raise ValueError(f"lora has no setting '{unknown[0]}'; peft's LoraConfig has {', '.join(valid)}")
+    targets = settings["target_modules"] if "target_modules" in settings else llm_linear_pattern(model)
+    targets = targets if isinstance(targets, str) else sorted(targets)  # JSON has no sets
+    return {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **settings, "target_modules": targets}
+
+
+def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
+    """Attach an untrained adapter; an error leaves the LVLM as it was.
+
+    Raises ValueError if the LVLM has an adapter already, or if nothing would be trained.
     """
     from peft import LoraConfig, get_peft_model
 
     if lvlm.adapter is not None:
-        raise ValueError(f"{lvlm.name} carries an adapter already: call load_lvlm again for another one")
-    if not soft_prompt and lora is False:
+        raise ValueError(f"{lvlm.name} carries an adapter already: call load_lvlm again to attach another")
+    if not config.soft_prompt and config.lora is None:
         raise ValueError("soft_prompt=False and lora=False: nothing would be trained; use Embedder(lvlm) as a baseline")
-    settings = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **(lora if isinstance(lora, Mapping) else {})}
-    model, saved = lvlm.model, ["temperature"]
-    if "target_modules" not in settings:
-        settings["target_modules"] = llm_linear_pattern(model)
-    if lora is False:  # peft wants a target: one small layer, kept at zero
-        settings |= {"r": 1, "target_modules": settings["target_modules"].replace(r"\d+", "0")}
+    if config.temperature <= 0:
+        raise ValueError(f"temperature={config.temperature}: pass a positive number, such as 0.07")
+    model, saved, settings = lvlm.model, ["temperature"], config.lora
+    if settings is None:  # peft requires a target: one small layer, frozen at zero
+        settings = {**lora_settings(model, {"r": 1}), "target_modules": llm_linear_pattern(model).replace(r"\d+", "0")}
     _check_targets(lvlm, settings["target_modules"])
-    if soft_prompt:
+    prompts = hand_written_prompts(lvlm, *config.prompts)
+    if config.soft_prompt:
+        _check_vocabulary(lvlm)
+        install_soft_prompt(model, _embeddings(model, prompts))
         saved.append("soft_prompt")
-        _check_ids(lvlm)
-        install_soft_prompt(model, initial_soft_prompt(lvlm, prompts))
-    model.temperature = Temperature(temperature).to(model.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # LoRA's random half; the same seed gives the same adapter
-        lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
-    lvlm.adapter.peft_config["default"].base_model_name_or_path = lvlm.name  # not a folder of this machine
-    if lora is False:
+    try:
+        model.temperature = Temperature(config.temperature).to(model.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # for LoRA's random matrices
+            lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
+    except BaseException:
+        detach_adapter(lvlm)
+        raise
+    lvlm.adapter.peft_config["default"].base_model_name_or_path = lvlm.name  # not a local folder
+    if config.lora is None:
         for name, parameter in lvlm.adapter.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad_(False)
-    return {
-        "base": lvlm.name,
-        "soft_prompt": soft_prompt,
-        "lora": lora and {**settings, "target_modules": _plain(settings["target_modules"])},
-        "temperature": temperature,
-        "prompts": list(prompts),
-    }
 
 
-def _check_ids(lvlm: LVLM) -> None:
-    """The soft prompt's ids are those above the embedding: none of them may be a token's."""
-    tokens, rows = len(lvlm.processor.tokenizer), lvlm.model.get_input_embeddings().num_embeddings
-    if tokens > rows:
+def _check_vocabulary(lvlm: LVLM) -> None:
+    """Check that ids at or above the embedding's size, the soft prompt's, are free."""
+    n_tokens, size = len(lvlm.processor.tokenizer), lvlm.model.get_input_embeddings().num_embeddings
+    if n_tokens > size:
         raise ValueError(
-            f"the tokenizer of {lvlm.name} has {tokens} tokens, but its embedding only {rows} rows: tokens would be "
-            "taken for the soft prompt's; use the tokenizer that belongs to the model, or soft_prompt=False"
+            f"the tokenizer of {lvlm.name} has {n_tokens} tokens, but its embedding only {size} rows: some tokens "
+            "would be taken for the soft prompt; use the model's own tokenizer, or soft_prompt=False"
         )
 
 
-def _plain(targets: str | Sequence[str]) -> str | list[str]:
-    """Targets as JSON can hold them; a set becomes a list."""
-    return targets if isinstance(targets, str) else sorted(targets)
-
-
 def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
-    """Stops before anything is put into the model when LoRA's targets match no layer of it."""
-    names = [name for name, module in lvlm.model.named_modules() if isinstance(module, torch.nn.Linear)]
-    if isinstance(targets, str):
-        matched = any(re.fullmatch(targets, name) for name in names)
-    else:
-        matched = any(name == target or name.endswith(f".{target}") for name in names for target in targets)
-    if not matched and targets != "all-linear":
+    """Check that LoRA's targets match at least one linear layer."""
+    names = [name for name, module in lvlm.model.named_modules() if isinstance(module, nn.Linear)]
+    pattern = targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
+    if targets != "all-linear" and not any(re.fullmatch(pattern, name) for name in names):
         raise ValueError(
-            f"target_modules={targets} match no linear layer of {lvlm.name}: LoRA would train nothing; "
+            f"target_modules={targets} match no linear layer of {lvlm.name}, so LoRA would train nothing: "
             f"its layers have names like '{names[-1]}'"
         )
 
 
-def lora_layers(lvlm: LVLM) -> dict[str, list[str]]:
-    """The layers that LoRA is on, by the part of the model that they are in.
-
-    lora_layers(lvlm)    # {"model.language_model": ["layers.0.self_attn.q_proj", …]}
-    """
-    decoder = next(name for name, module in lvlm.model.named_modules() if module is lvlm.model.get_decoder())
-    found: dict[str, list[str]] = {}
-    for name in lvlm.adapter.targeted_module_names:
-        part = decoder if name.startswith(f"{decoder}.") else ".".join(name.split(".")[:2])
-        found.setdefault(part, []).append(name.removeprefix(f"{part}."))
-    return found
-
-
 def count_trainable(lvlm: LVLM) -> dict[str, int]:
-    """How many weights learn, by kind.
+    """Count the trainable parameters by kind.
 
     count_trainable(lvlm)    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
     """
@@ -129,125 +142,135 @@ def count_trainable(lvlm: LVLM) -> dict[str, int]:
     return counts
 
 
-def trainable_summary(lvlm: LVLM, record: Mapping[str, Any]) -> str:
-    """What was attached, in a line: which layers LoRA's targets matched, and how many weights of each kind learn.
+def adapter_summary(lvlm: LVLM, config: AdapterConfig) -> str:
+    """Describe the adapter in one line: the layers that LoRA's targets matched, and the trainable parameters.
 
-    trainable_summary(lvlm, embedder.record)
-    # "emoji-llava: LoRA on 28 layers of model.language_model (down_proj, …); soft prompt 5,632, … weights learn"
+    adapter_summary(lvlm, embedder.config)
+    # "emoji-llava: LoRA on 28 layers of model.language_model (…); trainable parameters: soft prompt 5,632, …"
     """
-    parts = []
-    for part, names in lora_layers(lvlm).items() if record["lora"] else ():
-        kinds = sorted({name.rpartition(".")[2] for name in names})
-        parts.append(f"LoRA on {len(names)} layers of {part} ({', '.join(kinds)})")
+    decoder = next(name for name, module in lvlm.model.named_modules() if module is lvlm.model.get_decoder())
+    layers: dict[str, list[str]] = {}
+    for name in lvlm.adapter.targeted_module_names if config.lora else ():
+        part = decoder if name.startswith(f"{decoder}.") else ".".join(name.split(".")[:2])
+        layers.setdefault(part, []).append(name.rpartition(".")[2])
+    parts = [
+        f"LoRA on {len(kinds)} layers of {part} ({', '.join(sorted(set(kinds)))})" for part, kinds in layers.items()
+    ]
     counts = ", ".join(f"{kind} {count:,}" for kind, count in count_trainable(lvlm).items() if count)
-    return f"{lvlm.name}: {'; '.join([*parts, counts])} weights learn"
+    return f"{lvlm.name}: {'; '.join([*parts, f'trainable parameters: {counts}'])}"
 
 
 def hand_written_prompts(
     lvlm: LVLM, image_words: str = IMAGE_PROMPT, text_words: str = TEXT_PROMPT
 ) -> tuple[Prompt, Prompt]:
-    """The hand-written prompts of both towers, as the LVLM's family writes them."""
+    """Return the image and the text prompt in the format of the LVLM's family."""
     image = image_prompt(lvlm.processor, image_words, lvlm.family)
     return image, text_prompt(lvlm.processor, text_words, lvlm.family)
 
 
-def initial_soft_prompt(lvlm: LVLM, prompts: tuple[str, str]) -> Tensor:
-    """(k, hidden) the hand-written prompts' embeddings as the LLM reads them, the image's rows first."""
-    image, text = hand_written_prompts(lvlm, *prompts)
-    embedding = lvlm.model.get_input_embeddings()
+def soft_prompts(lvlm: LVLM, image_words: str, text_words: str) -> tuple[Prompt, Prompt]:
+    """Return the image and the text prompt with the soft prompt's ids instead of token ids."""
+    image, text = hand_written_prompts(lvlm, image_words, text_words)
+    start = lvlm.model.get_input_embeddings().num_embeddings
+    middle = start + len(image.ids)
+    end = middle + len(text.ids)
+    return replace(image, ids=tuple(range(start, middle))), replace(text, ids=tuple(range(middle, end)))
+
+
+def _embeddings(model: PreTrainedModel, prompts: tuple[Prompt, Prompt]) -> Tensor:
+    """Return the prompts' token embeddings (k, hidden), the image prompt's first."""
+    embedding, ids = model.get_input_embeddings(), [id for prompt in prompts for id in prompt.ids]
     with torch.no_grad():
-        return embedding(torch.tensor([*image.ids, *text.ids], device=embedding.weight.device))
-
-
-def soft_prompts(lvlm: LVLM, prompts: tuple[str, str]) -> tuple[Prompt, Prompt]:
-    """The image's and the text's prompt with the soft rows' ids in place of the words'."""
-    image, text = hand_written_prompts(lvlm, *prompts)
-    first = lvlm.model.get_input_embeddings().num_embeddings
-    return with_rows(image, first), with_rows(text, first + len(image.ids))
+        return embedding(torch.tensor(ids, device=embedding.weight.device))
 
 
 def detach_adapter(lvlm: LVLM) -> None:
-    """Takes the adapter out again; the LVLM is as it was loaded, and another adapter can be attached."""
-    embedding = lvlm.model.get_input_embeddings()
-    lvlm.adapter.unload()
-    lvlm.adapter = None
-    del lvlm.model.temperature
-    if hasattr(embedding, "soft_prompt"):
-        remove_soft_prompt(lvlm.model)
+    """Remove the adapter, even one attached only in part, and leave the LVLM as it was loaded."""
+    model, lvlm.adapter = lvlm.model, None
+    for name in ("temperature", "peft_config"):
+        if hasattr(model, name):
+            delattr(model, name)
+    if hasattr(model.get_input_embeddings(), "soft_prompt"):
+        remove_soft_prompt(model)
+    _unwrap(model)
+
+
+def _unwrap(module: nn.Module) -> None:
+    """Replace peft's wrappers of layers below `module` by the original layers."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, child in list(module.named_children()):
+        if hasattr(child, "unload_and_optionally_merge_module"):  # layers that peft unwraps in a way of their own
+            setattr(module, name, child.unload_and_optionally_merge_module(False, False, None))
+        elif isinstance(child, BaseTunerLayer):
+            setattr(module, name, child.get_base_layer())
+        else:
+            _unwrap(child)
 
 
 def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
-    """The adapter's tensors by peft's names, whole: where FSDP2 has sharded them, every rank must ask."""
+    """Return the adapter's full tensors by peft's names; under FSDP2, call this on every rank."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(lvlm.adapter, state_dict=_whole_weights(lvlm), save_embedding_layers=False)
+    return get_peft_model_state_dict(lvlm.adapter, state_dict=_full_tensors(lvlm), save_embedding_layers=False)
 
 
-def _whole_weights(lvlm: LVLM) -> dict[str, Tensor]:
-    """What was attached, by the names of the model's own state_dict, put together where ranks hold a part each."""
+def _full_tensors(lvlm: LVLM) -> dict[str, Tensor]:
+    """Return the adapter's tensors by the model's names, gathered from all ranks if they are sharded."""
     state = lvlm.adapter.state_dict()
-    own = {name: value for name, value in state.items() if "lora_" in name or ".modules_to_save." in name}
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in own.items()}
+    state = {name: value for name, value in state.items() if "lora_" in name or ".modules_to_save." in name}
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
-def save_adapter(lvlm: LVLM, record: dict[str, Any], folder: str | os.PathLike) -> Path:
-    """Writes adapter_model.safetensors, adapter_config.json and vladva.json: the whole folder or nothing.
+def save_adapter(lvlm: LVLM, config: AdapterConfig, folder: str | os.PathLike) -> Path:
+    """Write adapter_model.safetensors, adapter_config.json and vladva.json atomically.
 
-    Of several ranks the first one writes; where FSDP2 has sharded the weights, every rank must come with its part.
+    Only rank 0 writes; under FSDP2 call this on every rank.
     """
-    folder, state = Path(folder), _whole_weights(lvlm)
+    folder, state = Path(folder), _full_tensors(lvlm)
     if rank() != 0:
         return folder
-    with atomic_dir(folder) as beside:
-        lvlm.adapter.save_pretrained(beside, save_embedding_layers=False, state_dict=state)
-        (beside / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    with atomic_dir(folder) as tmp_dir:
+        lvlm.adapter.save_pretrained(tmp_dir, save_embedding_layers=False, state_dict=state)
+        (tmp_dir / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        (tmp_dir / CONFIG_FILE).write_text(config.to_json())
     return folder
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of a saved adapter. Raises BadAdapter when the folder holds none."""
-    missing = [name for name in (RECORD, "adapter_model.safetensors") if not (folder / name).is_file()]
-    if missing:
-        raise BadAdapter(f"{folder} holds no {' and no '.join(missing)}: give the folder that save_pretrained wrote")
-    return json.loads((folder / RECORD).read_text())
+def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, AdapterConfig]:
+    """Attach a saved adapter to the given LVLM, or else to its base, loaded with the keywords `load`.
 
-
-def load_adapter(folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, dict[str, Any]]:
-    """Puts a saved adapter back on its base, or on the LVLM given.
-
-    Raises BadAdapter on a missing or an unexpected key, or on a tensor of another shape; nothing is loaded by halves.
+    Raises BadAdapter if the folder is incomplete or a tensor is missing, unexpected or of another shape; the LVLM is
+    then left as it was.
     """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    folder = local_folder(folder)
-    record = read_record(folder)
-    lvlm = lvlm or load_lvlm(record["base"], **load)
-    state = load_file(folder / "adapter_model.safetensors")
-    attach_adapter(lvlm, record["soft_prompt"], record["lora"], record["temperature"], tuple(record["prompts"]))
-    expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(lvlm).items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
+    folder = _adapter_folder(name)
+    if missing := [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]:
+        raise BadAdapter(f"{folder} has no {' and no '.join(missing)}: pass a folder written by save_pretrained")
+    config = AdapterConfig.from_json((folder / CONFIG_FILE).read_text())
+    lvlm = lvlm or load_lvlm(config.base, **load)
+    state = load_file(folder / WEIGHTS_FILE)
+    attach_adapter(lvlm, config)
+    expected = {key: tuple(tensor.shape) for key, tensor in adapter_state(lvlm).items()}
+    saved = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if wrong := sorted(key for key in expected.keys() | saved.keys() if expected.get(key) != saved.get(key)):
         detach_adapter(lvlm)
         raise BadAdapter(
             f"{folder} does not fit {lvlm.name}: {len(wrong)} tensors are missing, unexpected or of another shape, "
-            f"first '{wrong[0]}' (saved {found.get(wrong[0])}, wanted {expected.get(wrong[0])})"
+            f"first '{wrong[0]}' (saved {saved.get(wrong[0])}, expected {expected.get(wrong[0])})"
         )
     set_peft_model_state_dict(lvlm.adapter, state)
-    return lvlm, record
+    return lvlm, config
 
 
-def local_folder(name: str | os.PathLike) -> Path:
-    """The adapter's folder: as given, shipped ("emoji-llava-vladva"), or download from the hub by its id."""
-    from vladva_kit.models.load import SHIPPED
-
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if str(name) == "emoji-llava-vladva":
-        return SHIPPED / str(name)
+def _adapter_folder(name: str | os.PathLike) -> Path:
+    """Return an adapter's folder: a local one, the shipped one, or one downloaded by hub id."""
+    if Path(name).is_dir():
+        return Path(name)
+    if str(name) == SHIPPED_ADAPTER:
+        return SHIPPED / SHIPPED_ADAPTER
     if is_hub_id(str(name)):
         return download(str(name), ADAPTER_FILES)
-    raise BadAdapter(f"'{name}' is neither a folder, nor the shipped emoji-llava-vladva, nor a hub id")
+    raise BadAdapter(f"'{name}' is neither a folder, nor the shipped {SHIPPED_ADAPTER}, nor a hub id")

@@ -1,123 +1,140 @@
-"""An LVLM as two towers: pictures and captions to unit vectors, by the summary token of the whole model."""
+"""Embed images and texts with an LVLM: the unit-length hidden state of the summary token."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.embedder.adapter import (
-    attach_adapter,
-    count_trainable,
-    hand_written_prompts,
-    load_adapter,
-    save_adapter,
-    soft_prompts,
-    trainable_summary,
-)
-from vladva_kit.embedder.generation import answers
+from vladva_kit.embedder import adapter
+from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
+from vladva_kit.embedder.generation import History, generate_answers
 from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     ModelInputs,
-    Prompt,
     encode_captions,
     image_inputs,
-    text_inputs_from_ids,
+    text_inputs,
 )
 from vladva_kit.models.device import check_finite
-from vladva_kit.models.images import open_images
+from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
 
-if TYPE_CHECKING:
-    from PIL import Image
+
+def summary_states(hidden: Tensor, batch: ModelInputs) -> Tensor:
+    """Select the summary tokens' states, (batch, hidden), from hidden states (batch, length, hidden)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), batch.summary_positions]
 
 
-def summary_states(hidden: Tensor, sequences: ModelInputs) -> Tensor:
-    """The summary tokens' states, (batch, hidden), out of (batch, length, hidden)."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), sequences.summary]
+def summary_embeddings(hidden: Tensor, batch: ModelInputs) -> Tensor:
+    """Normalize the summary tokens' states to unit length: (batch, hidden) float32."""
+    return F.normalize(summary_states(hidden, batch).float(), dim=-1)
 
 
-def summary_embeddings(hidden: Tensor, sequences: ModelInputs) -> Tensor:
-    """The summary tokens' states as unit vectors, (batch, hidden) float32."""
-    return F.normalize(summary_states(hidden, sequences).float(), dim=-1)
+def as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Tensor:
+    """Return (n, dim) float32 embeddings: `items` itself if it is an array or tensor of them, else `encode(items)`.
+
+        as_embeddings(["a dog"], embedder.encode_text, "texts")    # (1, dim)
+
+    Raises TypeError for an array of another shape or dtype, and for a list that contains arrays.
+    """
+    if not isinstance(items, np.ndarray | Tensor):
+        if isinstance(items, Sequence) and any(isinstance(item, np.ndarray | Tensor) for item in items):
+            raise TypeError(f"{name} is a list with arrays in it: stack embeddings to one array of shape (n, dim)")
+        return encode(items)
+    embeddings = torch.as_tensor(items)
+    if embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise TypeError(
+            f"{name} has shape {tuple(embeddings.shape)} and dtype {embeddings.dtype}: pass float embeddings of shape "
+            "(n, dim), or a list of images (PIL or paths) or of captions"
+        )
+    return embeddings.float()
 
 
 class Embedder:
-    """Two towers in one LVLM. By itself a zero-shot baseline with hand-written prompts; `attach` makes one that learns.
+    """Embed images and texts with a generative LVLM, so that matching pairs have a high cosine similarity.
 
-        baseline = Embedder(load_lvlm("emoji-llava"))
-        baseline.encode_image(pictures)                     # (n, dim) float32, unit length
-        baseline.similarity(images, texts)                  # (n_images, n_texts), cosines
+        embedder = Embedder(load_lvlm("emoji-llava"))       # zero-shot: hand-written prompts, nothing trained
+        images = embedder.encode_image(["dog.jpg", image])  # (2, dim) float32, unit length
+        texts = embedder.encode_text(["a dog", "two cats"])
+        embedder.similarity(images, texts)                  # (2, 2) cosines
 
-    A baseline stays what it is when something is attached to the same LVLM later: it runs with the adapter off.
+    Both prompts ask for a summary "in one word"; the embedding is the LLM's last hidden state at the prompt's last
+    token. `attach` returns an Embedder that can be trained, `from_pretrained` a trained one. An Embedder without
+    adapter always runs with the adapter off, also when one is attached to the same LVLM later.
     """
 
-    def __init__(self, lvlm: LVLM, image_words: str = IMAGE_PROMPT, text_words: str = TEXT_PROMPT) -> None:
-        self.lvlm = lvlm
-        self.image_prompt: Prompt
-        self.text_prompt: Prompt
-        self.image_prompt, self.text_prompt = hand_written_prompts(lvlm, image_words, text_words)
-        self.record: dict[str, Any] | None = None  # of the adapter, for one that learns
-        self._base = False
+    def __init__(
+        self,
+        lvlm: LVLM,
+        image_words: str = IMAGE_PROMPT,
+        text_words: str = TEXT_PROMPT,
+        config: AdapterConfig | None = None,  # of the attached adapter; set by attach and from_pretrained
+    ) -> None:
+        self.lvlm, self.config, self._base = lvlm, config, False
+        build_prompts = soft_prompts if config is not None and config.soft_prompt else hand_written_prompts
+        self.image_prompt, self.text_prompt = build_prompts(lvlm, image_words, text_words)
 
     @property
     def device(self) -> torch.device:
-        """Where the LVLM is."""
+        """The LVLM's device."""
         return self.lvlm.model.device
 
     @property
     def adapted(self) -> bool:
-        """Whether an adapter takes part now: not for a baseline, nor inside `with embedder.base():`."""
-        return self.record is not None and not self._base
+        """Whether the adapter is in use: False without adapter, and inside `with embedder.base():`."""
+        return self.config is not None and not self._base
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """The untouched LVLM with the hand-written prompts, bit for bit, inside the `with` block.
+        """Use the base LVLM and the hand-written prompts inside the `with` block, bit-identical to `Embedder(lvlm)`.
 
-        with embedder.base(): embedder.encode_text(["a dog"])    # as Embedder(lvlm) would
+        with embedder.base(): embedder.encode_text(["a dog"])
         """
-        if self.record is None or self._base:
+        if self.config is None or self._base:
             yield
             return
-        learned = self.image_prompt, self.text_prompt
-        self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *(prompt.words for prompt in learned))
+        adapted_prompts = self.image_prompt, self.text_prompt
+        self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *self.config.prompts)
         self._base = True
         try:
             with self.lvlm.adapter_off():
                 yield
         finally:
             self._base = False
-            self.image_prompt, self.text_prompt = learned
+            self.image_prompt, self.text_prompt = adapted_prompts
+
+    def _own_adapter_only(self) -> AbstractContextManager:
+        return self.lvlm.adapter_off() if self.config is None else nullcontext()
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Inference with this embedder's own weights; a baseline's are those without the adapter."""
-        off = self.record is None
+    def inference(self) -> Iterator[None]:
+        """Run the block in eval mode without gradients, and without the adapter if this embedder has none."""
         was_training = self.lvlm.model.training
         self.lvlm.model.eval()
         try:
-            with torch.inference_mode(), self.lvlm.adapter_off() if off else nullcontext():
+            with torch.inference_mode(), self._own_adapter_only():
                 yield
         finally:
             self.lvlm.model.train(was_training)
 
-    def hidden_states(self, sequences: ModelInputs) -> Tensor:
-        """(batch, length, hidden) of the inner model, final norm included; no logits are computed.
-
-        A baseline's are those without the adapter, as everywhere.
-        """
-        with self.lvlm.adapter_off() if self.record is None else nullcontext():
-            return self.lvlm.model.model(**sequences.inputs, use_cache=False).last_hidden_state
+    def hidden_states(self, batch: ModelInputs) -> Tensor:
+        """Return the LLM's hidden states after the final norm, (batch, length, hidden); no logits are computed."""
+        with self._own_adapter_only():
+            return self.lvlm.model.model(**batch.inputs, use_cache=False).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
-        """(…, hidden) states of the inner model to (…, vocabulary) logits, as the family's own forward makes them."""
+        """Compute logits (…, vocabulary) from hidden states (…, hidden), as the family's own forward does."""
         model = self.lvlm.model
         logits = model.lm_head(states)
         if self.lvlm.family.capped_logits:
@@ -125,139 +142,128 @@ class Embedder:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 64) -> Tensor:
-        """Pictures to unit vectors: (n, dim) float32 on the CPU.
+    def encode_image(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
+        """Embed images: (n, dim) float32 on the CPU, unit length.
 
-            embedder.encode_image([picture, "photo.jpg"])
+            embedder.encode_image([image, "photo.jpg"])    # PIL images and paths
 
-        Raises BadInput naming the picture that cannot be read, or FileNotFoundError for a path that leads nowhere.
+        Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, TypeError for a
+        single image.
         """
-        with self._running():
-            states = []
-            for start in range(0, len(images), batch_size):
-                pictures = open_images(images[start : start + batch_size], start)
-                states.append(self._embed(image_inputs(self.lvlm.processor, pictures, self.image_prompt)))
-        return torch.cat(states) if states else torch.empty(0, self._dim)
+        if isinstance(images, Image.Image | str | Path):
+            raise TypeError("encode_image takes a list of images; got a single one: put it in a list")
+        batches = (
+            image_inputs(self.lvlm.processor, open_images(images[start : start + batch_size], start), self.image_prompt)
+            for start in range(0, len(images), batch_size)
+        )
+        return self._embed(batches)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Captions to unit vectors: (n, dim) float32 on the CPU; special tokens written in them are plain text.
+        """Embed captions: (n, dim) float32 on the CPU, unit length; special tokens in them are treated as plain text.
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
-        Raises ValueError naming a caption that is empty, or TypeError for a lone string.
+        Raises ValueError naming an empty caption, TypeError for a single string or for items that are not strings.
         """
         if isinstance(texts, str):
             raise TypeError(f"encode_text takes a list of captions; got one string, '{texts[:40]}': put it in a list")
         for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"caption {number} is of type {type(text).__name__}; pass strings")
             if not text.strip():
-                raise ValueError(f"caption {number} is empty: an embedding of nothing means nothing; leave it out")
+                raise ValueError(f"caption {number} is empty: its embedding would be meaningless; leave it out")
         tokenizer = self.lvlm.processor.tokenizer
         ids = encode_captions(tokenizer, texts)
-        order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # equal lengths waste no padding
-        with self._running():
-            states = []
-            for start in range(0, len(order), batch_size):
-                captions = [ids[number] for number in order[start : start + batch_size]]
-                states.append(self._embed(text_inputs_from_ids(tokenizer, captions, self.text_prompt)))
-        if not states:
-            return torch.empty(0, self._dim)
-        return torch.cat(states)[torch.tensor(order).argsort()]
+        order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding
+        batches = (
+            text_inputs(tokenizer, [ids[number] for number in order[start : start + batch_size]], self.text_prompt)
+            for start in range(0, len(order), batch_size)
+        )
+        return self._embed(batches)[torch.tensor(order, dtype=torch.long).argsort()]
 
-    @property
-    def _dim(self) -> int:
-        return self.lvlm.model.get_input_embeddings().embedding_dim
+    def _embed(self, batches: Iterable[ModelInputs]) -> Tensor:
+        """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
+        model = self.lvlm.model
+        embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
+        with self.inference():
+            for batch in batches:
+                batch = batch.to(self.device)
+                embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
+                check_finite(embeddings[-1], model.dtype, "summary states")
+        return torch.cat(embeddings)
 
-    def _embed(self, sequences: ModelInputs) -> Tensor:
-        sequences = sequences.to(self.device)
-        embeddings = summary_embeddings(self.hidden_states(sequences), sequences).cpu()
-        check_finite(embeddings, self.lvlm.model.dtype, "summary states")
-        return embeddings
+    def similarity(self, images: Any, texts: Any) -> Tensor:
+        """Compute the cosine similarity of each image with each text: (n_images, n_texts) float32.
 
-    def similarity(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Cosines (n_images, n_texts) of unit vectors, in float32.
+            embedder.similarity(["dog.jpg", image], ["a dog", "two cats", "a car"])    # (2, 3)
+            embedder.similarity(embedder.encode_image(images), embedder.encode_text(captions))
 
-        embedder.similarity(embedder.encode_image(pictures), embedder.encode_text(captions))
+        Each argument is either embeddings, a tensor or array of shape (n, dim) and unit length, or a list of images or
+        captions, which is encoded first. Raises TypeError for an argument that is neither.
         """
-        return images.float() @ texts.float().T
+        texts = as_embeddings(texts, self.encode_text, "texts")
+        return as_embeddings(images, self.encode_image, "images").to(texts.device) @ texts.T
 
-    def generate(
-        self,
-        image: Image.Image | Path | str | None,
-        prompt: str,
-        history: Sequence[tuple[str, str]] = (),
-        max_new_tokens: int = 128,
-    ) -> str:
-        """Answers about a picture, or about nothing but the prompt when `image` is None; greedy.
+    def generate(self, image: ImageLike | None, prompt: str, history: History = (), max_new_tokens: int = 128) -> str:
+        """Answer a prompt about an image, or a text-only prompt if `image` is None, by greedy decoding.
 
-            embedder.generate(picture, "what is to the left of the dog?")                    # "cat"
-            embedder.generate(picture, "what color is it?", history=[(question, answer)])    # a second turn
+            embedder.generate(image, "what is to the left of the dog?")                    # "cat"
+            embedder.generate(image, "what color is it?", history=[(question, answer)])    # a second turn
 
-        The adapter takes part; `with embedder.base():` asks the untouched LVLM.
+        The adapter is used; `with embedder.base():` asks the base LVLM.
         """
         return self.generate_batch([image], [prompt], [history], max_new_tokens)[0]
 
     def generate_batch(
         self,
-        images: Sequence[Image.Image | Path | str | None],
+        images: Sequence[ImageLike | None],
         prompts: Sequence[str],
-        histories: Sequence[Sequence[tuple[str, str]]] | None = None,
+        histories: Sequence[History] | None = None,
         max_new_tokens: int = 128,
     ) -> list[str]:
-        """As `generate`, for many at once; all with a picture, or all without."""
-        with self._running():
-            return answers(self.lvlm, images, prompts, histories, max_new_tokens)
+        """Answer many prompts at once; either all have an image or none has."""
+        with self.inference():
+            return generate_answers(self.lvlm, images, prompts, histories, max_new_tokens)
 
     def trainable(self) -> dict[str, int]:
-        """How many weights learn, by kind; all others are frozen.
-
-        embedder.trainable()    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
-        """
-        return count_trainable(self.lvlm)
+        """Count the trainable parameters: `embedder.trainable()["LoRA"]`; all others are frozen."""
+        return adapter.count_trainable(self.lvlm)
 
     def save_pretrained(self, folder: str | os.PathLike) -> Path:
-        """Writes soft prompts, LoRA and temperature to a folder, whole or not at all; the base is not written.
+        """Save soft prompts, LoRA and temperature to a folder atomically; the base LVLM is not saved.
 
             embedder.save_pretrained("my-adapter")
 
-        Raises ValueError for a baseline, which has nothing to save.
+        Raises ValueError for an Embedder without adapter.
         """
-        if self.record is None:
-            raise ValueError("a baseline has nothing to save: only what attach() returned holds an adapter")
-        return save_adapter(self.lvlm, self.record, folder)
+        if self.config is None:
+            raise ValueError("this embedder has no adapter, so there is nothing to save: attach() returns one that has")
+        return adapter.save_adapter(self.lvlm, self.config, folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> Embedder:
-        """The embedder that was saved, on its base; further keywords go to `load_lvlm`.
+        """Load a saved embedder: a folder, the shipped "emoji-llava-vladva", or a hub id.
 
-            Embedder.from_pretrained("my-adapter")
+            embedder = Embedder.from_pretrained("my-adapter")
 
-        Raises BadAdapter when the folder is not whole or does not fit the base.
+        Its base LVLM is loaded too, with the keywords `load` for `load_lvlm`, unless one is passed.
+        Raises BadAdapter if the folder is incomplete or does not fit the LVLM.
         """
-        lvlm, record = load_adapter(folder, lvlm, **load)
-        return _with_record(lvlm, record)
+        lvlm, config = adapter.load_adapter(folder, lvlm, **load)
+        return cls(lvlm, *config.prompts, config)
 
     def push_to_hub(self, repo_id: str, token: str | None = None, private: bool = True) -> str:
-        """Uploads the adapter to the hub and returns its address; the token is neither printed nor saved.
+        """Upload the adapter to the hub and return its URL; the token is neither printed nor saved.
 
-        embedder.push_to_hub("me/my-adapter")    # logged in by `hf auth login`
+        embedder.push_to_hub("me/my-adapter")    # after `hf auth login`
         """
-        import tempfile
-
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             api.upload_folder(repo_id=repo_id, folder_path=self.save_pretrained(Path(folder) / "adapter"))
-        return str(repo)
-
-
-def _with_record(lvlm: LVLM, record: dict[str, Any]) -> Embedder:
-    embedder = Embedder(lvlm, *record["prompts"])
-    embedder.record = record
-    if record["soft_prompt"]:
-        embedder.image_prompt, embedder.text_prompt = soft_prompts(lvlm, tuple(record["prompts"]))
-    return embedder
+        return str(url)
 
 
 def attach(
@@ -269,17 +275,22 @@ def attach(
     seed: int = 0,
     quiet: bool = False,
 ) -> Embedder:
-    """An embedder that can be trained: soft prompts from the hand-written ones, and LoRA on the LLM's linear layers.
+    """Attach trainable parameters to a frozen LVLM, and return an Embedder to train with `fit`.
 
         embedder = attach(lvlm)                                  # r=16, alpha=16, as in the paper (section 4.1)
         embedder = attach(lvlm, lora={"r": 8, "lora_dropout": 0.05})
-        embedder = attach(lvlm, lora=False)                      # soft prompts alone
+        embedder = attach(lvlm, lora=False)                      # soft prompts only
 
-    What LoRA's targets matched, and how much learns, is printed, unless `quiet`.
-    Raises ValueError when the LVLM carries an adapter already, when nothing would be trained, or when LoRA's targets
-    match no layer.
+    soft_prompt: train the prompts' embeddings, starting from the hand-written `prompts` (for images, for texts).
+    lora: add LoRA to the LLM's linear layers; a dict sets fields of peft's LoraConfig.
+    temperature: initial value for the contrastive loss; it is trained too.
+    Prints the layers with LoRA and the number of trainable parameters, unless `quiet`.
+    Raises ValueError if the LVLM has an adapter already, nothing would be trained, or a LoRA setting is unknown or
+    matches no layer; the LVLM is then unchanged.
     """
-    embedder = _with_record(lvlm, attach_adapter(lvlm, soft_prompt, lora, temperature, prompts, seed))
+    settings = None if lora is False else adapter.lora_settings(lvlm.model, lora if isinstance(lora, Mapping) else {})
+    config = AdapterConfig(lvlm.name, soft_prompt, settings, temperature, tuple(prompts))
+    adapter.attach_adapter(lvlm, config, seed)
     if not quiet:
-        print(trainable_summary(lvlm, embedder.record))
-    return embedder
+        print(adapter.adapter_summary(lvlm, config))
+    return Embedder(lvlm, *config.prompts, config)

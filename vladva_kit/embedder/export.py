@@ -1,7 +1,7 @@
-"""An embedder as a folder that sentence-transformers loads, and plain transformers too; only the towers go out.
+"""Export an embedder as a folder that sentence-transformers, or transformers alone, can load.
 
-LoRA is added to the weights, each prompt's rows become rows of new tokens behind the vocabulary, and the chat template
-writes those tokens behind a picture or a caption. What reads the last token's state then reads the summary token's.
+LoRA is merged into the weights, the prompts' embeddings become new tokens at the end of the vocabulary, and the chat
+template adds these tokens after an image or a caption. The last token is then the summary token.
 """
 
 from __future__ import annotations
@@ -16,82 +16,79 @@ import torch
 from torch import Tensor
 
 from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.prompts import template_around_caption
 from vladva_kit.models.files import atomic_dir
 from vladva_kit.models.load import LVLM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-_CAPTION = "CAPTIONGOESHERE"
-_LIBRARY = "sentence_transformers.models"
-
 
 def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
-    """Writes the towers to a folder, whole or not at all, and returns it; the embedder stays as it is.
+    """Write the image and text encoders to a folder atomically, and return it; the embedder is unchanged.
 
         export(embedder, "my-model")
-        SentenceTransformer("my-model").encode(["a dog", Image.open("dog.jpg")])    # no code of the folder is run
+        SentenceTransformer("my-model").encode(["a dog", Image.open("dog.jpg")])    # runs no code from the folder
 
-    A baseline goes out with its hand-written prompts. The folder embeds and does not talk: the LLM's head stays behind.
-    Other than in the kit, a special token that is written in a caption acts there.
-    Raises ValueError for PaliGemma, of which sentence-transformers reads no caption alone, and for weights in 4 bits.
+    An Embedder without adapter is exported with its hand-written prompts. The folder cannot generate text: it has no LM
+    head. Unlike in the kit, special tokens written in a caption act as such.
+    Raises ValueError for 4-bit weights, and for PaliGemma: sentence-transformers cannot encode text alone with it.
     """
     lvlm = embedder.lvlm
-    if lvlm.family.appended:
+    if lvlm.family.prompt_suffix:
         raise ValueError(
-            f"{lvlm.name} is a {lvlm.family.model_type}, whose processor writes behind the prompt, and of which "
-            "sentence-transformers reads no caption without a picture: save_pretrained keeps it for the kit"
+            f"{lvlm.name} is a {lvlm.family.model_type}: its processor appends to the prompt, and with it "
+            "sentence-transformers reads no caption without an image; use save_pretrained and the kit"
         )
     if getattr(lvlm.model, "is_quantized", False):
-        raise ValueError(f"{lvlm.name} was loaded in 4 bits, to which LoRA cannot be added: load it without four_bit")
-    processor, ids = _with_prompts(embedder)
-    model = _merged(embedder, ids)
+        raise ValueError(
+            f"{lvlm.name} was loaded in 4 bits, into which LoRA cannot be merged: load it without four_bit"
+        )
+    processor, ids = _processor_with_prompts(embedder)
+    model = _merged_model(embedder, ids)
     width = model.get_input_embeddings().embedding_dim
     folder = Path(folder)
-    with atomic_dir(folder) as beside:
-        model.save_pretrained(beside)
-        processor.save_pretrained(beside)
-        for name, value in {**_module_files(width), **_left_behind(lvlm)}.items():
-            (beside / name).parent.mkdir(exist_ok=True)
-            (beside / name).write_text(json.dumps(value, indent=2) + "\n")
+    with atomic_dir(folder) as tmp_dir:
+        model.save_pretrained(tmp_dir)
+        processor.save_pretrained(tmp_dir)
+        for name, value in {**_sentence_transformers_files(width), **_video_settings(lvlm)}.items():
+            (tmp_dir / name).parent.mkdir(exist_ok=True)
+            (tmp_dir / name).write_text(json.dumps(value, indent=2) + "\n")
     return folder
 
 
-def _left_behind(lvlm: LVLM) -> dict[str, Any]:
-    """The settings for videos, where the processor was loaded without them: any other reader looks for the file."""
-    source = Path(lvlm.model.name_or_path)
+def _video_settings(lvlm: LVLM) -> dict[str, Any]:
+    """Return the video processor's file, which other libraries expect, if the processor was loaded without it."""
+    source, name = Path(lvlm.model.name_or_path), "video_preprocessor_config.json"
     if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
         return {}
-    name = "video_preprocessor_config.json"
     if (source / name).is_file():
         return {name: json.loads((source / name).read_text())}
-    told = source / "processor_config.json"
-    settings = json.loads(told.read_text()).get("video_processor") if told.is_file() else None
+    config = source / "processor_config.json"
+    settings = json.loads(config.read_text()).get("video_processor") if config.is_file() else None
     return {name: settings} if settings else {}
 
 
-def _with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[int]]:
-    """A copy of the processor whose template writes the prompts as tokens, and those tokens' ids, the image's first."""
+def _processor_with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[int]]:
+    """Copy the processor, with the prompts as tokens in its template; also return the ids, the image prompt's first."""
     processor = copy.deepcopy(embedder.lvlm.processor)
     tokenizer = processor.tokenizer
-    tokens = {
-        tower: [f"<|vladva_{tower}_{number}|>" for number in range(len(prompt.ids))]
-        for tower, prompt in (("image", embedder.image_prompt), ("text", embedder.text_prompt))
-    }
-    everything = [token for own in tokens.values() for token in own]
-    tokenizer.add_tokens(everything, special_tokens=True)
+    image_tokens, text_tokens = (
+        [f"<|vladva_{kind}_{number}|>" for number in range(len(prompt.ids))]
+        for kind, prompt in (("image", embedder.image_prompt), ("text", embedder.text_prompt))
+    )
+    tokenizer.add_tokens([*image_tokens, *text_tokens], special_tokens=True)
     tokenizer.padding_side = "right"
-    before = embedder.lvlm.processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "text", "text": _CAPTION}]}], add_generation_prompt=True
-    ).partition(_CAPTION)[0]
-    template = _template(embedder.image_prompt.before, before, *("".join(own) for own in tokens.values()))
-    processor.chat_template = tokenizer.chat_template = template
-    return processor, tokenizer.convert_tokens_to_ids(everything)
+    text_prefix, _ = template_around_caption(embedder.lvlm.processor, "")
+    processor.chat_template = tokenizer.chat_template = _template(
+        embedder.image_prompt.prefix, text_prefix, "".join(image_tokens), "".join(text_tokens)
+    )
+    return processor, tokenizer.convert_tokens_to_ids([*image_tokens, *text_tokens])
 
 
-def _template(before_image: str, before_text: str, image_prompt: str, text_prompt: str) -> str:
-    """A chat template of one turn: a picture, or a caption, with what stands around it."""
-    image, text = (json.dumps(before, ensure_ascii=False) for before in (before_image, before_text))
+def _template(image_prefix: str, text_prefix: str, image_prompt: str, text_prompt: str) -> str:
+    """Write a chat template for a single turn with an image or a caption."""
+    image, text = (json.dumps(prefix, ensure_ascii=False) for prefix in (image_prefix, text_prefix))
     return (
         "{%- set content = messages[-1]['content'] -%}"
         "{%- if content is not string and content | selectattr('type', 'equalto', 'image') | list -%}"
@@ -105,55 +102,55 @@ def _template(before_image: str, before_text: str, image_prompt: str, text_promp
     )
 
 
-def _merged(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
-    """The inner model, without its head, with LoRA added and the prompts' rows at their tokens' ids."""
+def _merged_model(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
+    """Return the model without LM head, with LoRA merged and the prompts' embeddings at `ids`."""
     from transformers import AutoModel
 
     lvlm, config = embedder.lvlm, copy.deepcopy(embedder.lvlm.model.config)
-    state = _inner_state(lvlm, learned=embedder.adapted)
+    state = _base_state(lvlm, merge_lora=embedder.adapted)
     embedding = lvlm.model.get_input_embeddings()
     name = next(name for name, weight in state.items() if weight is embedding.weight)
     rows = embedding.weight.new_zeros(max(max(ids) + 1, len(embedding.weight)), embedding.embedding_dim)
     rows[: len(embedding.weight)] = embedding.weight
     prompts = torch.tensor([*embedder.image_prompt.ids, *embedder.text_prompt.ids], device=rows.device)
     with torch.no_grad():
-        rows[ids] = embedding(prompts) / getattr(embedding, "embed_scale", 1.0)  # Gemma 3 scales what it looks up
+        rows[ids] = embedding(prompts) / getattr(embedding, "embed_scale", 1.0)  # Gemma 3 scales its embeddings
     state[name] = rows
-    config.get_text_config().vocab_size += len(rows) - len(embedding.weight)  # mllama's has rows beyond it already
+    config.get_text_config().vocab_size += len(rows) - len(embedding.weight)  # mllama's embedding exceeds vocab_size
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=rows.dtype)
-    # detached, since `assign` would let the embedder's own frozen weights learn; strict: nothing missing or left over
+    # detached, since `assign` would make the embedder's own frozen weights trainable; strict: all keys must match
     model.load_state_dict({key: weight.detach() for key, weight in state.items()}, assign=True)
     return model
 
 
-def _inner_state(lvlm: LVLM, learned: bool) -> dict[str, Tensor]:
-    """The inner model's tensors by the names they have without an adapter; `learned`: with LoRA added."""
+def _base_state(lvlm: LVLM, merge_lora: bool) -> dict[str, Tensor]:
+    """Return the inner model's tensors by their names without an adapter."""
     inner, state = lvlm.model.model, {}
     for name, weight in inner.state_dict(keep_vars=True).items():
         if ".lora_" in name or ".soft_prompt." in name:
             continue
-        layer_name, _, own = name.rpartition(".base_layer.")
-        if layer_name and own == "weight" and learned:
+        layer_name, _, parameter = name.rpartition(".base_layer.")
+        if layer_name and parameter == "weight" and merge_lora:
             layer = inner.get_submodule(layer_name)
             weight = weight.detach() + layer.get_delta_weight("default").to(weight.dtype)
         state[name.replace(".base_layer.", ".")] = weight
     return state
 
 
-def _module_files(width: int) -> dict[str, Any]:
-    """What sentence-transformers reads beside the model: the last token's state, made unit length."""
+def _sentence_transformers_files(width: int) -> dict[str, Any]:
+    """Return sentence-transformers' files: take the last token's state and normalize it."""
     modules = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     forward = {"method": "forward", "method_output_name": "last_hidden_state"}
-    taken = {"text": forward, "image": forward, "message": {**forward, "format": "structured"}}  # each by the template
+    modalities = {"text": forward, "image": forward, "message": {**forward, "format": "structured"}}
     return {
         "modules.json": [
-            {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for number, (path, kind) in enumerate(modules)
         ],
         "sentence_bert_config.json": {
             "transformer_task": "feature-extraction",
-            "modality_config": taken,
+            "modality_config": modalities,
             "module_output_name": "token_embeddings",
         },
         "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},

@@ -1,79 +1,68 @@
-"""What an LVLM answers: questions about pictures, or about nothing but the prompt, with the turns before them."""
+"""Generate text: answers about images or text-only prompts, optionally after earlier turns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vladva_kit.embedder.prompts import begins_with_bos
-from vladva_kit.models.images import open_images
+from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
-from vladva_kit.models.resolution import within
+from vladva_kit.models.resolution import shrink_to
 
-if TYPE_CHECKING:
-    from PIL import Image
-    from transformers import BatchFeature
+History = Sequence[tuple[str, str]]  # earlier turns: questions and answers
 
 
-def answers(
+def generate_answers(
     lvlm: LVLM,
-    images: Sequence[Image.Image | Path | str | None],
+    images: Sequence[ImageLike | None],
     prompts: Sequence[str],
-    histories: Sequence[Sequence[tuple[str, str]]] | None = None,
+    histories: Sequence[History] | None = None,
     max_new_tokens: int = 128,
 ) -> list[str]:
-    """Greedy answers, one a prompt; all with a picture, or all without (None).
+    """Answer each prompt by greedy decoding; either all prompts have an image or none has (None).
 
-        answers(lvlm, [picture], ["what is to the left of the dog?"])    # ["cat"]
+        generate_answers(lvlm, [image], ["what is to the left of the dog?"])    # ["cat"]
 
-    histories: for each prompt the turns before it, (question, answer). The adapter takes part where it is switched on.
-    Raises ValueError where only some of the prompts come with a picture, BadInput for a picture that cannot be read.
+    histories: the earlier turns of each prompt. The adapter is used unless it is disabled.
+    Raises ValueError if only some prompts have an image, BadInput for an image that cannot be read.
     """
     if not prompts:
         return []
     histories = histories or [()] * len(prompts)
-    lacking = [image is None for image in images]
-    if any(lacking) and not all(lacking):
-        raise ValueError("some prompts come with a picture and some without: ask in two batches")
-    pictures = [None] * len(images)
-    if not any(lacking):
-        pictures = [[within(picture, lvlm.family.max_pixels)] for picture in open_images(images)]
+    without_image = {image is None for image in images}
+    if len(without_image) > 1:
+        raise ValueError("some prompts have an image and some have none: split them into two calls")
+    has_image = True not in without_image
     texts = [
-        lvlm.processor.apply_chat_template(_messages(picture is not None, history, prompt), add_generation_prompt=True)
-        for picture, history, prompt in zip(pictures, histories, prompts, strict=True)
+        lvlm.processor.apply_chat_template(_messages(has_image, history, prompt), add_generation_prompt=True)
+        for _, history, prompt in zip(images, histories, prompts, strict=True)
     ]
-    inputs = _inputs(lvlm, pictures, texts).to(lvlm.model.device)
-    ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    said = ids[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in lvlm.processor.batch_decode(said, skip_special_tokens=True)]
-
-
-def _inputs(lvlm: LVLM, pictures: Sequence[list[Image.Image] | None], texts: list[str]) -> BatchFeature:
-    """Templated chats as the model takes them, padded on the left."""
     tokenizer = lvlm.processor.tokenizer
-    written = {
+    options = {
         "text": texts,
         "return_tensors": "pt",
         "padding": True,
         "padding_side": "left",
         "add_special_tokens": not begins_with_bos(tokenizer, texts[0]),
     }
-    if pictures[0] is not None:
-        inputs = lvlm.processor(images=pictures, **written)
+    if has_image:
+        opened = [[shrink_to(image, lvlm.family.max_pixels)] for image in open_images(images)]
+        inputs = lvlm.processor(images=opened, **options)
     else:
-        inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **written)
+        inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **options)
     inputs.pop("labels", None)
-    return inputs
+    inputs = inputs.to(lvlm.model.device)
+    ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    new_ids = ids[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in lvlm.processor.batch_decode(new_ids, skip_special_tokens=True)]
 
 
-def _messages(pictured: bool, history: Sequence[tuple[str, str]], prompt: str) -> list[dict]:
-    """A chat in transformers' form, the picture in its first turn."""
-    turns = [*history, (prompt, None)]
+def _messages(has_image: bool, history: History, prompt: str) -> list[dict]:
+    """Return a chat in transformers' format, with the image in the first turn."""
     messages: list[dict] = []
-    for number, (asked, answer) in enumerate(turns):
-        content = [{"type": "image"}] if pictured and number == 0 else []
-        messages.append({"role": "user", "content": [*content, {"type": "text", "text": asked}]})
+    for question, answer in (*history, (prompt, None)):
+        content = [{"type": "image"}] if has_image and not messages else []
+        messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
         if answer is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return messages

@@ -1,17 +1,17 @@
-"""Pictures and captions to token ids: the hand-written prompts, the chat template, and where the summary token is.
+"""Build model inputs from images and captions: hand-written prompts, chat template, position of the summary token.
 
-An image sequence is    before + image tokens + prompt (+ long caption)
-a text sequence is      before + caption + prompt
+An image sequence is    prefix + image tokens + prompt (+ long caption)
+a text sequence is      prefix + caption + prompt
 
-and the summary token is the prompt's last one (paper, section 3). Its place is recorded when the prompt is put in:
-the prompt's words may occur earlier, and a batch's rows end in padding.
+The prompt's last token is the summary token (paper, section 3). Its position is recorded when the sequence is built,
+since the prompt's words can also occur in a caption, and sequences end in padding.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,82 +19,88 @@ import torch
 from torch import Tensor
 
 from vladva_kit.models.families import Family
-from vladva_kit.models.resolution import within
+from vladva_kit.models.resolution import shrink_to
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 IMAGE_PROMPT = "Summarize the provided image in one word:"
 TEXT_PROMPT = "Summarize the provided text in one word:"
-IGNORE_INDEX = -100  # the label of what is not learned
-GENERAL = Family("")  # the general path: nothing is special
-_CAPTION = "CAPTIONGOESHERE"  # stands for the caption while the chat template is written
+IGNORE_INDEX = -100  # label of tokens without a next-token loss
+DEFAULT_FAMILY = Family("")
+_CAPTION = "CAPTIONGOESHERE"  # placeholder while the chat template is rendered
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words around an image or a caption: what stands before it, as text, and the prompt behind it, as ids.
+    """The prompt for images or for texts, as the chat template writes it."""
 
-    `appended`: how many tokens the processor writes behind `before` by itself; they are the prompt's last ones."""
-
-    words: str
-    before: str
-    ids: tuple[int, ...]
-    family: Family = GENERAL
-    appended: int = 0
+    words: str  # the hand-written request
+    prefix: str  # the text before the image or caption
+    ids: tuple[int, ...]  # the tokens after it; the last one is the summary token
+    family: Family = DEFAULT_FAMILY
+    suffix_length: int = 0  # how many of the last ids the processor appends to every prompt
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """A batch for the LVLM. `inputs`: what the model takes; `summary`: (batch,) the summary token's place in each row;
-    `labels`: (batch, length) the long captions' ids, IGNORE_INDEX elsewhere, or None."""
+    """A batch for the LVLM."""
 
-    inputs: dict[str, Tensor]
-    summary: Tensor
-    labels: Tensor | None = None
+    inputs: dict[str, Tensor]  # the model's keyword arguments
+    summary_positions: Tensor  # (batch,) the index of each summary token
+    labels: Tensor | None = None  # (batch, length) the long captions' ids, IGNORE_INDEX elsewhere
 
     def to(self, device: torch.device) -> ModelInputs:
-        """The same batch on another device."""
+        """Copy the batch to a device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return ModelInputs({k: v.to(device) for k, v in self.inputs.items()}, self.summary.to(device), labels)
+        return ModelInputs({k: v.to(device) for k, v in self.inputs.items()}, self.summary_positions.to(device), labels)
 
 
-def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = GENERAL) -> Prompt:
-    """The image tower's prompt: all that the chat template writes behind the picture, up to the answer's first token.
+def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
+    """Build the image prompt: all that the chat template adds after the image, up to the first token of the answer.
 
     image_prompt(processor).words    # "Summarize the provided image in one word:"
     """
-    text = _templated(processor, [{"type": "image"}, {"type": "text", "text": words}])
-    before = text[: text.index(words)]
-    appended = len(ids_after_prefix(processor.tokenizer, before, before + family.appended))
-    return Prompt(
-        words, before, ids_after_prefix(processor.tokenizer, before, text + family.appended), family, appended
-    )
+    text = _render(processor, [{"type": "image"}, {"type": "text", "text": words}])
+    prefix, suffix = text[: text.index(words)], family.prompt_suffix
+    suffix_length = len(ids_after_prefix(processor.tokenizer, prefix, prefix + suffix))
+    ids = ids_after_prefix(processor.tokenizer, prefix, text + suffix)
+    return Prompt(words, prefix, ids, family, suffix_length)
 
 
-def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = GENERAL) -> Prompt:
-    """The text tower's prompt: what stands before the caption, and all that is written behind it."""
+def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
+    """Build the text prompt: the template's text before the caption, and all that it adds after the caption.
+
+    text_prompt(processor).words    # "Summarize the provided text in one word:"
+    """
     tokenizer = processor.tokenizer
-    text = _templated(processor, [{"type": "text", "text": f"{_CAPTION} {words}"}])
-    before, _, after = text.partition(_CAPTION)
-    # where the tokenizer writes the space before a caption's first word itself, the template's would be one too many
-    if before.endswith(" ") and _ids(tokenizer, before.rstrip(" ") + " " + _CAPTION) == (
-        *_ids(tokenizer, before.rstrip(" ")),
-        *_ids(tokenizer, _CAPTION),
-    ):
-        before = before.rstrip(" ")
-    return Prompt(words, before, ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after), family)
+    prefix, after = template_around_caption(processor, f" {words}")
+    # if the tokenizer itself adds a space before a caption's first word, the template's space would be a second one
+    stripped = prefix.rstrip(" ")
+    if _ids(tokenizer, f"{stripped} {_CAPTION}") == _ids(tokenizer, stripped) + _ids(tokenizer, _CAPTION):
+        prefix = stripped
+    return Prompt(words, prefix, ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after), family)
 
 
-def ids_after_prefix(tokenizer: PreTrainedTokenizerBase, start: str, text: str) -> tuple[int, ...]:
-    """The ids of what stands in `text` behind `start`, as they are in the whole: a tokenizer that puts a space before a
-    text's first word would add one in the middle. Where the whole is cut elsewhere, the rest is taken by itself."""
-    head, whole = _ids(tokenizer, start), _ids(tokenizer, text)
-    return whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, text[len(start) :])
+def template_around_caption(processor: ProcessorMixin, words: str) -> tuple[str, str]:
+    """Return the chat template's text before a caption, and that after it, which starts with `words`."""
+    before, _, after = _render(processor, [{"type": "text", "text": _CAPTION + words}]).partition(_CAPTION)
+    return before, after
 
 
-def _templated(processor: ProcessorMixin, content: list[dict[str, str]]) -> str:
+def ids_after_prefix(tokenizer: PreTrainedTokenizerBase, prefix: str, text: str) -> tuple[int, ...]:
+    """Return the ids of `text` after `prefix`, as tokenized in context.
+
+    Some tokenizers add a space before the first word of a text, so the rest is not tokenized alone unless a token
+    spans the end of the prefix.
+    """
+    prefix_ids, text_ids = _ids(tokenizer, prefix), _ids(tokenizer, text)
+    n = len(prefix_ids)
+    return text_ids[n:] if text_ids[:n] == prefix_ids else _ids(tokenizer, text[len(prefix) :])
+
+
+def _render(processor: ProcessorMixin, content: list[dict[str, str]]) -> str:
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
 
@@ -102,13 +108,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def with_rows(prompt: Prompt, first_id: int) -> Prompt:
-    """The prompt with soft rows in place of its words: ids from `first_id` on, one for each token."""
-    return replace(prompt, ids=tuple(range(first_id, first_id + len(prompt.ids))))
-
-
 def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """A caption's token ids; a special token written in it, such as "<image>" or "<loc0001>", is read as plain text.
+    """Tokenize a caption; special tokens written in it, such as "<image>" or "<loc0001>", are treated as plain text.
 
     encode_caption(tokenizer, "a dog")    # [17, 103]
     """
@@ -116,48 +117,46 @@ def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int
 
 
 def encode_captions(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[list[int]]:
-    """As `encode_caption`, of many captions in one call of the tokenizer."""
-    acting, pieces, owners = _acting_words(tokenizer), [], []
+    """Tokenize many captions as `encode_caption` does, in few calls of the tokenizer."""
+    added_tokens, pieces, owners = _added_tokens(tokenizer), [], []
     for owner, caption in enumerate(captions):
-        # split_special_tokens is about those that are marked special; any other is cut behind its first character
-        cuts = [0, *(match.start() + 1 for match in acting.finditer(caption))] if acting else [0]
+        # split_special_tokens covers tokens marked special; any other added token is cut after its first character
+        cuts = [0, *(match.start() + 1 for match in added_tokens.finditer(caption))] if added_tokens else [0]
         pieces += [caption[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
         owners += [owner] * len(cuts)
     ids: list[list[int]] = [[] for _ in captions]
-    for start in range(0, len(pieces), 8192):  # what a tokenizer returns of many takes far more memory than their ids
-        found = tokenizer(pieces[start : start + 8192], add_special_tokens=False, split_special_tokens=True).input_ids
-        for owner, piece in zip(owners[start : start + 8192], found, strict=True):
+    for start in range(0, len(pieces), 8192):  # the tokenizer's output takes far more memory than the ids
+        chunk = slice(start, start + 8192)
+        piece_ids = tokenizer(pieces[chunk], add_special_tokens=False, split_special_tokens=True).input_ids
+        for owner, piece in zip(owners[chunk], piece_ids, strict=True):
             ids[owner] += piece
     return ids
 
 
 @lru_cache(maxsize=4)
-def _acting_words(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
-    """The added tokens that are not marked special, such as PaliGemma's places and Qwen's tool calls."""
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
+    """Match the added tokens not marked special, such as PaliGemma's locations and Qwen's tool calls."""
     words = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
     words = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words))) if words else None
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
-    """Whether a chat template has written the first token itself, so that the tokenizer must not add a second."""
+    """Return whether a rendered chat template already starts with bos, so that the tokenizer must not add another."""
     return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
 
 
-def text_inputs(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], prompt: Prompt) -> ModelInputs:
-    """Captions to a batch, right-padded.
-
-    text_inputs(tokenizer, ["a dog", "two cats"], prompt).summary    # tensor([12, 12])
-    """
-    return text_inputs_from_ids(tokenizer, encode_captions(tokenizer, captions), prompt)
-
-
-def text_inputs_from_ids(
-    tokenizer: PreTrainedTokenizerBase, captions: Sequence[Sequence[int]], prompt: Prompt
+def text_inputs(
+    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str | Sequence[int]], prompt: Prompt
 ) -> ModelInputs:
-    """As `text_inputs`, of what `encode_captions` made of the captions: text_inputs_from_ids(tokenizer, ids, prompt)."""
-    before = tokenizer(prompt.before, add_special_tokens=not begins_with_bos(tokenizer, prompt.before)).input_ids
-    rows = [[*before, *ids, *prompt.ids] for ids in captions]
+    """Build a right-padded batch of captions, as text or token ids, each followed by the prompt.
+
+    text_inputs(tokenizer, ["a dog", "two cats"], prompt).summary_positions    # tensor([12, 12])
+    """
+    if captions and isinstance(captions[0], str):
+        captions = encode_captions(tokenizer, captions)
+    prefix = tokenizer(prompt.prefix, add_special_tokens=not begins_with_bos(tokenizer, prompt.prefix)).input_ids
+    rows = [[*prefix, *ids, *prompt.ids] for ids in captions]
     lengths = torch.tensor([len(row) for row in rows])
     padded = torch.full((len(rows), int(lengths.max())), _pad_id(tokenizer))
     for row, ids in enumerate(rows):
@@ -173,23 +172,26 @@ def image_inputs(
     prompt: Prompt,
     captions: Sequence[list[int] | None] | None = None,
 ) -> ModelInputs:
-    """Pictures to a batch, each followed by the prompt and, where given, by a long caption's ids (paper, section 3.2).
+    """Build a batch of images, each followed by the prompt and an optional tokenized long caption (paper, section 3.2).
 
-        image_inputs(processor, pictures, prompt).summary                  # (batch,)
-        image_inputs(processor, pictures, prompt, [ids, None]).labels      # (batch, length)
+        image_inputs(processor, images, prompt).summary_positions          # (batch,)
+        image_inputs(processor, images, prompt, [ids, None]).labels        # (batch, length)
 
-    Whatever else the family's processor returns beside ids is passed on, prolonged where it runs along the sequence.
+    All that the family's processor returns is passed on, extended if it has one value per token.
     """
-    tokenizer, family = processor.tokenizer, prompt.family
-    batch = processor(
-        images=[[within(image, family.max_pixels)] for image in images],
-        text=[prompt.before] * len(images),
+    return append_text_to_images(processor.tokenizer, process_images(processor, images, prompt), prompt, captions)
+
+
+def process_images(processor: ProcessorMixin, images: Sequence[Image.Image], prompt: Prompt) -> BatchFeature:
+    """Run the family's processor on images and the prompt's prefix: `process_images(processor, images, prompt)`."""
+    return processor(
+        images=[[shrink_to(image, prompt.family.max_pixels)] for image in images],
+        text=[prompt.prefix] * len(images),
         return_tensors="pt",
         padding=True,
         padding_side="right",
-        add_special_tokens=not begins_with_bos(tokenizer, prompt.before),
+        add_special_tokens=not begins_with_bos(processor.tokenizer, prompt.prefix),
     )
-    return append_text_to_images(tokenizer, batch, prompt, captions)
 
 
 def append_text_to_images(
@@ -198,38 +200,38 @@ def append_text_to_images(
     prompt: Prompt,
     captions: Sequence[list[int] | None] | None = None,
 ) -> ModelInputs:
-    """What the processor made of pictures, with the prompt and the long captions' ids put behind it, right-padded.
+    """Append the prompt and optional tokenized long captions to a processor's output for images; right-padded.
 
-    append_text_to_images(tokenizer, processor(images=…, text=…), prompt, [ids, None]).summary    # (batch,)
+    append_text_to_images(tokenizer, process_images(processor, images, prompt), prompt, [ids, None]).labels
     """
     family = prompt.family
-    batch = {key: value for key, value in batch.items() if key != "labels"}  # a processor's own idea of what is learned
-    starts = batch["attention_mask"].sum(1) - prompt.appended
+    batch = {key: value for key, value in batch.items() if key != "labels"}  # some processors return their own
+    starts = batch["attention_mask"].sum(1) - prompt.suffix_length
     tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(starts))]
     ends = starts + torch.tensor([len(tail) for tail in tails])
-    inputs = _prolonged(batch, int(ends.max()), _pad_id(tokenizer))
+    inputs = _extend(batch, int(ends.max()), _pad_id(tokenizer))
     labels = torch.full((len(starts), int(ends.max())), IGNORE_INDEX)
     for row, (start, end, tail) in enumerate(zip(starts.tolist(), ends.tolist(), tails, strict=True)):
         inputs["input_ids"][row, start:end] = torch.tensor(tail)
         inputs["attention_mask"][row, start:end] = 1
-        answer = start + len(prompt.ids)
-        labels[row, answer:end] = torch.tensor(tail[len(prompt.ids) :], dtype=torch.long)
+        caption_start = start + len(prompt.ids)
+        labels[row, caption_start:end] = torch.tensor(tail[len(prompt.ids) :], dtype=torch.long)
         if family.caption_token_type_id:
-            inputs["token_type_ids"][row, answer:end] = family.caption_token_type_id
+            inputs["token_type_ids"][row, caption_start:end] = family.caption_token_type_id
         for key in family.repeat_last_along_seq:
             inputs[key][row, start:end] = batch[key][row, start - 1]
     return ModelInputs(inputs, starts + len(prompt.ids) - 1, labels if captions else None)
 
 
-def _prolonged(batch: Mapping[str, Tensor], length: int, pad: int) -> dict[str, Tensor]:
-    """The inputs that run along the sequence, made longer; the others as they are."""
+def _extend(batch: Mapping[str, Tensor], length: int, pad_id: int) -> dict[str, Tensor]:
+    """Pad the inputs that have one value per token to `length`; return the others unchanged."""
     shape = batch["input_ids"].shape
     inputs = {}
     for key, value in batch.items():
         if value.shape[:2] == shape and not key.startswith(("pixel", "image")):
-            longer = value.new_full((len(value), length, *value.shape[2:]), pad if key == "input_ids" else 0)
-            longer[:, : shape[1]] = value[:, :length]
-            value = longer
+            padded = value.new_full((len(value), length, *value.shape[2:]), pad_id if key == "input_ids" else 0)
+            padded[:, : shape[1]] = value[:, :length]
+            value = padded
         inputs[key] = value
     return inputs
 

@@ -1,1 +1,1 @@
-"""Load an LVLM: its family, device, resolution and files."""
+"""Load an LVLM: family, device and dtype, resolution, and files."""

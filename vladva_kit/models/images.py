@@ -1,4 +1,4 @@
-"""Open images as a viewer shows them: upright, in RGB, on white."""
+"""Open images as a viewer displays them: upright, in RGB, on a white background."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+ImageLike = Image.Image | Path | str | bytes  # an image, its path, or the bytes of its file
+
 
 class BadInput(ValueError):
-    """Input that cannot be used; the message names the file, the line, what was found there and the way out."""
+    """Input that cannot be used; the message names the file, the line, the value and the fix."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image: `Crop(Path("street.jpg"), (10, 20, 110, 220))`; left, top, right and bottom in pixels."""
+    """A region of an image: `Crop(Path("street.jpg"), (10, 20, 110, 220))`; left, top, right, bottom in pixels."""
 
     image: Path | bytes
     box: tuple[int, int, int, int]
 
 
-def open_image(
-    image: Image.Image | Path | str | bytes | Crop, alpha: Literal["white", "drop"] = "white"
-) -> Image.Image:
-    """Decode a path, the bytes of a file or a PIL image to RGB, as a viewer shows it: `open_image("cat.png").mode`.
+def open_image(image: ImageLike | Crop, alpha: Literal["white", "drop"] = "white") -> Image.Image:
+    """Open a path, encoded bytes or a PIL image as upright RGB: `open_image("cat.png").mode`.
 
-    The camera's EXIF rotation is applied, 16-bit grays become 8-bit ones, what is transparent lies on white; with
-    alpha="drop" its hidden colors show, as by `convert("RGB")` in Winoground's official script.
-    Raises PIL's own errors for what is no image, FileNotFoundError for a missing file.
+    EXIF rotation is applied, 16-bit gray becomes 8-bit, and transparency is composited on white. With alpha="drop" the
+    hidden colors show, as with `convert("RGB")` in Winoground's official script.
+    Raises PIL's errors for undecodable data, FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
         return open_image(image.image, alpha).crop(image.box)
     if isinstance(image, Image.Image):
-        return _as_seen(image, alpha)
+        return _to_rgb(image, alpha)
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-        return _as_seen(opened, alpha)
+        return _to_rgb(opened, alpha)
 
 
-def open_images(images: Sequence[Image.Image | Path | str | bytes], first: int = 0) -> list[Image.Image]:
-    """Pictures decoded to RGB as `open_image` does; errors number them from `first`: `open_images(["cat.png"])`.
+def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
+    """Open several images with `open_image`; error messages count from `first`: `open_images(["cat.png"])`.
 
-    Raises BadInput naming the picture that cannot be read, FileNotFoundError for a path that leads nowhere.
+    Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file.
     """
     opened = []
     for number, image in enumerate(images, start=first):
         try:
             opened.append(open_image(image))
-        except FileNotFoundError:  # names the path itself
+        except FileNotFoundError:  # its message names the path
             raise
         except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
             name = f" ({image})" if isinstance(image, str | Path) else ""
             raise BadInput(
-                f"picture {number}{name} cannot be read ({error}); replace the file or leave it out"
+                f"image {number}{name} cannot be read ({error}); replace the file or leave it out"
             ) from error
     return opened
 
 
-def _as_seen(image: Image.Image, alpha: str) -> Image.Image:
+def _to_rgb(image: Image.Image, alpha: str) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # PIL would cut off all above 255
-        grays = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((grays + 128) // 257).astype(np.uint8))
+    if image.mode.startswith("I"):  # PIL would clip values above 255
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((gray + 128) // 257).astype(np.uint8))
     if alpha == "white" and image.has_transparency_data:
-        picture = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")

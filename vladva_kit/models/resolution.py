@@ -1,4 +1,4 @@
-"""How many pixels of a picture a family's tower reads: one budget, whatever its image processor calls it."""
+"""Limit the number of pixels per image, in the way each family's image processor requires."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 
-def within(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """The picture, made smaller where it has more pixels than allowed; its shape is kept.
+def shrink_to(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    """Shrink an image to at most `max_pixels`, keeping its aspect ratio; a smaller image is returned unchanged.
 
-    within(Image.new("RGB", (4000, 3000)), 480_000).size    # (800, 600)
+    shrink_to(Image.new("RGB", (4000, 3000)), 480_000).size    # (800, 600)
     """
     if max_pixels is None or image.width * image.height <= max_pixels:
         return image
@@ -26,25 +26,25 @@ def within(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def limit_pixels(processor: ProcessorMixin, family: Family, max_pixels: int) -> None:
-    """Sets the image processor's own limits, where it would make a small picture large again.
+    """Apply `max_pixels` to an image processor that would otherwise enlarge a small image again.
 
         limit_pixels(processor, family, 512 * 512)
 
-    A family that cuts pictures into tiles gets as many as fit into the budget, and at least one.
-    Raises ValueError for a budget below 1.
+    A family that splits images into tiles gets as many tiles as fit, at least one.
+    Raises ValueError if max_pixels is below 1.
     """
     if max_pixels < 1:
-        raise ValueError(f"max_pixels={max_pixels}: give the most pixels a picture may have, such as 512 * 512")
+        raise ValueError(f"max_pixels={max_pixels}: pass the maximum pixels per image, such as 512 * 512")
     images = processor.image_processor
-    if family.budget == "pixels":
-        least = min(images.size["shortest_edge"], max_pixels)
-        images.size = type(images.size)(**{**dict(images.size), "shortest_edge": least, "longest_edge": max_pixels})
-    elif family.budget == "edge":
+    if family.resolution_control == "pixels":
+        smallest = min(images.size["shortest_edge"], max_pixels)
+        images.size = type(images.size)(**{**dict(images.size), "shortest_edge": smallest, "longest_edge": max_pixels})
+    elif family.resolution_control == "edge":
         tile = images.max_image_size["longest_edge"]
         longest = max(1, math.isqrt(max_pixels) // tile) * tile
         longest = min(longest, images.size["longest_edge"])
         images.size = type(images.size)(longest_edge=longest)
         images.do_image_splitting = images.do_image_splitting and longest > tile
-    elif family.budget == "tiles":
+    elif family.resolution_control == "tiles":
         tile = images.size["height"] * images.size["width"]
         images.max_patches = min(images.max_patches, max(1, max_pixels // tile))
