@@ -1,66 +1,72 @@
-"""The prompt study: known words, figures as the evaluations give them, and correlations as pandas gives them."""
+"""The prompt lists, the study against the evaluation's recall, and correlations against pandas."""
 
 import numpy as np
 import pandas
 import pytest
+from tiny import tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.analysis.prompt_lists import EMOJI_PROMPTS, PLAIN_PROMPTS
-from vladva_kit.analysis.prompt_study import as_dict, correlation, study_prompts
+from vladva_kit.analysis.prompt_study import correlation, study_prompts
+
+PAIRS = [vk.Pair(pair.image, pair.short) for pair in tiny_pairs(12) if pair.short]
 
 
-def test_there_are_fifty_different_pairs_in_either_list():
-    for prompts in (EMOJI_PROMPTS, PLAIN_PROMPTS):
-        assert len(prompts) == len(set(prompts)) == 50
-        assert all(len(pair) == 2 and all(pair) for pair in prompts)
+@pytest.mark.parametrize("prompts", [EMOJI_PROMPTS, PLAIN_PROMPTS])
+def test_each_list_has_fifty_different_pairs(prompts):
+    assert len(prompts) == len(set(prompts)) == 50
+    assert all(len(pair) == 2 and all(pair) and "|" not in "".join(pair) for pair in prompts)
 
 
-def test_emoji_llava_knows_every_word_of_its_prompts(lvlm):
-    tokenizer = lvlm.processor.tokenizer
-    for pair in EMOJI_PROMPTS:
-        for prompt in pair:
-            ids = tokenizer(prompt, add_special_tokens=False).input_ids
-            assert tokenizer.unk_token_id not in ids, prompt
+def test_emoji_prompts_contain_only_known_words():
+    tokenizer = tiny_lvlm().processor.tokenizer
+    for prompt in (prompt for pair in EMOJI_PROMPTS for prompt in pair):
+        assert tokenizer.unk_token_id not in tokenizer(prompt, add_special_tokens=False).input_ids, prompt
 
 
-def test_figures_are_those_of_the_embedder_with_that_prompt(lvlm, pairs):
-    results = study_prompts(lvlm, pairs, EMOJI_PROMPTS[:2])
-    for found, words in zip(results, EMOJI_PROMPTS[:2], strict=True):
-        assert (found.image_prompt, found.text_prompt) == words
-        plain = [vk.Pair(pair.image, pair.short) for pair in pairs]
-        judged = vk.evaluate_retrieval(vk.Embedder(lvlm, *words), plain)
-        assert found.image_to_text == pytest.approx(judged.image_to_text[1].percent)
-        assert found.text_to_image == pytest.approx(judged.text_to_image[1].percent)
-        assert 0 < found.image_entropy < np.log(lvlm.model.config.text_config.vocab_size)
-    assert results[0].image_entropy != results[1].image_entropy
+def test_recall_equals_that_of_the_evaluation_with_the_same_prompts():
+    lvlm, log = tiny_lvlm(), []
+    study = study_prompts(lvlm, PAIRS, EMOJI_PROMPTS[:3], log.append)
+    assert study["n"] == len(PAIRS) and len(log) == 3
+    for result, prompts in zip(study["prompts"], EMOJI_PROMPTS[:3], strict=True):
+        assert (result["image_prompt"], result["text_prompt"]) == prompts
+        expected = vk.evaluate_retrieval(vk.Embedder(lvlm, *prompts), PAIRS)
+        assert result["image_to_text"] == pytest.approx(expected.image_to_text[1].percent)
+        assert result["text_to_image"] == pytest.approx(expected.text_to_image[1].percent)
+        assert 0 < result["image_entropy"] < np.log(lvlm.model.config.text_config.vocab_size)
+    assert study["prompts"][0]["image_entropy"] != study["prompts"][1]["image_entropy"]
 
 
-def test_a_pair_without_a_short_caption_is_refused(lvlm, pairs):
-    with pytest.raises(ValueError, match="no short caption"):
-        study_prompts(lvlm, [vk.Pair(pairs[0].image, long=pairs[0].long)], EMOJI_PROMPTS[:1])
+def test_a_single_prompt_has_no_correlation():
+    assert study_prompts(tiny_lvlm(), PAIRS[:3], EMOJI_PROMPTS[:1])["correlations"] == {
+        "spearman": None,
+        "pearson": None,
+    }
+
+
+def test_a_pair_without_a_short_caption_raises_an_error():
+    with pytest.raises(ValueError, match="pair 1 has no short caption"):
+        study_prompts(None, [PAIRS[0], vk.Pair(PAIRS[0].image, long="a dog")], EMOJI_PROMPTS[:1])
 
 
 @pytest.mark.parametrize("method", ["spearman", "pearson"])
-def test_coefficients_are_those_of_pandas_ties_included(method):
+def test_correlations_equal_those_of_pandas_with_ties(method):
     generator = np.random.default_rng(0)
     x = generator.integers(0, 6, 50).astype(float)
-    y = x + generator.normal(size=50) * 3
-    own = pandas.DataFrame({"x": x, "y": y.round()}).corr(method=method).loc["x", "y"]
-    found = correlation(x, y.round(), method)
-    assert found.value == pytest.approx(own)
-    assert found.low < found.value < found.high and found.n == 50
+    y = (x + generator.normal(size=50) * 3).round()
+    result = correlation(x, y, method)
+    assert result["value"] == pytest.approx(pandas.DataFrame({"x": x, "y": y}).corr(method=method).loc["x", "y"])
+    assert result["low"] < result["value"] < result["high"] and result["n"] == 50
 
 
-def test_a_perfect_order_has_an_interval_without_width():
+def test_a_perfect_correlation_has_an_interval_of_no_width():
     x = np.arange(20.0)
-    assert correlation(x, x**3, "spearman").value == pytest.approx(1)
-    assert correlation(x, -x, "pearson").high == pytest.approx(-1)
+    assert correlation(x, x**3, "spearman")["value"] == pytest.approx(1)
+    assert correlation(x, -x, "pearson")["high"] == pytest.approx(-1)
 
 
-def test_constant_values_and_other_methods_are_refused(lvlm, pairs):
+def test_constant_values_and_unknown_methods_raise_errors():
     with pytest.raises(ValueError, match="neither constant"):
         correlation([1, 2, 3], [5, 5, 5], "pearson")
     with pytest.raises(ValueError, match="'kendall'"):
         correlation([1, 2, 3], [1, 2, 3], "kendall")
-    one = as_dict(study_prompts(lvlm, pairs[:3], EMOJI_PROMPTS[:1]), 3)
-    assert one["correlations"] == {"spearman": None, "pearson": None} and one["n"] == 3

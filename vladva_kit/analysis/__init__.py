@@ -1,34 +1,32 @@
-"""What changes inside: the summary token's words and attention, the space of the embeddings, the words that count.
+"""Measurements inside the model, as arrays: summary-token probes, the embedding space, prompts and parameters.
 
-reading = read_images(embedder, pictures, attention=True)     # one forward: embeddings, entropy, words, attention
-spectrum(reading.embeddings).effective_rank
-with embedder.base(): before = read_images(embedder, pictures)
+probe = probe_images(embedder, images, attention=True)     # embeddings, entropy, next tokens, attention
+spectrum(probe.embeddings).effective_rank
+with embedder.base(): before = probe_images(embedder, images)
 """
 
-from vladva_kit.analysis.anatomy import PartWeights, Piece, input_pieces, part_weights
-from vladva_kit.analysis.attention import seen_part
-from vladva_kit.analysis.flat_map import FlatMap, flat_map
-from vladva_kit.analysis.space import ModalityGap, Spectrum, modality_gap, spectrum
-from vladva_kit.analysis.summary import SummaryReading, read_images, read_texts
-from vladva_kit.analysis.wording import NearestWords, WordWeights, leave_one_word_out, nearest_words
+from vladva_kit.analysis.anatomy import ParameterCount, Piece, input_pieces, parameter_counts
+from vladva_kit.analysis.space import ModalityGap, Projection, Spectrum, modality_gap, project_2d, spectrum
+from vladva_kit.analysis.summary import SummaryProbe, encoder_crop, probe_images, probe_texts
+from vladva_kit.analysis.words import NearestTokens, WordImportance, nearest_tokens, word_importance
 
 __all__ = [
-    "FlatMap",
     "ModalityGap",
-    "NearestWords",
-    "PartWeights",
+    "NearestTokens",
+    "ParameterCount",
     "Piece",
+    "Projection",
     "Spectrum",
-    "SummaryReading",
-    "WordWeights",
-    "flat_map",
-    "leave_one_word_out",
-    "modality_gap",
-    "nearest_words",
-    "part_weights",
-    "read_images",
-    "read_texts",
-    "seen_part",
-    "spectrum",
+    "SummaryProbe",
+    "WordImportance",
+    "encoder_crop",
     "input_pieces",
+    "modality_gap",
+    "nearest_tokens",
+    "parameter_counts",
+    "probe_images",
+    "probe_texts",
+    "project_2d",
+    "spectrum",
+    "word_importance",
 ]

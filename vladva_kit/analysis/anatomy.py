@@ -1,102 +1,92 @@
-"""What the model is made of: the pieces of the two sequences that it reads, and the weights of its parts."""
+"""What the model reads and consists of: the tokens of its two inputs, and the parameters of its parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from PIL import Image
 from torch import nn
 
 from vladva_kit.embedder.adapter import hand_written_prompts
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.embedder.prompts import image_inputs, text_inputs
+from vladva_kit.embedder.prompts import encode_caption, image_inputs, text_inputs
 from vladva_kit.models.images import open_image
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token as it reads, or a run of `n` equal ones, and its part in the sequence."""
+    """A decoded token, or a run of `n` equal tokens, and the part of the input that it belongs to."""
 
     text: str
-    part: str  # "template", "picture", "caption", "prompt" or "summary token"
+    part: str  # "template", "image", "caption", "prompt" or "summary token"
     n: int = 1
 
 
 @dataclass(frozen=True)
-class PartWeights:
-    """How many weights a part of the model has, and how many of them learn."""
+class ParameterCount:
+    """The frozen and the trainable parameters of one part of the model."""
 
     name: str
     frozen: int
-    learning: int = 0
+    trainable: int = 0
 
 
 def input_pieces(embedder: Embedder, image: Image.Image | Path | str, caption: str) -> dict[str, list[Piece]]:
-    """The two sequences that the model reads, piece by piece: {"the picture": […], "the caption": […]}.
+    """Split the two inputs of the model into labeled tokens: {"image": […], "text": […]}.
 
-        input_pieces(embedder, picture, "a dog above a cat")["the caption"][-1].part     # "summary token"
+        input_pieces(embedder, image, "a dog above a cat")["text"][-1].part     # "summary token"
 
-    A soft prompt's rows read as the hand-written words that they began as.
+    A soft prompt is shown as the hand-written tokens that it was initialized from.
     """
     lvlm, tokenizer = embedder.lvlm, embedder.lvlm.processor.tokenizer
-    written = hand_written_prompts(lvlm, embedder.image_prompt.words, embedder.text_prompt.words)
-    pictured = image_inputs(lvlm.processor, [open_image(image)], embedder.image_prompt)
-    captioned = text_inputs(tokenizer, [caption], embedder.text_prompt)
-    alone = text_inputs(tokenizer, [""], embedder.text_prompt)
-    begins = int(alone.summary[0]) + 1 - len(written[1].ids)  # where the caption does
-    rows = {}
-    for name, sequences, prompt in zip(("the picture", "the caption"), (pictured, captioned), written, strict=True):
-        last = int(sequences.summary[0])
-        ids = sequences.inputs["input_ids"][0, : last + 1].tolist()
-        ids[last + 1 - len(prompt.ids) :] = prompt.ids
-        parts = []
-        for place, number in enumerate(ids):
-            if place == last:
-                parts.append("summary token")
-            elif place > last - len(prompt.ids):
-                parts.append("prompt")
-            elif number == lvlm.model.config.image_token_id:
-                parts.append("picture")
-            else:
-                parts.append("caption" if name == "the caption" and place >= begins else "template")
-        runs = groupby(zip(ids, parts, strict=True))
-        rows[name] = [Piece(tokenizer.decode([number]), part, len(list(run))) for (number, part), run in runs]
-    return rows
+    prompts = hand_written_prompts(lvlm, embedder.image_prompt.words, embedder.text_prompt.words)
+    batches = (
+        image_inputs(lvlm.processor, [open_image(image)], embedder.image_prompt),
+        text_inputs(tokenizer, [caption], embedder.text_prompt),
+    )
+    pieces = {}
+    for name, batch, prompt in zip(("image", "text"), batches, prompts, strict=True):
+        n_prefix = int(batch.summary_positions[0]) + 1 - len(prompt.ids)
+        prefix = batch.inputs["input_ids"][0, :n_prefix].tolist()
+        if name == "image":
+            parts = ["image" if token == lvlm.model.config.image_token_id else "template" for token in prefix]
+        else:
+            n_caption = len(encode_caption(tokenizer, caption))
+            parts = ["template"] * (n_prefix - n_caption) + ["caption"] * n_caption
+        parts += ["prompt"] * (len(prompt.ids) - 1) + ["summary token"]
+        runs = groupby(zip([*prefix, *prompt.ids], parts, strict=True))
+        pieces[name] = [Piece(tokenizer.decode([token]), part, len(list(run))) for (token, part), run in runs]
+    return pieces
 
 
-def part_weights(embedder: Embedder) -> list[PartWeights]:
-    """The model's parts in the order in which a picture passes them, with their weights, shared ones counted once.
+def parameter_counts(embedder: Embedder) -> list[ParameterCount]:
+    """Count the parameters of each part, in the order in which an image passes through; shared ones count once.
 
-    part_weights(embedder)[-1]      # PartWeights("soft prompt", frozen=0, learning=2816)
+        parameter_counts(embedder)[-1]      # ParameterCount("soft prompt", frozen=0, trainable=2816)
 
-    The names are the model's own, as transformers has them; the LLM and its head are one, and what `attach` put in
-    place comes last.
+    The names are those of the transformers model. The LLM includes its output head, and the adapter's parts come last.
     """
     model = embedder.lvlm.model
     counted: set[int] = set()
     llm = [model.get_decoder(), model.get_output_embeddings()]  # the head often shares its weights with the embedding
-    before = [(name, [child]) for name, child in model.model.named_children() if child is not llm[0]]
-    parts = []
-    for name, modules in [*before, ("language model", llm)]:
-        frozen = sum(_frozen(module, counted) for module in modules)
+    encoders = [(name, [child]) for name, child in model.model.named_children() if child is not llm[0]]
+    counts = []
+    for name, modules in [*encoders, ("language model", llm)]:
+        frozen = sum(_count_base_parameters(module, counted) for module in modules)
         if frozen:
-            parts.append(PartWeights(name.replace("_", " "), frozen))
-    if embedder.record is not None:
-        parts += [PartWeights(name, 0, n) for name, n in embedder.trainable().items() if n]
-    return parts
+            counts.append(ParameterCount(name.replace("_", " "), frozen))
+    if embedder.config is not None:
+        counts += [ParameterCount(name, 0, n) for name, n in embedder.trainable().items() if n]
+    return counts
 
 
-def _frozen(module: nn.Module, counted: set[int]) -> int:
-    """The module's own weights; those counted before, and those that an adapter added, are left out."""
+def _count_base_parameters(module: nn.Module, counted: set[int]) -> int:
+    """Count parameters that are not in `counted` and do not belong to an adapter; add them to `counted`."""
     total = 0
     for name, parameter in module.named_parameters():
-        attached = "lora_" in name or "soft_prompt" in name
-        if id(parameter) not in counted and not attached:
+        if id(parameter) not in counted and "lora_" not in name and "soft_prompt" not in name:
             counted.add(id(parameter))
             total += parameter.numel()
     return total

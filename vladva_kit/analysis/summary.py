@@ -1,146 +1,210 @@
-"""What the summary token says and looks at: from the one forward that gives the embedding as well."""
+"""Probe the summary token: embedding, next-token distribution and attention from one forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from vladva_kit.analysis.attention import patch_grid, summary_attention
 from vladva_kit.embedder.embedder import Embedder, summary_states
 from vladva_kit.embedder.prompts import ModelInputs, image_inputs, text_inputs
-from vladva_kit.models.images import open_images
+from vladva_kit.models.images import open_image, open_images
+from vladva_kit.models.load import LVLM
 
-if TYPE_CHECKING:
-    from PIL import Image
+_ATTENTION = "vladva_summary_row"  # temporary key in the attention registries of transformers
 
 
 @dataclass(frozen=True)
-class SummaryReading:
-    """The summary tokens of n pictures or captions, as arrays.
-
-    The paper shows that attention over the picture grows denser and gives no formula; `density` is this kit's: the
-    perplexity of the attention within the picture, as a share of its tokens. 1 is evenly over all, near 0 on one.
-    """
+class SummaryProbe:
+    """Measurements at the summary tokens of n images or texts, as arrays."""
 
     embeddings: np.ndarray  # (n, dim) float32, unit length
     entropy: np.ndarray  # (n,) of the next-token distribution, in nats
-    words: np.ndarray = field(repr=False)  # (n, k) the tokens it would say, likeliest first
-    probabilities: np.ndarray = field(repr=False)  # (n, k) theirs
+    tokens: np.ndarray = field(repr=False)  # (n, k) most likely next tokens, most likely first
+    probabilities: np.ndarray = field(repr=False)  # (n, k) their probabilities
     attention: np.ndarray | None = field(default=None, repr=False)  # (n, layers, heads, image tokens)
-    grid: tuple[int, int] | None = None  # rows and columns of patches, where all these pictures have the same
+    grid: tuple[int, int] | None = None  # rows and columns of patches, if all images have the same
 
     @property
     def mass(self) -> np.ndarray:
-        """(n, layers, heads) the part of the attention that goes to the picture, 0 to 1."""
-        return self._attention().sum(-1)
+        """Share of the attention on the image, 0 to 1: (n, layers, heads)."""
+        return self._recorded_attention().sum(-1)
 
     @property
     def density(self) -> np.ndarray:
-        """(n, layers, heads) over how much of the picture the attention is spread, above 0 to 1."""
-        within = self._attention() / np.maximum(self.mass[..., None], 1e-12)
+        """Spread of the attention over the image, up to 1: (n, layers, heads).
+
+        The perplexity of the attention within the image, divided by the number of image tokens: 1 is uniform, near 0 is
+        a single token. The paper reports denser attention after training and gives no formula.
+        """
+        within = self._recorded_attention() / np.maximum(self.mass[..., None], 1e-12)
         entropy = -(within * np.log(np.maximum(within, 1e-12))).sum(-1)
         return np.exp(entropy) / within.shape[-1]
 
     @property
     def maps(self) -> np.ndarray:
-        """(n, layers, heads, rows, columns) the attention where it falls; a class token before the patches is left out.
+        """Attention on each patch, without a class token: (n, layers, heads, rows, columns).
 
-        Raises ValueError where the pictures have different grids, or the family cuts a picture into tiles.
+        Raises ValueError if the images have different grids or were split into tiles.
         """
-        attention = self._attention()
+        attention = self._recorded_attention()
         if self.grid is None:
             raise ValueError(
-                f"{attention.shape[-1]} image tokens that are no one grid of patches: read one picture at a time; "
-                "where the family cuts a picture into tiles, `attention` has the tokens in its own order"
+                f"{attention.shape[-1]} image tokens do not form one grid of patches: probe one image at a time; for a "
+                "family that splits images into tiles, use `attention`, which keeps the model's token order"
             )
         rows, columns = self.grid
         return attention[..., attention.shape[-1] - rows * columns :].reshape(*attention.shape[:-1], rows, columns)
 
-    def _attention(self) -> np.ndarray:
+    def _recorded_attention(self) -> np.ndarray:
         if self.attention is None:
-            raise ValueError("no attention was read: call read_images(…, attention=True)")
+            raise ValueError("no attention was recorded: call probe_images(…, attention=True)")
         return self.attention
 
 
-def read_images(
+def probe_images(
     embedder: Embedder,
     images: Sequence[Image.Image | Path | str],
     attention: bool = False,
     k: int = 10,
     batch_size: int = 64,
-) -> SummaryReading:
-    """Embeddings, entropy, likeliest words and, on request, attention of pictures: one forward for all of it.
+) -> SummaryProbe:
+    """Measure embedding, entropy, top-k next tokens and, on request, attention of images in one forward pass each.
 
-        read_images(embedder, pictures, attention=True).density.mean()
-        with embedder.base(): read_images(embedder, pictures)          # the same before training
+        probe_images(embedder, images, attention=True).density.mean()
+        with embedder.base(): probe_images(embedder, images)          # before fine-tuning
 
-    Raises ValueError for no pictures, and with `attention` for pictures of unequal numbers of tokens.
+    Raises ValueError for no images and, with `attention`, for images with different numbers of tokens.
     """
-    batches = (
-        image_inputs(
-            embedder.lvlm.processor,
-            open_images(images[start : start + batch_size], start),
-            embedder.image_prompt,
-        )
-        for start in range(0, len(images), batch_size)
-    )
-    return _joined([_read(embedder, sequences, k, attention) for sequences in batches])
+    starts = range(0, len(images), batch_size)
+    opened = (open_images(images[start : start + batch_size], start) for start in starts)
+    batches = (image_inputs(embedder.lvlm.processor, batch, embedder.image_prompt) for batch in opened)
+    return _concatenate([_probe(embedder, batch, k, attention) for batch in batches])
 
 
-def read_texts(embedder: Embedder, texts: Sequence[str], k: int = 10, batch_size: int = 256) -> SummaryReading:
-    """As `read_images`, for captions, without attention: `read_texts(embedder, ["a dog"]).words[0]`."""
-    batches = (
-        text_inputs(embedder.lvlm.processor.tokenizer, texts[start : start + batch_size], embedder.text_prompt)
-        for start in range(0, len(texts), batch_size)
-    )
-    return _joined([_read(embedder, sequences, k, attention=False) for sequences in batches])
+def probe_texts(embedder: Embedder, texts: Sequence[str], k: int = 10, batch_size: int = 256) -> SummaryProbe:
+    """Measure texts as `probe_images` does images, without attention: `probe_texts(embedder, ["a dog"]).tokens[0]`."""
+    tokenizer, starts = embedder.lvlm.processor.tokenizer, range(0, len(texts), batch_size)
+    batches = (text_inputs(tokenizer, texts[start : start + batch_size], embedder.text_prompt) for start in starts)
+    return _concatenate([_probe(embedder, batch, k, attention=False) for batch in batches])
 
 
-def _read(embedder: Embedder, sequences: ModelInputs, k: int, attention: bool) -> SummaryReading:
-    lvlm, sequences = embedder.lvlm, sequences.to(embedder.device)
-    image = sequences.inputs["input_ids"] == lvlm.model.config.image_token_id
-    recording = summary_attention(lvlm, sequences.summary, image) if attention else nullcontext([])
-    with embedder._running(), recording as layers:
-        states = summary_states(embedder.hidden_states(sequences), sequences)
-        # the head meets one state a row, never the whole sequence
-        logits = lvlm.model.get_output_embeddings()(states).float()
-    log_probabilities = logits.log_softmax(-1)
+def _probe(embedder: Embedder, batch: ModelInputs, k: int, attention: bool) -> SummaryProbe:
+    lvlm, batch = embedder.lvlm, batch.to(embedder.device)
+    image = batch.inputs["input_ids"] == lvlm.model.config.image_token_id
+    recorder = summary_attention(lvlm, batch.summary_positions, image) if attention else nullcontext([])
+    with embedder.inference(), recorder as layers:
+        states = summary_states(embedder.hidden_states(batch), batch)
+        log_probabilities = embedder.logits(states).float().log_softmax(-1)  # of the summary tokens only
     top = log_probabilities.topk(k, dim=-1)
-    entropy = -(log_probabilities.exp() * log_probabilities.clamp(min=-1e4)).sum(-1)
-    return SummaryReading(
-        embeddings=_array(torch.nn.functional.normalize(states.float(), dim=-1)),
-        entropy=_array(entropy),
-        words=_words(embedder, top.indices),
-        probabilities=_array(top.values.exp()),
-        attention=_array(torch.stack(layers, dim=1)) if attention else None,
-        grid=patch_grid(lvlm, sequences.inputs, int(image[0].sum())) if attention else None,
+    decode = lvlm.processor.tokenizer.decode
+    return SummaryProbe(
+        embeddings=torch.nn.functional.normalize(states.float(), dim=-1).cpu().numpy(),
+        entropy=-(log_probabilities.exp() * log_probabilities.clamp(min=-1e4)).sum(-1).cpu().numpy(),
+        tokens=np.array([[decode([token]).strip() for token in row] for row in top.indices.tolist()]),
+        probabilities=top.values.exp().cpu().numpy(),
+        attention=torch.stack(layers, dim=1).cpu().numpy() if attention else None,
+        grid=patch_grid(lvlm, batch.inputs, int(image[0].sum())) if attention else None,
     )
 
 
-def _words(embedder: Embedder, ids: Tensor) -> np.ndarray:
-    """(n, k) token ids as they read."""
-    tokenizer = embedder.lvlm.processor.tokenizer
-    return np.array([[tokenizer.decode([number]).strip() for number in row] for row in ids.tolist()])
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.cpu().numpy()
-
-
-def _joined(parts: list[SummaryReading]) -> SummaryReading:
+def _concatenate(parts: list[SummaryProbe]) -> SummaryProbe:
     if not parts:
-        raise ValueError("nothing to read: give at least one picture or caption")
-    names = ("embeddings", "entropy", "words", "probabilities")
-    attention = None if parts[0].attention is None else np.concatenate([part.attention for part in parts])
-    return SummaryReading(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
-        attention=attention,
-        grid=parts[0].grid if len({part.grid for part in parts}) == 1 else None,
+        raise ValueError("nothing to probe: give at least one image or text")
+    names = ["embeddings", "entropy", "tokens", "probabilities"]
+    names += ["attention"] if parts[0].attention is not None else []
+    grids = {part.grid for part in parts}
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return SummaryProbe(**arrays, grid=grids.pop() if len(grids) == 1 else None)
+
+
+@contextmanager
+def summary_attention(lvlm: LVLM, summary: Tensor, image: Tensor) -> Iterator[list[Tensor]]:
+    """Record each layer's attention (batch, heads, image tokens) from the summary token inside the `with` block.
+
+        with summary_attention(lvlm, batch.summary_positions, batch.inputs["input_ids"] == image_token_id) as layers:
+            lvlm.model.model(**batch.inputs)
+
+    summary: (batch,) index of the summary token; image: (batch, length) bool mask of the image tokens, with the same
+    number for each image. The LLM still runs SDPA, which returns no weights; the summary token's are computed in
+    addition. Raises ValueError if the numbers of image tokens differ or the LLM does not allow another attention.
+    """
+    counts = image.sum(1)
+    if (counts != counts[0]).any() or not counts[0]:
+        raise ValueError(f"images with {sorted(set(counts.tolist()))} image tokens: pass images of one size per call")
+    layers: list[Tensor] = []
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+        weights = _summary_weights(query, key, mask, summary, options.get("scaling"))
+        layers.append(weights.masked_select(image[:, None]).view(*weights.shape[:2], -1))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+
+    decoder = lvlm.model.get_decoder()
+    original = decoder.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS[_ATTENTION] = attend
+    ALL_MASK_ATTENTION_FUNCTIONS[_ATTENTION] = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+    try:
+        decoder.set_attn_implementation(_ATTENTION)
+        if decoder.config._attn_implementation != _ATTENTION:
+            raise ValueError(f"{lvlm.name}: its LLM does not allow another attention, so none can be recorded")
+        yield layers
+    finally:
+        decoder.set_attn_implementation(original)
+        del ALL_ATTENTION_FUNCTIONS[_ATTENTION], ALL_MASK_ATTENTION_FUNCTIONS[_ATTENTION]
+
+
+def _summary_weights(query: Tensor, key: Tensor, mask: Tensor | None, summary: Tensor, scale: float | None) -> Tensor:
+    """Compute the softmax weights (batch, heads, length) of the summary token in float32."""
+    batch = torch.arange(len(query), device=query.device)
+    queries = query[batch, :, summary].float()  # (batch, heads, dim)
+    keys = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # grouped-query attention
+    logits = torch.einsum("bhd,bhld->bhl", queries, keys) * (scale or queries.shape[-1] ** -0.5)
+    if mask is None:  # SDPA passes no mask for causal attention without padding
+        visible = torch.arange(keys.shape[2], device=keys.device) <= summary[:, None]
+        return logits.masked_fill(~visible[:, None], float("-inf")).softmax(-1)
+    row = mask.expand(len(query), *mask.shape[1:])[batch, :, summary]
+    return (logits.masked_fill(~row, float("-inf")) if row.dtype == torch.bool else logits + row).softmax(-1)
+
+
+def patch_grid(lvlm: LVLM, inputs: Mapping[str, Tensor], n_tokens: int) -> tuple[int, int] | None:
+    """Return (rows, columns) of the patches that are an image's `n_tokens`, or None if they do not form one grid.
+
+    patch_grid(lvlm, batch.inputs, 65)    # (8, 8): a class token precedes 64 patches
+
+    Qwen's processor returns the grid. Other families have square grids, unless the image was split into tiles.
+    """
+    if "image_grid_thw" in inputs:
+        merge_size = lvlm.model.config.vision_config.spatial_merge_size
+        grids = {(int(rows) // merge_size, int(columns) // merge_size) for _, rows, columns in inputs["image_grid_thw"]}
+        return grids.pop() if len(grids) == 1 else None
+    if "pixel_values" not in inputs or math.prod(inputs["pixel_values"].shape[:-3]) != len(inputs["input_ids"]):
+        return None
+    side = math.isqrt(n_tokens)
+    return (side, side) if n_tokens - side**2 in (0, 1) else None
+
+
+def encoder_crop(lvlm: LVLM, image: Image.Image | Path | str | bytes) -> Image.Image:
+    """Crop an image to the region that the image encoder sees, which an attention map covers.
+
+    encoder_crop(lvlm, Image.new("RGB", (400, 300))).size    # (300, 300) if the processor crops, as LLaVA-1.5's does
+    """
+    image, processor = open_image(image), lvlm.processor.image_processor
+    if not getattr(processor, "do_center_crop", False):
+        return image
+    crop = processor.crop_size
+    scale = min(image.size) / (dict(processor.size).get("shortest_edge") or crop["height"])
+    width, height = (
+        min(size, round(crop[name] * scale)) for size, name in zip(image.size, ("width", "height"), strict=True)
     )
+    left, upper = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, upper, left + width, upper + height))

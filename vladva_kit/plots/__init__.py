@@ -1,34 +1,46 @@
-"""Figures: arrays in, a matplotlib Figure out. None is registered with pyplot, so none leaks or pops up."""
+"""Figures: arrays in, a matplotlib Figure out, titled with a sentence that states the result."""
 
-from vladva_kit.plots.attention import attention_overlay
-from vladva_kit.plots.cases import hardest_pairs, margins_by_category, sugarcrepe_case, word_weights
-from vladva_kit.plots.encoders import input_sequences, prompt_rows, top_next_tokens, trainable_summary
-from vladva_kit.plots.figures import model_comparison, similarity_before_after, similarity_matrix, training_curve
-from vladva_kit.plots.memory import memory_bars
-from vladva_kit.plots.space import embedding_maps, pair_similarity_histogram
-from vladva_kit.plots.style import as_png, save
-from vladva_kit.plots.winoground import decimals, verdict, winoground_case
+from vladva_kit.plots.anatomy import input_sequences, nearest_token_bars, trainable_parts
+from vladva_kit.plots.evaluation import (
+    margins_by_category,
+    model_comparison,
+    winoground_case,
+    winoground_correct,
+    word_importance_bars,
+)
+from vladva_kit.plots.similarity import (
+    hardest_pairs,
+    pair_similarity_histogram,
+    similarity_before_after,
+    similarity_matrix,
+)
+from vladva_kit.plots.space import embedding_maps, variance_before_after
+from vladva_kit.plots.style import as_png, decimals_needed, save
+from vladva_kit.plots.summary import attention_overlay, prompt_scatter, top_next_tokens
+from vladva_kit.plots.training import loss_curves, memory_bars, training_curve
 
 __all__ = [
     "as_png",
     "attention_overlay",
-    "decimals",
+    "decimals_needed",
     "embedding_maps",
     "hardest_pairs",
-    "top_next_tokens",
+    "input_sequences",
+    "loss_curves",
     "margins_by_category",
     "memory_bars",
     "model_comparison",
+    "nearest_token_bars",
     "pair_similarity_histogram",
-    "prompt_rows",
+    "prompt_scatter",
     "save",
     "similarity_before_after",
     "similarity_matrix",
-    "sugarcrepe_case",
-    "input_sequences",
+    "top_next_tokens",
+    "trainable_parts",
     "training_curve",
-    "verdict",
-    "trainable_summary",
+    "variance_before_after",
     "winoground_case",
-    "word_weights",
+    "winoground_correct",
+    "word_importance_bars",
 ]

@@ -1,69 +1,79 @@
-"""The space of the embeddings as pictures: maps with thumbnails, and how far own pairs stand out from all others."""
+"""The embedding space: 2-D maps with thumbnails, and the variance along principal components."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from vladva_kit.plots.style import BLUE, GRAY, INK, ORANGE, STYLE, checked_matrix, thumbnail
+from vladva_kit.plots.style import BLUE, GRAY, ORANGE, ImageLike, new_figure, styled, thumbnail
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from PIL import Image
+    from vladva_kit.analysis import Projection
 
-    from vladva_kit.analysis import FlatMap
-
-# Okabe & Ito 2008, without their yellow, which is faint on white; gray is for what is left over.
-PALETTE, LEFT_OVER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#c4c4c4"
+# Okabe & Ito 2008, without yellow, which is faint on white
+PALETTE, OTHER_COLOR = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#c4c4c4"
 
 
-def colors_of(field: Sequence[Any] | None) -> dict[str, str]:
-    """A color for each of the seven commonest values: `colors_of(["grass", "sand", "grass"])["grass"]`."""
+def category_colors(field: Sequence[Any] | None) -> dict[str, str]:
+    """Assign colors to the seven most frequent values: `category_colors(["grass", "sand", "grass"])["grass"]`."""
     common = [value for value, _ in Counter(map(str, () if field is None else field)).most_common(len(PALETTE))]
     return dict(zip(sorted(common), PALETTE, strict=False))
 
 
-@matplotlib.rc_context(STYLE)
+@styled
 def embedding_maps(
-    maps: Mapping[str, FlatMap],
-    pictures: Sequence[Image.Image | Path | bytes],
+    maps: Mapping[str, Projection],
+    images: Sequence[ImageLike],
     field: Sequence[Any] | None = None,
-    thumbnails: int = 9,
-    title: str = "Pictures and captions on one plane",
+    n_thumbnails: int = 9,
+    title: str = "Images and captions in two dimensions",
 ) -> Figure:
-    """A map a model, pictures linked to captions: `embedding_maps({"before": flat_map(images, texts)}, pictures)`.
+    """Plot a map per model, with a line from each image to its caption.
 
-    `field` colors each pair by a value; a few pictures, far from each other, are drawn where they lie.
-    Raises ValueError where there are not as many places, pictures and values.
+        embedding_maps({"before": project_2d(image_embeddings, text_embeddings)}, images)
+
+    `field` colors each pair by a value; a few images, far from each other, are shown as thumbnails. Raises ValueError
+    if the numbers of points, images and values differ.
     """
-    counts = {len(places) for one in maps.values() for places in (one.images, one.texts)} | {len(pictures)}
+    counts = {len(points) for one in maps.values() for points in (one.images, one.texts)} | {len(images)}
     counts |= set() if field is None else {len(field)}
     if len(counts) != 1:
-        raise ValueError(f"{sorted(counts)} places, pictures and values: give as many of each")
-    colors = colors_of(field)
-    shades = [BLUE] * len(pictures) if field is None else [colors.get(str(value), LEFT_OVER) for value in field]
-    figure = Figure(figsize=(4.3 * len(maps), 4.9), layout="constrained")
-    figure.suptitle(title)
-    for axes, (name, places) in zip(np.ravel(figure.subplots(1, len(maps))), maps.items(), strict=True):
-        _map(axes, places, shades)
-        for place in spread_places(places.images, thumbnails):
-            box = OffsetImage(np.asarray(thumbnail(pictures[place], 64)), zoom=0.36)
-            edge = {"edgecolor": shades[place], "linewidth": 1.6}
-            axes.add_artist(AnnotationBbox(box, places.images[place], pad=0.1, bboxprops=edge))
-        axes.set_title(name, parse_math=False)
-    _map_legend(figure, colors, left_over=LEFT_OVER in shades)
+        raise ValueError(f"{sorted(counts)} points, images and values: give the same number of each")
+    palette = category_colors(field)
+    colors = [BLUE] * len(images) if field is None else [palette.get(str(value), OTHER_COLOR) for value in field]
+    shares = ", ".join(f"{name} {100 * _nearest_caption_share(one):.0f} %" for name, one in maps.items())
+    answer = f"images whose nearest caption on the map is their own: {shares}"
+    figure = new_figure(max(4.3 * len(maps), 5.0), 5.1, title, answer)
+    for axes, (name, projection) in zip(np.ravel(figure.subplots(1, len(maps))), maps.items(), strict=True):
+        _draw_map(axes, projection, colors)
+        for i in farthest_points(projection.images, n_thumbnails):
+            box = OffsetImage(np.asarray(thumbnail(images[i], 64)), zoom=0.36)
+            edge = {"edgecolor": colors[i], "linewidth": 1.6}
+            axes.add_artist(AnnotationBbox(box, projection.images[i], pad=0.1, bboxprops=edge))
+        axes.set_title(name)
+    palette |= {"other": OTHER_COLOR} if OTHER_COLOR in colors else {}
+    handles = [axes.scatter([], [], color=GRAY, marker="o", label="image")]
+    handles += [axes.scatter([], [], facecolors="white", edgecolors=GRAY, marker="^", label="caption")]
+    handles += [axes.scatter([], [], color=color, marker="s", label=value) for value, color in palette.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=9)
     return figure
 
 
-def spread_places(points: np.ndarray, k: int) -> list[int]:
-    """Up to `k` of the points (n, 2) that lie far from each other, the outermost first: `spread_places(points, 9)`."""
+def _nearest_caption_share(projection: Projection) -> float:
+    """Share of the images whose own caption is the nearest one in the plane, 0 to 1."""
+    images, texts = (np.asarray(points, dtype=np.float64) for points in (projection.images, projection.texts))
+    squares = (texts**2).sum(1) - 2 * images @ texts.T  # squared distances, up to a constant per image
+    return float(np.mean(squares.argmin(1) == np.arange(len(images))))
+
+
+def farthest_points(points: np.ndarray, k: int) -> list[int]:
+    """Choose up to k points (n, 2) that are far from each other, the outermost first: `farthest_points(points, 9)`."""
     points = np.asarray(points, dtype=np.float64)
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())]
     nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
@@ -73,60 +83,37 @@ def spread_places(points: np.ndarray, k: int) -> list[int]:
     return chosen
 
 
-def _map(axes: Axes, places: FlatMap, shades: Sequence[str]) -> None:
-    for picture, text, shade in zip(places.images, places.texts, shades, strict=True):
-        axes.plot(*zip(picture, text, strict=True), color=shade, alpha=0.3, linewidth=0.8, zorder=1)
-    axes.scatter(*np.asarray(places.images).T, c=shades, s=22, marker="o", zorder=2, linewidths=0)
-    axes.scatter(*np.asarray(places.texts).T, facecolors="white", edgecolors=shades, s=26, marker="^", zorder=2)
-    axes.set(xlabel=places.axes[0], ylabel=places.axes[1], xticks=[], yticks=[])
+def _draw_map(axes: Axes, projection: Projection, colors: Sequence[str]) -> None:
+    for image, text, color in zip(projection.images, projection.texts, colors, strict=True):
+        axes.plot(*zip(image, text, strict=True), color=color, alpha=0.3, linewidth=0.8, zorder=1)
+    axes.scatter(*np.asarray(projection.images).T, c=colors, s=22, marker="o", zorder=2, linewidths=0)
+    axes.scatter(*np.asarray(projection.texts).T, facecolors="white", edgecolors=colors, s=26, marker="^", zorder=2)
+    axes.set(xlabel=projection.axes[0], ylabel=projection.axes[1], xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.1)
 
 
-def _map_legend(figure: Figure, colors: Mapping[str, str], left_over: bool) -> None:
-    axes = figure.axes[0]
-    kinds = [axes.scatter([], [], color=GRAY, marker="o", label="picture")]
-    kinds.append(axes.scatter([], [], facecolors="white", edgecolors=GRAY, marker="^", label="caption"))
-    shown = {**colors, **({"others": LEFT_OVER} if left_over else {})}
-    kinds += [axes.scatter([], [], color=color, marker="s", label=value) for value, color in shown.items()]
-    legend = figure.legend(handles=kinds, loc="outside lower center", ncols=min(len(kinds), 8), fontsize=9)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-@matplotlib.rc_context(STYLE)
-def pair_similarity_histogram(
-    scores: Mapping[str, Any], title: str = "How far own pairs stand out from all others"
+@styled
+def variance_before_after(
+    before: Mapping[str, Any], after: Mapping[str, Any], title: str = "Variance explained by principal components"
 ) -> Figure:
-    """Similarities of pictures with their own captions and with all others, a panel a model, on one axis.
+    """Plot the cumulative variance of image and text embeddings before and after fine-tuning.
 
-        pair_similarity_histogram({"before": before, "after": after})
-
-    Each matrix is (n, n), picture i belongs to caption i. Raises ValueError for another shape.
+    variance_before_after({"image": spectrum(images).cumulative, "text": spectrum(texts).cumulative}, after)
     """
-    matrices = {name: checked_matrix(values, None, None) for name, values in scores.items()}
-    for name, values in matrices.items():
-        if values.shape[0] != values.shape[1] or len(values) < 2:
-            raise ValueError(f"{name}: scores of shape {values.shape}; picture i must belong to caption i")
-    low, high = min(map(np.min, matrices.values())), max(map(np.max, matrices.values()))
-    bins = np.linspace(low, high, 61)
-    figure = Figure(figsize=(6.4, 1.25 * len(matrices) + 1.3), layout="constrained")
-    figure.suptitle(title)
-    panels = np.ravel(figure.subplots(len(matrices), 1, sharex=True))
-    for panel, (name, values) in zip(panels, matrices.items(), strict=True):
-        own = np.eye(len(values), dtype=bool)
-        for chosen, color, label, alpha in ((~own, ORANGE, "all others", 0.45), (own, BLUE, "own pairs", 0.6)):
-            part = values[chosen]
-            shares = np.full(part.size, 100 / part.size)
-            panel.hist(part, bins, weights=shares, color=color, alpha=alpha, label=label)
-            panel.axvline(part.mean(), color=color, linewidth=2, linestyle="-" if chosen is own else "--")
-        better = np.searchsorted(np.sort(values[~own]), values[own]).mean() / (~own).sum()  # strictly above
-        panel.set_title(
-            f"{name}: an own pair beats another in {better:.1%} of draws", loc="left", fontsize=9, parse_math=False
-        )
-        panel.set_ylabel("of them (%)")
-    panels[0].legend(loc="upper right", bbox_to_anchor=(1, 1.45), ncols=2, fontsize=9)
-    panels[-1].set_xlabel("similarity (cosine); lines: means")
-    for panel in panels:
-        panel.tick_params(colors=INK)
+    sides = {"image": "images", "text": "captions"}
+    k = min(10, *(len(values[side]) for values in (before, after) for side in sides))
+    ends = {name: [100 * values[side][k - 1] for values in (before, after)] for side, name in sides.items()}
+    shares = (f"{name} {first:.0f} → {last:.0f} %" for name, (first, last) in ends.items())
+    figure = new_figure(7.0, 3.4, title, f"variance in the first {k} components: {', '.join(shares)}")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (side, name) in zip(panels, sides.items(), strict=True):
+        for values, label, color, line in ((before, "before", ORANGE, "--"), (after, "after", BLUE, "-")):
+            cumulative = 100 * np.asarray(values[side], dtype=float)
+            axes.plot(range(1, len(cumulative) + 1), cumulative, line, color=color, label=f"{label} fine-tuning")
+        axes.set_title(name, fontweight="normal")
+        axes.set(xlabel="principal components", ylim=(0, 101))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("explained variance (%)")
+    panels[0].legend(loc="lower right")
     return figure

@@ -1,0 +1,95 @@
+"""Training curves and memory bars show the numbers that they are given."""
+
+import numpy as np
+import pytest
+
+from vladva_kit import plots
+from vladva_kit.training.memory import GIB, Memory
+
+
+def history(n=60):
+    return [
+        {
+            "step": step,
+            "seconds": 0.5 * step,
+            "loss": 5 / step,
+            "contrastive": 4 / step,
+            "next_token": 1 / step,
+            "accuracy": 1 - 1 / step,
+            "temperature": 0.07,
+            **({"eval_text_to_image_r1": 40.0} if step % 20 == 0 else {}),
+        }
+        for step in range(1, n + 1)
+    ]
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def test_steps_have_integer_ticks():
+    for axes in plots.training_curve(history(2)).axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_panels_are_labeled_and_the_duration_is_given():
+    figure = plots.training_curve(history())
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "top-1 accuracy (%)", "temperature"]
+    assert "training step (30 s in total)" in figure.get_supxlabel()
+    assert list(lines(figure.axes[0])) == ["contrastive", "next token"]
+
+
+def test_the_title_states_the_change_of_loss_and_recall():
+    first, last = (np.mean([4 / step for step in steps]) for steps in (range(1, 5), range(57, 61)))
+    title = plots.training_curve(history(), title="60 steps").get_suptitle()
+    assert title == f"60 steps\nContrastive loss {first:.3g} → {last:.3g} nats, validation recall 40 %"
+    assert plots.training_curve([{"step": 1, "temperature": 0.07}]).get_suptitle() == "Training"
+
+
+def test_accuracy_is_in_percent_and_validation_appears_only_where_measured():
+    axes = plots.training_curve(history(5) + [{"step": 6, "eval_text_to_image_r1": 40.0}]).axes[1]
+    curves = lines(axes)
+    np.testing.assert_allclose(curves["in batch"].get_ydata(), 100 * (1 - 1 / np.arange(1, 6)))
+    assert [*curves["validation"].get_xdata(), *curves["validation"].get_ydata()] == [6, 40]
+
+
+def test_a_noisy_curve_is_drawn_with_its_running_mean():
+    entries = history(60)
+    axes = plots.training_curve(entries).axes[0]
+    raw, mean = axes.lines[0].get_ydata(), axes.lines[1].get_ydata()
+    np.testing.assert_allclose(raw, [entry["contrastive"] for entry in entries])
+    assert len(mean) == len(raw)
+    np.testing.assert_allclose(mean[30], raw[28:32].mean())  # 60 // 15 = 4 steps, two of them earlier
+
+
+def test_the_total_loss_is_drawn_if_its_parts_are_missing():
+    figure = plots.training_curve([{"step": step, "loss": 1.0} for step in range(3)])
+    assert [list(lines(axes)) for axes in figure.axes] == [["total"]]
+
+
+@pytest.mark.parametrize("empty", [[], [{"step": 1}], [{"loss": 1.0}]])
+def test_a_history_without_values_raises_an_error(empty):
+    with pytest.raises(ValueError, match="give what vk.fit returns"):
+        plots.training_curve(empty)
+
+
+def test_loss_curves_have_a_line_per_seed_and_state_the_final_loss():
+    runs = [{"step": [1, 2], "contrastive": [3.0, last]} for last in (1.0, 2.0)]
+    figure = plots.loss_curves({"+ both": runs, "base": runs[:1]}, "Loss")
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[3, 1], [3, 2], [3, 1]]
+    assert list(lines(figure.axes[0])) == ["+ both", "base"]
+    assert figure.get_suptitle() == "Loss\nFinal loss in nats: + both 1.5, base 1"
+
+
+def test_memory_bars_are_stacked_up_to_the_total_with_overhead():
+    memory = Memory(4 * GIB, GIB, 2 * GIB)
+    figure = plots.memory_bars({"a": memory, "b": memory}, {"T4": 15, "small": 5})
+    axes = figure.axes[0]
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches[::2]]
+    assert ends[:3] == [(0, 4), (4, 5), (5, 7)]
+    assert ends[3] == pytest.approx((7, 7 * 1.1 + 0.6))  # the overheads of the allocator and of CUDA
+    assert axes.lines[0].get_xdata() == [15, 15] and axes.get_xlim()[1] > 15
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
+    assert figure.get_suptitle().endswith("T4: 2 of 2 fit; small: 0 of 2 fit")
+    with pytest.raises(ValueError, match="no memory"):
+        plots.memory_bars({}, {})

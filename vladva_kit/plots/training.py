@@ -1,0 +1,151 @@
+"""Figures about training: loss curves, and the estimated memory of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vladva_kit.plots.style import BLUE, INK, ORANGE, SKY, STYLE, VERMILION, label_rows, new_figure, styled
+from vladva_kit.training.memory import GIB, Memory
+
+WINDOWS = 15  # the running mean averages 1/15 of a curve
+PANELS = {  # y-axis label -> metrics of the history
+    "loss (nats)": ("contrastive", "next_token"),
+    "top-1 accuracy (%)": ("accuracy", "eval_text_to_image_r1"),
+    "temperature": ("temperature",),
+}
+CURVES = {  # metric -> legend label, color and scale
+    "contrastive": ("contrastive", BLUE, 1),
+    "next_token": ("next token", VERMILION, 1),
+    "loss": ("total", BLUE, 1),
+    "accuracy": ("in batch", BLUE, 100),
+    "eval_text_to_image_r1": ("validation", VERMILION, 1),
+    "temperature": ("temperature", BLUE, 1),
+}
+MEMORY_PARTS = {"weights": BLUE, "adapter": ORANGE, "activations": SKY}
+
+
+@styled
+def training_curve(history: Sequence[Mapping[str, Any]], title: str = "Training") -> Figure:
+    """Plot losses, accuracy and temperature over the training steps: `training_curve(vk.fit(...))`.
+
+    Each entry of `history` has `step` and any of `seconds`, `contrastive`, `next_token`, `loss` (in nats), `accuracy`
+    (0 to 1), `eval_text_to_image_r1` (percent), `temperature`. The total `loss` is plotted only if its parts are
+    missing. Raises ValueError if there is nothing to plot.
+    """
+    series = {key: _series(history, key) for key in CURVES}
+    panels = {label: [key for key in keys if series[key][0].size] for label, keys in PANELS.items()}
+    if not panels["loss (nats)"] and series["loss"][0].size:
+        panels["loss (nats)"] = ["loss"]
+    panels = {label: keys for label, keys in panels.items() if keys}
+    if not panels:
+        raise ValueError(f"{len(history)} entries, none with a step and {', '.join(CURVES)}; give what vk.fit returns")
+    figure = new_figure(max(4.8, 2.7 * len(panels)), 3.2, title, _change(series, panels))
+    for axes, (label, keys) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        for key in keys:
+            _draw_curve(axes, key, *series[key])
+        axes.set_ylabel(label)
+        axes.set_ylim(*{"loss (nats)": (0, None), "top-1 accuracy (%)": (0, 100)}.get(label, (None, None)))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", alpha=0.3)
+        if label != "temperature":
+            axes.legend(
+                loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, fontsize=9, handlelength=1, columnspacing=0.7
+            )
+    seconds = max(_series(history, "seconds")[1], default=None)
+    duration = "" if seconds is None else f" ({seconds:,.0f} s in total)"
+    smoothing = "; thin: each step, bold: running mean" if len(history) >= 2 * WINDOWS else ""
+    figure.supxlabel(f"training step{duration}{smoothing}", fontsize=STYLE["font.size"])
+    return figure
+
+
+def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and scaled values of the entries that have both."""
+    points = [(e["step"], e[key]) for e in history if e.get("step") is not None and e.get(key) is not None]
+    steps, values = np.array(points, dtype=float).reshape(-1, 2).T
+    return steps, CURVES[key][2] * values if key in CURVES else values
+
+
+def _change(series: Mapping[str, tuple[np.ndarray, np.ndarray]], panels: Mapping[str, Sequence[str]]) -> str:
+    """Say how the first loss and the validation recall changed, as means over the ends of the curves."""
+    keys = [*panels.get("loss (nats)", ())[:1], "eval_text_to_image_r1"]
+    changes = []
+    for key in (key for key in keys if series[key][0].size):
+        values, n = series[key][1], max(1, len(series[key][1]) // WINDOWS)
+        ends = dict.fromkeys(f"{part.mean():.3g}" for part in (values[:n], values[-n:]))
+        kind, unit = ("recall", "%") if key == "eval_text_to_image_r1" else ("loss", "nats")
+        changes.append(f"{CURVES[key][0]} {kind} {' → '.join(ends)} {unit}")
+    return ", ".join(changes)
+
+
+def _draw_curve(axes: Axes, key: str, steps: np.ndarray, values: np.ndarray) -> None:
+    """Draw a curve; many noisy points are drawn thin, with their running mean on top."""
+    label, color, _ = CURVES[key]
+    width = len(steps) // WINDOWS
+    if key == "eval_text_to_image_r1":
+        axes.plot(steps, values, "--D", color=color, label=label, markersize=4)
+    elif width < 2 or key == "temperature":
+        axes.plot(steps, values, color=color, label=label)
+    else:
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+        axes.plot(steps, np.convolve(padded, np.ones(width) / width, "valid"), color=color, label=label)
+
+
+@styled
+def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "Contrastive loss") -> Figure:
+    """Plot contrastive losses, a color per setting and a line per seed: `loss_curves({"+ both": histories})`.
+
+    `curves[setting]` holds one history per seed, each {"step": […], "contrastive": […]}.
+    """
+    final = (f"{name} {np.mean([one['contrastive'][-1] for one in runs]):.2g}" for name, runs in curves.items())
+    figure = new_figure(5.6, 3.6, title, f"final loss in nats: {', '.join(final)}")
+    axes = figure.subplots()
+    for index, (name, histories) in enumerate(curves.items()):
+        line = ("-", "--", "-.", ":")[index % 4]  # distinguishable without color
+        for seed, history in enumerate(histories):
+            label = None if seed else name
+            axes.plot(history["step"], history["contrastive"], line, color=(BLUE, VERMILION)[index % 2], label=label)
+    axes.set(xlabel="training step", ylabel="contrastive loss (nats, log scale)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own formatter writes powers as math text
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+@styled
+def memory_bars(
+    memories: Mapping[str, Memory], cards: Mapping[str, float], title: str = "Estimated training memory"
+) -> Figure:
+    """Plot the memory of each setting by part, with GPU sizes as lines: `memory_bars({"batch 8": memory}, {"T4": 15})`.
+
+    `memories` come from `estimate_memory`, `cards` are GiB. The overhead of CUDA and its allocator is included as in
+    `largest_batch`. Raises ValueError for no memory.
+    """
+    if not memories:
+        raise ValueError("no memory to plot: give {name: estimate_memory(…)}")
+    totals = [memory.required / GIB for memory in memories.values()]
+    fits = (f"{name}: {sum(total <= size for total in totals)} of {len(totals)} fit" for name, size in cards.items())
+    figure = new_figure(7.0, 0.36 * len(memories) + 1.8, title, "; ".join(fits))
+    axes = figure.subplots()
+    parts = {name: [getattr(one, name) / GIB for one in memories.values()] for name in MEMORY_PARTS}
+    parts["CUDA overhead"] = np.subtract(totals, np.sum([*parts.values()], axis=0))
+    left = np.zeros(len(totals))
+    for name, sizes in parts.items():
+        hatched = {"color": "white", "edgecolor": INK, "hatch": "////", "linewidth": 0.6}
+        style = {"color": MEMORY_PARTS[name]} if name in MEMORY_PARTS else hatched
+        bars = axes.barh(range(len(totals)), sizes, left=left, height=0.66, label=name, **style)
+        left = left + sizes
+    axes.bar_label(bars, [f"{total:.1f}" for total in totals], padding=4)
+    for name, size in cards.items():
+        axes.axvline(size, color=INK, linestyle="--", linewidth=1.2)
+        axes.annotate(name, (size, 1), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points")
+    label_rows(axes, list(memories), fontsize=9)
+    axes.set_xlabel("memory (GiB), estimated from the config")
+    axes.set_xlim(0, 1.12 * max(axes.get_xlim()[1], *cards.values()))
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+    return figure
