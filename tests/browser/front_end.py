@@ -1,4 +1,4 @@
-"""A Jupyter server and a page of it in Chromium, as a person has them before them."""
+"""Start a Jupyter server, and open and run its notebooks in Chromium."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from urllib.request import Request, urlopen
 import ipywidgets
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / "runs" / "browser"  # screenshots, to be looked at
-PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # times as long: something else may keep the machine
-SLOW = PATIENCE * 240_000  # milliseconds: a shared machine may take that long to import torch and to run a cell
-SOON = PATIENCE * 60_000  # for what a page does by itself
+SCREENSHOTS = ROOT / "runs" / "browser"
+PATIENCE = float(os.environ.get("VLADVA_PATIENCE", "1"))  # factor on all timeouts, for a busy machine
+SLOW = PATIENCE * 240_000  # milliseconds, for what needs the kernel: it may import torch or run a model
+SOON = PATIENCE * 60_000  # milliseconds, for what the page does without the kernel
+RETRY_AFTER = 20  # seconds that the kernel is idle before cells that have not run are run again
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = "@jupyterlab/apputils-extension:announcements"  # asks the network for news, and asks whether it may
-IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # JupyterLab's sign; Notebook 7 has none
-MATHJAX = "Cannot read properties of undefined (reading 'Queue')"
-ASKED = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
-RESTS = 20  # seconds without work after which cells that have not run will not run
+NEWS_EXTENSION = "@jupyterlab/apputils-extension:announcements"  # opens a dialog and needs the network
+IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"  # only in JupyterLab, not in Notebook 7
+KERNEL_DIALOG = ".jp-Dialog .jp-mod-accept"  # the button of "Select Kernel"
+MATHJAX_ERROR = "Cannot read properties of undefined (reading 'Queue')"
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
         "windowingMode": "none"
-    },  # keep all cells on the page
+    },  # keep all cells in the page
 }
 
 
 def missing() -> str:
-    """What keeps a browser from being had, with the way out; empty where nothing does."""
+    """Say what has to be installed to run a browser; "" if nothing is missing."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -45,22 +45,22 @@ def missing() -> str:
     if system_chromium() is None:
         with sync_playwright() as playwright:
             if not Path(playwright.chromium.executable_path).exists():
-                return "there is no Chromium: apt-get install chromium, or playwright install chromium"
+                return "Chromium is not installed: apt-get install chromium, or playwright install chromium"
     return ""
 
 
 def system_chromium() -> str | None:
-    """The path of the machine's own Chromium, where it has one."""
+    """Return the path of an installed Chromium or Chrome; None if there is none."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless browser: the machine's own, else the one that Playwright installed."""
+    """Start a headless browser: the installed one, otherwise Playwright's."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # no sandbox: it needs rights that a container does not give, and only our own pages are opened
+        # the sandbox needs rights that containers lack, and only our own pages are opened
         browser = playwright.chromium.launch(executable_path=system_chromium(), args=["--no-sandbox"], timeout=SLOW)
         try:
             yield browser
@@ -70,7 +70,7 @@ def chromium() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Server:
-    """A running Jupyter: where it is, the token it was started with, and the folder it serves."""
+    """A running Jupyter server: its URL, its token and the folder that it serves."""
 
     url: str
     token: str
@@ -79,34 +79,36 @@ class Server:
 
 @contextmanager
 def jupyter(application: str, folder: Path, seconds: float = SLOW / 1000) -> Iterator[Server]:
-    """Starts `jupyter lab` or `jupyter notebook` on a free port, with settings of its own: `jupyter("lab", folder)`."""
-    served, own = folder / "notebooks", folder / "jupyter"
+    """Start `jupyter lab` or `jupyter notebook` on a free port with separate settings: `jupyter("lab", folder)`."""
+    served, jupyter_home = folder / "notebooks", folder / "jupyter"
     served.mkdir(parents=True, exist_ok=True)
     for name, values in SETTINGS.items():
-        _write_json(own / "settings" / name, values)
-    _write_json(own / "config" / "labconfig" / "page_config.json", {"disabledExtensions": {QUIET: True}})
+        _write_json(jupyter_home / "settings" / name, values)
+    _write_json(
+        jupyter_home / "config" / "labconfig" / "page_config.json", {"disabledExtensions": {NEWS_EXTENSION: True}}
+    )
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", {"lab": "jupyterlab", "notebook": "notebook"}[application], "--no-browser"]
     command += ["--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={served}"]
     if hasattr(os, "getuid") and os.getuid() == 0:
         command.append("--allow-root")
     with open(folder / "server.log", "w") as log:
-        process = subprocess.Popen(command, cwd=served, env=_surroundings(own, token), stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=served, env=_environment(jupyter_home, token), stdout=log, stderr=log)
         try:
-            yield Server(_address(process, own / "runtime", folder / "server.log", seconds), token, served)
+            yield Server(_url_of(process, jupyter_home / "runtime", folder / "server.log", seconds), token, served)
         finally:
-            process.terminate()  # kernels go with it
+            process.terminate()  # ends the kernels too
             process.wait(SOON / 1000)
 
 
-def _surroundings(own: Path, token: str) -> Mapping[str, str]:
-    surroundings = {**os.environ, "JUPYTER_TOKEN": token, "HF_HUB_OFFLINE": "1"}
-    surroundings["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    surroundings.pop("MPLBACKEND", None)  # a kernel draws into the page
-    places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
-    surroundings |= {f"JUPYTER_{name}": str(own / place) for name, place in places.items()}
-    lab = {"SETTINGS_DIR": "settings", "WORKSPACES_DIR": "workspaces"}
-    return surroundings | {f"JUPYTERLAB_{name}": str(own / place) for name, place in lab.items()}
+def _environment(jupyter_home: Path, token: str) -> Mapping[str, str]:
+    environment = {**os.environ, "JUPYTER_TOKEN": token, "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment.pop("MPLBACKEND", None)  # kernels use Jupyter's inline backend
+    folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
+    environment |= {f"JUPYTER_{name}": str(jupyter_home / folder) for name, folder in folders.items()}
+    lab_folders = {"SETTINGS_DIR": "settings", "WORKSPACES_DIR": "workspaces"}
+    return environment | {f"JUPYTERLAB_{name}": str(jupyter_home / folder) for name, folder in lab_folders.items()}
 
 
 def _write_json(path: Path, values: Any) -> None:
@@ -114,21 +116,21 @@ def _write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values))
 
 
-def _address(process: subprocess.Popen, runtime: Path, log: Path, seconds: float) -> str:
-    """Where the server listens: it writes that down once it does."""
+def _url_of(process: subprocess.Popen, runtime: Path, log: Path, seconds: float) -> str:
+    """Wait until the server listens and return its URL, which it writes to a file."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         for path in runtime.glob("jpserver-*.json"):
             try:
                 return json.loads(path.read_text())["url"]
-            except ValueError:  # half written
+            except ValueError:  # written only in part so far
                 break
         time.sleep(0.3)
     raise RuntimeError(f"Jupyter did not start in {seconds:.0f} s:\n{log.read_text()[-2000:]}")
 
 
 def end_kernel(server: Server, path: str) -> None:
-    """Ends what runs behind a notebook: it holds a model in memory."""
+    """End the kernel of a notebook, which holds models in memory."""
     header = {"Authorization": f"token {server.token}"}
     with urlopen(Request(f"{server.url}api/sessions", headers=header)) as answer:
         sessions = json.load(answer)
@@ -139,108 +141,104 @@ def end_kernel(server: Server, path: str) -> None:
 
 @dataclass
 class NotebookPage:
-    """A notebook that is open in the browser, and what went wrong on the page."""
+    """A notebook open in the browser, and the errors that its page reported."""
 
     page: Any
     server: Server
     path: str
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def cell(self, name: str) -> Any:
-        """The cell of a name: the names are in the notebook, in their order."""
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(self.places[name])
+        """Return a cell by its id."""
+        cells = json.loads((self.server.folder / self.path).read_text())["cells"]
+        return self.page.locator(".jp-Notebook .jp-Cell").nth([cell["id"] for cell in cells].index(name))
 
     def output(self, name: str) -> Any:
-        """What a cell shows."""
+        """Return the output of a cell."""
         return self.cell(name).locator(".jp-Cell-outputWrapper")
 
     def run_all(self) -> None:
-        """By the menu, and back when the last cell has run. Raises RuntimeError where one has failed.
+        """Run all cells from the menu and wait for the last one. Raises RuntimeError if one fails.
 
-        JupyterLab calls a kernel idle before it has its connection, and loses what is asked of it until then (seen on
-        a starved machine): where all rests and cells have not run, they are run again, as a person would.
+        On a slow machine JupyterLab reports an idle kernel before it is connected, and loses the cells run until then.
+        If the kernel stays idle while cells have not run, they are run again.
         """
-        end, rested = time.monotonic() + SLOW / 1000, RESTS
-        while not self.page.evaluate(RAN):
+        end, idle_seconds = time.monotonic() + SLOW / 1000, RETRY_AFTER
+        while not self.page.evaluate(HAS_RUN):
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.path}: not all cells have run in {SLOW / 1000:.0f} s")
-            if rested >= RESTS:
+            if idle_seconds >= RETRY_AFTER:
                 self.page.get_by_role("menuitem", name="Run", exact=True).click()
                 self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-                rested = 0
+                idle_seconds = 0
             self.page.wait_for_timeout(1000)
-            # by itself: a click of Playwright's would call the handler below first, and wait for it to be of use
-            self.page.locator(ASKED).evaluate_all("buttons => buttons.forEach(button => button.click())")
-            rested = rested + 1 if self.page.locator(IDLE).count() else 0
-        if failed := self.page.evaluate(FAILED):
-            raise RuntimeError(f"{self.path}: {failed}")
-
-    @property
-    def places(self) -> dict[str, int]:
-        """Where each cell of the notebook stands, by its name."""
-        cells = json.loads((self.server.folder / self.path).read_text())["cells"]
-        return {cell["id"]: place for place, cell in enumerate(cells)}
+            # in JavaScript: Playwright's click would call the handler below first and wait for it
+            self.page.locator(KERNEL_DIALOG).evaluate_all("buttons => buttons.forEach(button => button.click())")
+            idle_seconds = idle_seconds + 1 if self.page.locator(IDLE).count() else 0
+        if traceback := self.page.evaluate(TRACEBACK):
+            raise RuntimeError(f"{self.path}: {traceback}")
 
 
-# What a cell that failed shows, if one has; JupyterLab has called it an error, and since 4.6 writes it as stderr.
-FAILED = """() => [...document.querySelectorAll('.jp-Notebook .jp-OutputArea-output')]
+# The traceback of a cell that failed; JupyterLab marks it as an error, and since 4.6 as stderr.
+TRACEBACK = """() => [...document.querySelectorAll('.jp-Notebook .jp-OutputArea-output')]
     .filter(output => /jupyter\\.(error|stderr)$/.test(output.dataset.mimeType))
     .map(output => output.textContent).find(text => text.includes('Traceback (most recent call last)')) || null"""
-# Each code cell has a number, or one has failed, after which Jupyter runs no more.
-RAN = f"""() => {{
+# Every code cell has a number, or one has failed, after which Jupyter runs no other.
+HAS_RUN = f"""() => {{
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
     const ended = cells.every(cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent));
-    return cells.length > 0 && (ended || ({FAILED})() !== null);
+    return cells.length > 0 && (ended || ({TRACEBACK})() !== null);
 }}"""
 
 
-def _wrong(message: Any, server: Server) -> list[str]:
-    """An error of the page's own, with its place; Colab's badge lies elsewhere, and there may be no network.
+def _console_errors(message: Any, server: Server) -> list[str]:
+    """Return an error that the page logged, with its location.
 
-    Nor is it the page's that JupyterLab's debugger has no answer from a kernel that has just ended.
+    Errors of other hosts do not count, such as Colab's badge without a network, nor does JupyterLab's debugger when it
+    gets no answer from a kernel that has just ended.
     """
-    place = message.location.get("url", "")
-    away = place.startswith("https://") and not place.startswith(server.url)
-    debugger = message.text.startswith("Could not restore the debugger state")
-    return [f"{message.text} ({place})"] if message.type == "error" and not (away or debugger) else []
+    url = message.location.get("url", "")
+    is_external = url.startswith("https://") and not url.startswith(server.url)
+    is_debugger = message.text.startswith("Could not restore the debugger state")
+    return [f"{message.text} ({url})"] if message.type == "error" and not (is_external or is_debugger) else []
 
 
-def _of_ipywidgets_7(error: str) -> bool:
-    """ipywidgets 7 calls MathJax.Hub of MathJax 2 after it has written a label; JupyterLab 4 has MathJax 3.
+def _is_known_error(error: str) -> bool:
+    """Recognize the error of ipywidgets 7 in JupyterLab 4: it calls MathJax 2 after writing a label.
 
-    The widgets are drawn whole and answer; Colab's own front end has the older one.
+    The widgets work nonetheless, and Colab's front end has MathJax 2.
     """
-    return error == MATHJAX and ipywidgets.__version__.startswith("7.")
+    return error == MATHJAX_ERROR and ipywidgets.__version__.startswith("7.")
 
 
-def _press(button: Any) -> None:
+def _click(button: Any) -> None:
     button.evaluate("button => button.click()")
 
 
 @contextmanager
-def opened(browser: Any, server: Server, path: str, place: str | None = None) -> Iterator[NotebookPage]:
-    """Opens a notebook: `opened(browser, server, "gallery.ipynb")`; in Notebook 7 the place is "notebooks".
+def opened(browser: Any, server: Server, path: str, tree: str | None = None) -> Iterator[NotebookPage]:
+    """Open a notebook: `opened(browser, server, "gallery.ipynb")`; for Notebook 7, `tree` is "notebooks".
 
-    In JupyterLab each has a workspace of its own: in a shared one the tabs of the others would be opened again.
+    In JupyterLab each notebook has a separate workspace: a shared one would open the other notebooks again.
     """
-    place = place or f"lab/workspaces/{Path(path).stem}/tree"
+    tree = tree or f"lab/workspaces/{Path(path).stem}/tree"
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.set_default_timeout(SOON)
-    # JupyterLab asks where a file names no kernel, or where cells are run before theirs is there
-    page.add_locator_handler(page.locator(ASKED), _press, no_wait_after=True)
-    shown = NotebookPage(page, server, path)
-    page.on("console", lambda message: shown.wrong.extend(_wrong(message, server)))
-    page.on("pageerror", lambda error: shown.wrong.extend([] if _of_ipywidgets_7(f"{error}") else [f"{error}"]))
-    page.on("dialog", lambda dialog: (shown.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    # JupyterLab asks for a kernel if the file names none, or if cells are run before the kernel is ready
+    page.add_locator_handler(page.locator(KERNEL_DIALOG), _click, no_wait_after=True)
+    notebook = NotebookPage(page, server, path)
+    page.on("console", lambda message: notebook.errors.extend(_console_errors(message, server)))
+    page.on("pageerror", lambda error: notebook.errors.extend([] if _is_known_error(f"{error}") else [f"{error}"]))
+    page.on("dialog", lambda dialog: (notebook.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     try:
-        page.goto(f"{server.url}{place}/{path}?token={server.token}", timeout=SLOW)
+        page.goto(f"{server.url}{tree}/{path}?token={server.token}", timeout=SLOW)
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=SLOW)
-        if place.startswith("lab"):  # Notebook 7 has no such sign; it keeps what is run until the kernel is there
+        if tree.startswith("lab"):  # Notebook 7 has no indicator, and queues cells until the kernel is ready
             page.locator(IDLE).wait_for(timeout=SLOW)
-        yield shown
+        yield notebook
     except Exception:
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=PICTURES / f"went-wrong-{Path(path).stem}.png")
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"failed-{Path(path).stem}.png")
         raise
     finally:
         page.close()

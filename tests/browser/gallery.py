@@ -1,4 +1,4 @@
-"""A notebook with every widget in it, a cell each, as a person would write it: what the browser is shown."""
+"""Write a notebook with every widget, one per cell, for the browser tests."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,10 +11,10 @@ from vladva_kit.evaluation.winoground import load_winoground
 
 lvlm = vk.load_lvlm("emoji-llava")
 tuned = vk.Embedder.from_pretrained("emoji-llava-vladva")
-named = {"emoji-clip": vk.load_baseline(), "base": vk.Embedder(lvlm), "fine-tuned": tuned}
-models = {name: vk.widgets.CachedEmbedder(model) for name, model in named.items()}
+embedders = {"emoji-clip": vk.load_baseline(), "base": vk.Embedder(lvlm), "fine-tuned": tuned}
+models = {name: vk.widgets.CachedEmbedder(model) for name, model in embedders.items()}
 pairs = list({pair.short: pair for pair in vk.load_pairs(vk.sample("emoji_pairs"), "test")[:20]}.values())[:12]
-pictures, captions = [pair.load_image() for pair in pairs], [pair.short for pair in pairs]
+images, captions = [pair.load_image() for pair in pairs], [pair.short for pair in pairs]
 lengths = ["long" if len(caption.split()) > 6 else "short" for caption in captions]
 """
 
@@ -22,20 +22,19 @@ CELLS = {
     "setup": SETUP,
     "probe": 'vk.widgets.WinogroundProbe(models, load_winoground(vk.sample("winoground_mini"))[::15])',
     "explorer": """\
-scores = {name: model.similarity(pictures, captions) for name, model in models.items() if name != "emoji-clip"}
-vk.widgets.SimilarityExplorer(scores, pictures, captions)""",
+scores = {name: model.similarity(images, captions) for name, model in models.items() if name != "emoji-clip"}
+vk.widgets.SimilarityExplorer(scores, images, captions)""",
     "map": """\
-points = {name: (model.encode_image(pictures), model.encode_text(captions)) for name, model in models.items()}
-vk.widgets.EmbeddingMap(points, pictures, captions, {"caption": lengths})""",
-    "search": "vk.widgets.RetrievalBox(models, pictures, captions)",
+points = {name: (model.encode_image(images), model.encode_text(captions)) for name, model in models.items()}
+vk.widgets.EmbeddingMap(points, images, captions, {"caption": lengths})""",
+    "search": "vk.widgets.RetrievalBox(models, images, captions)",
     "composer": "vk.widgets.SceneComposer(models)",
     "training": """\
 learner = vk.attach(vk.load_lvlm("emoji-llava"))
-settings = vk.Settings(steps=400, batch_size=8)
-dashboard = vk.widgets.TrainingDashboard(learner, vk.sample("emoji_pairs"), settings, pairs, validate_every=2)
-dashboard""",
-    "chat": "vk.widgets.ChatBox(tuned, pictures[:3])",
-    "attention": "vk.widgets.AttentionView(tuned, pictures[:3])",
+settings = vk.Settings(steps=400, batch_size=8, validate_every=2)
+vk.widgets.TrainingDashboard(learner, vk.sample("emoji_pairs"), settings, validation=pairs)""",
+    "chat": "vk.widgets.ChatBox(tuned, images[:3])",
+    "attention": "vk.widgets.AttentionView(tuned, images[:3])",
     "crepe": """\
 clip = {"emoji-clip": models["emoji-clip"]}
 results = {"emoji-clip": vk.evaluate_sugarcrepe(clip["emoji-clip"], vk.sample("sugarcrepe_mini"))}
@@ -46,7 +45,7 @@ CELLS["end"] = 'print("all cells have run")'
 
 
 def write_gallery(path: Path, names: Iterable[str] = tuple(CELLS)) -> Path:
-    """Writes the notebook, or those cells of it: `write_gallery(path, ["setup", "chat"])`."""
+    """Write the notebook, or some of its cells: `write_gallery(path, ["setup", "chat"])`."""
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(CELLS[name], id=name) for name in names],
         metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},

@@ -1,6 +1,6 @@
-"""Takes the README's pictures of the widgets, from a real JupyterLab: python -m tests.browser.screenshots
+"""Take the README's screenshots of the widgets in JupyterLab: python -m tests.browser.screenshots
 
-Writes docs/images/*.png anew; run it again when the shipped weights change. `make screenshots` installs its needs.
+Overwrites docs/images/*.png; run it when the shipped weights change. `make screenshots` installs what it needs.
 """
 
 from __future__ import annotations
@@ -13,61 +13,60 @@ from typing import Any
 
 from .front_end import ROOT, chromium, jupyter, missing, opened
 from .gallery import write_gallery
-from .widget_page import chosen, pressed, says, slid
+from .widget_page import press, select, slide, wait_for_text
 
 FOLDER = ROOT / "docs" / "images"
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 
 
-def probe(shown: Any) -> None:
-    """A case about which two things lie where."""
-    chosen(shown, "category", "Relation")
-    says(shown, re.compile("^1 of .*Relation"))
+def probe(widget: Any) -> None:
+    """Show a case about the relation of two objects."""
+    select(widget, "category", "Relation")
+    wait_for_text(widget, re.compile("^1 of .*Relation"))
 
 
-def explorer(shown: Any) -> None:
-    """The fine-tuned model's matrix, at a picture and a caption that do not belong together."""
-    pressed(shown, "fine-tuned")
-    slid(shown, "picture", 2)
-    chosen(shown, "caption", 8)
-    says(shown, "picture 2, caption 9")
-    says(shown, re.compile("^fine-tuned"))
+def explorer(widget: Any) -> None:
+    """Show the fine-tuned model's matrix, with an image and a caption that are not a pair."""
+    press(widget, "fine-tuned")
+    slide(widget, "image", 2)
+    select(widget, "caption", 8)
+    wait_for_text(widget, "image 2, caption 9")
+    wait_for_text(widget, re.compile("^fine-tuned"))
 
 
-def training(shown: Any) -> None:
-    """A run under way, paused for the picture."""
-    pressed(shown, "start")
-    says(shown, re.compile(r": step ([3-9]\d|\d{3}) of 400"))
-    pressed(shown, "pause")
-    says(shown, re.compile("^paused"))
+def training(widget: Any) -> None:
+    """Start a run and pause it."""
+    press(widget, "start")
+    wait_for_text(widget, re.compile(r": step ([3-9]\d|\d{3}) of 400"))
+    press(widget, "pause")
+    wait_for_text(widget, re.compile("^paused"))
 
 
-def ended(shown: Any) -> None:
-    """Leaves no training behind."""
-    pressed(shown, "stop and keep")
-    pressed(shown, "pause")
-    says(shown, "stopped, and kept")
+def stop_training(widget: Any) -> None:
+    """Stop the paused run."""
+    press(widget, "stop and keep")
+    wait_for_text(widget, re.compile("^stopped"))
 
 
-TAKEN: dict[str, Callable[[Any], None]] = {"probe": probe, "explorer": explorer, "training": training}
+SHOTS: dict[str, Callable[[Any], None]] = {"probe": probe, "explorer": explorer, "training": training}
 
 
 def main() -> None:
-    """Writes one picture for each of TAKEN. RuntimeError: there is no browser, or a picture is too large."""
-    if why := missing():
-        raise RuntimeError(why)
+    """Write one image for each of SHOTS. Raises RuntimeError if there is no browser, or if an image is too large."""
+    if reason := missing():
+        raise RuntimeError(reason)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser, jupyter("lab", Path(folder)) as server:
-        write_gallery(server.folder / "gallery.ipynb", ["setup", *TAKEN])
-        with opened(browser, server, "gallery.ipynb") as page:
-            page.run_all()
-            for name, act in TAKEN.items():
-                act(page.output(name))
-                picture = page.output(name).locator(".widget-vbox").first.screenshot()
-                if len(picture) > MOST_BYTES:
-                    raise RuntimeError(f"{name}.png would be {len(picture):,} bytes; the limit is {MOST_BYTES:,}")
-                (FOLDER / f"{name}.png").write_bytes(picture)
-            ended(page.output("training"))
+        write_gallery(server.folder / "gallery.ipynb", ["setup", *SHOTS])
+        with opened(browser, server, "gallery.ipynb") as notebook:
+            notebook.run_all()
+            for name, prepare in SHOTS.items():
+                prepare(notebook.output(name))
+                content = notebook.output(name).locator(".widget-vbox").first.screenshot()
+                if len(content) > MAX_BYTES:
+                    raise RuntimeError(f"{name}.png would have {len(content):,} bytes; the limit is {MAX_BYTES:,}")
+                (FOLDER / f"{name}.png").write_bytes(content)
+            stop_training(notebook.output("training"))
 
 
 if __name__ == "__main__":

@@ -1,166 +1,190 @@
-"""Cases in a real JupyterLab: Winoground's, SugarCrepe's and one's own are leafed through, rewritten and composed."""
+"""Winoground and SugarCrepe cases in JupyterLab: step through them, edit them, and compose new ones."""
 
 import re
 
 import pytest
 
 from .front_end import SLOW
-from .widget_page import CLOSE, EVIL, chosen, first_pixel, grids, number, pressed, says, until, uploaded, written
+from .widget_page import (
+    EVIL,
+    ROUNDING,
+    fill,
+    first_pixel,
+    number,
+    press,
+    read_grids,
+    select,
+    upload,
+    wait_for_text,
+    wait_until,
+)
 
 
 def verdict_of(grid):
-    """By Winoground's rule, from numbers [caption][picture]; a tie is wrong."""
+    """Winoground's rule on numbers [caption][image]; a tie is wrong."""
     (a, b), (c, d) = grid
     text, image = a > c and d > b, a > b and d > c
     return {"text": text, "image": image, "group": text and image}
 
 
-def verdict_read(words):
-    return {part: mark == "✓" for part, mark in re.findall(r"(text|image|group) ([✓✗])", words)}
+def parse_verdict(text):
+    return {part: mark == "✓" for part, mark in re.findall(r"(text|image|group) ([✓✗])", text)}
 
 
-def ties(grid):
+def has_ties(grid):
     (a, b), (c, d) = grid
-    return a == c or b == d or a == b or c == d  # as shown: the verdict knows more decimals
+    return a == c or b == d or a == b or c == d  # of the rounded numbers; the verdict uses unrounded ones
 
 
-def test_the_probe_is_worked_by_the_keyboard_alone(gallery):
-    shown = gallery.output("probe")
-    shown.get_by_role("button", name="◀ previous").focus()
-    met = []
+def test_the_probe_works_with_the_keyboard_alone(gallery):
+    probe = gallery.output("probe")
+    probe.get_by_role("button", name="◀ previous").focus()
+    labels = []
     for _ in range(11):
-        met.append(
+        labels.append(
             gallery.page.evaluate(
                 """() => { const at = document.activeElement;
                 return (at.labels && at.labels[0] || at.closest('label') || at).innerText.trim(); }"""
             )
         )
         gallery.page.keyboard.press("Tab")
-    wanted = ["◀ previous", "next ▶", "category", "judge by", "score all", "caption 1", "picture 1", "caption 2"]
-    order = [next(place for place, said in enumerate(met) if said.startswith(name)) for name in wanted]
-    assert order == sorted(order), met
-    shown.get_by_role("button", name="next ▶").press("Enter")
-    says(shown, re.compile("^2 of 12"))
-    shown.get_by_role("button", name="◀ previous").press("Enter")
-    says(shown, re.compile("^1 of 12"))
+    expected = ["◀ previous", "next ▶", "category", "rank by", "score all", "caption 1", "image 1", "caption 2"]
+    order = [next(index for index, label in enumerate(labels) if label.startswith(name)) for name in expected]
+    assert order == sorted(order), labels
+    probe.get_by_role("button", name="next ▶").press("Enter")
+    wait_for_text(probe, re.compile("^2 of 12"))
+    probe.get_by_role("button", name="◀ previous").press("Enter")
+    wait_for_text(probe, re.compile("^1 of 12"))
 
 
-def test_the_probes_verdict_is_that_of_the_numbers_beside_it(gallery, keep):
-    shown = gallery.output("probe")
-    seen = 0
-    for place in range(1, 13):
-        says(shown, re.compile(f"^{place} of 12"))
-        for grid, words in grids(shown).values():
-            if not ties(grid):
-                assert verdict_read(words) == verdict_of(grid)
-                seen += 1
-        pressed(shown, "next ▶")
-    assert seen > 12
-    says(shown, re.compile("^1 of 12"))
-    keep(gallery.cell("probe"))
+def test_the_probes_verdict_agrees_with_its_numbers(gallery, screenshot):
+    probe = gallery.output("probe")
+    checked = 0
+    for position in range(1, 13):
+        wait_for_text(probe, re.compile(f"^{position} of 12"))
+        for grid, text in read_grids(probe).values():
+            if not has_ties(grid):
+                assert parse_verdict(text) == verdict_of(grid)
+                checked += 1
+        press(probe, "next ▶")
+    assert checked > 12
+    wait_for_text(probe, re.compile("^1 of 12"))
+    screenshot(gallery.cell("probe"))
 
 
-def test_the_probes_scores_follow_what_is_typed(gallery):
-    shown = gallery.output("probe")
-    before = grids(shown)
-    first, second = (shown.get_by_label(f"caption {n}", exact=True).input_value() for n in (1, 2))
-    written(shown, "caption 1", second)
-    written(shown, "caption 2", first)
-    until(shown, "(shown, text) => shown.querySelectorAll('figcaption')[1].innerText.endsWith(text)", first)
-    says(shown, "1 of 12: your own")
-    for model, (grid, _) in grids(shown).items():
+def test_the_probes_scores_follow_typed_captions(gallery):
+    probe = gallery.output("probe")
+    before = read_grids(probe)
+    first, second = (probe.get_by_label(f"caption {n}", exact=True).input_value() for n in (1, 2))
+    fill(probe, "caption 1", second)
+    fill(probe, "caption 2", first)
+    wait_until(probe, "(probe, text) => probe.querySelectorAll('figcaption')[1].innerText.endsWith(text)", first)
+    wait_for_text(probe, "1 of 12: edited")
+    for model, (grid, _) in read_grids(probe).items():
         for row, other in zip(grid, reversed(before[model][0]), strict=True):
-            assert row == pytest.approx(other, abs=CLOSE), model
-    written(shown, "caption 1", "a zebra on grass")
-    shown.locator("mark", has_text="zebra").first.wait_for(timeout=SLOW)
-    assert shown.locator("mark", has_text="grass").count() == 0
-    written(shown, "caption 1", first)
-    written(shown, "caption 2", second)
-    says(shown, re.compile("1 of 12: (?!your own)"))
-    assert grids(shown) == before
+            assert row == pytest.approx(other, abs=ROUNDING), model
+    fill(probe, "caption 1", "a zebra on grass")
+    probe.locator("mark", has_text="zebra").first.wait_for(timeout=SLOW)
+    assert probe.locator("mark", has_text="grass").count() == 0
+    fill(probe, "caption 1", first)
+    fill(probe, "caption 2", second)
+    wait_for_text(probe, re.compile("1 of 12: (?!edited)"))
+    assert read_grids(probe) == before
 
 
-def test_the_probe_shows_only_failures_worst_first_once_all_is_scored(gallery, keep):
-    shown = gallery.output("probe")
-    only, worst = shown.get_by_label("only failures"), shown.get_by_label("worst first")
-    assert only.is_disabled() and worst.is_disabled()
+def test_an_empty_caption_keeps_the_images_and_is_named_below_the_fields(gallery, screenshot):
+    probe = gallery.output("probe")
+    first = probe.get_by_label("caption 1", exact=True).input_value()
+    fill(probe, "caption 1", " ")
+    wait_for_text(probe, "the field 'caption 1' is empty")
+    assert probe.locator("img").count() == 2
+    screenshot(gallery.cell("probe"))
+    fill(probe, "caption 1", first)
+    wait_until(probe, "probe => !probe.innerText.includes('is empty')")
+
+
+def test_the_probe_filters_failures_and_sorts_by_margin_after_scoring(gallery, screenshot):
+    probe = gallery.output("probe")
+    only_failures, worst_first = probe.get_by_label("only failures"), probe.get_by_label("worst first")
+    assert only_failures.is_disabled() and worst_first.is_disabled()
     failures = 0
-    for place in range(1, 13):
-        says(shown, re.compile(f"^{place} of 12"))
-        failures += not verdict_read(grids(shown)["base"][1])["group"]
-        pressed(shown, "next ▶")
+    for position in range(1, 13):
+        wait_for_text(probe, re.compile(f"^{position} of 12"))
+        failures += not parse_verdict(read_grids(probe)["base"][1])["group"]
+        press(probe, "next ▶")
     assert failures, "the cases of this test are too easy"
-    pressed(shown, "score all")
-    says(shown, "done")
-    chosen(shown, "judge by", "base")
-    worst.check(timeout=SLOW)
-    only.check()
+    select(probe, "rank by", "base")  # all its cases were shown, so they are scored
+    worst_first.check(timeout=SLOW)
+    only_failures.check()
     margins = []
-    for place in range(1, failures + 1):
-        says(shown, re.compile(f"^{place} of {failures}"))
-        (a, b), (c, d) = grids(shown)["base"][0]
+    for position in range(1, failures + 1):
+        wait_for_text(probe, re.compile(f"^{position} of {failures}"))
+        (a, b), (c, d) = read_grids(probe)["base"][0]
         margins.append(min(a - b, d - c, a - c, d - b))
-        pressed(shown, "next ▶")
-    assert all(later > earlier - 2 * CLOSE for earlier, later in zip(margins, margins[1:], strict=False))
-    keep(gallery.cell("probe"))
-    only.uncheck()
-    worst.uncheck()
-    says(shown, re.compile("^1 of 12"))
+        press(probe, "next ▶")
+    assert all(later > earlier - 2 * ROUNDING for earlier, later in zip(margins, margins[1:], strict=False))
+    screenshot(gallery.cell("probe"))
+    only_failures.uncheck()
+    worst_first.uncheck()
+    wait_for_text(probe, re.compile("^1 of 12"))
+    press(probe, "score all")
+    wait_for_text(probe, "all cases are scored already")
 
 
-def test_a_photograph_put_into_the_probe_takes_the_pictures_place(gallery, picture_file):
-    shown = gallery.output("probe")
-    uploaded(shown, "picture 1", picture_file)
-    says(shown, "your own")
-    assert first_pixel(shown.locator("img").first) == pytest.approx([10, 160, 70], abs=3)
-    pressed(shown, "next ▶")
-    says(shown, re.compile("2 of 12: (?!your own)"))
-    assert first_pixel(shown.locator("img").first) != pytest.approx([10, 160, 70], abs=3)
-    pressed(shown, "◀ previous")
-    says(shown, re.compile("^1 of 12"))
+def test_an_uploaded_image_replaces_an_image_until_the_next_case(gallery, image_file):
+    probe = gallery.output("probe")
+    upload(probe, "image 1", image_file)
+    wait_for_text(probe, "edited")
+    assert first_pixel(probe.locator("img").first) == pytest.approx([10, 160, 70], abs=3)
+    press(probe, "next ▶")
+    wait_for_text(probe, re.compile("2 of 12: (?!edited)"))
+    assert first_pixel(probe.locator("img").first) != pytest.approx([10, 160, 70], abs=3)
+    press(probe, "◀ previous")
+    wait_for_text(probe, re.compile("^1 of 12"))
 
 
-def test_sugarcrepes_cases_are_leafed_through_worst_first_and_rewritten(gallery, keep):
-    shown = gallery.output("crepe")
+def test_sugarcrepe_cases_come_worst_first_and_can_be_edited(gallery, screenshot):
+    crepe = gallery.output("crepe")
     margins = []
-    for place in range(1, 4):
-        says(shown, re.compile(f"^{place} of "))
-        true, false, margin = map(number, shown.locator("tbody td").all_inner_texts())
-        assert margin == pytest.approx(true - false, abs=CLOSE)
-        assert ("✓" in shown.locator("tbody td").last.inner_text()) == (margin > 0)
+    for position in range(1, 4):
+        wait_for_text(crepe, re.compile(f"^{position} of "))
+        true, false, margin = map(number, crepe.locator("tbody td").all_inner_texts())
+        assert margin == pytest.approx(true - false, abs=1e-6)
+        assert ("✓" in crepe.locator("tbody td").last.inner_text()) == (margin > 0)
         margins.append(margin)
-        pressed(shown, "next ▶")
+        press(crepe, "next ▶")
     assert margins == sorted(margins)
-    says(shown, re.compile("^4 of "))
-    written(shown, "false", EVIL)
-    says(shown, "4 of 420: your own")
-    says(shown, re.compile(re.escape("<img src=x")))
-    keep(gallery.cell("crepe"))
+    wait_for_text(crepe, re.compile("^4 of "))
+    fill(crepe, "false", EVIL)
+    wait_for_text(crepe, "4 of 420: edited")
+    wait_for_text(crepe, re.compile(re.escape("<img src=x")))
+    screenshot(gallery.cell("crepe"))
 
 
-def test_the_composer_draws_and_writes_what_is_chosen(gallery, keep):
-    shown = gallery.output("composer")
-    before = shown.locator("img").first.get_attribute("src")
-    chosen(shown, "thing 1", "rabbit")
-    shown.get_by_label("color", exact=True).first.select_option(label="red")
-    says(shown, "a red rabbit to the left of a purple house")
-    says(shown, "a purple house to the left of a red rabbit")
-    assert shown.locator("img").first.get_attribute("src") != before
-    until(shown, "shown => shown.querySelectorAll('td.own').length === 6")  # the scores follow, a model at a time
-    assert len(grids(shown)) == 3
-    rows = shown.locator("table").last.locator("tbody tr")
+def test_the_composer_draws_and_describes_what_is_chosen(gallery, screenshot):
+    composer = gallery.output("composer")
+    before = composer.locator("img").first.get_attribute("src")
+    select(composer, "object 1", "rabbit")
+    composer.get_by_label("color", exact=True).first.select_option(label="red")
+    wait_for_text(composer, "a red rabbit to the left of a purple house")
+    wait_for_text(composer, "a purple house to the left of a red rabbit")
+    assert composer.locator("img").first.get_attribute("src") != before
+    wait_until(composer, "composer => composer.querySelectorAll('td.own').length === 6")  # the scores come later
+    assert len(read_grids(composer)) == 3
+    rows = composer.locator("table").last.locator("tbody tr")
     assert rows.count() > 3
     for row in rows.all():
         for cell in row.locator("td.yes, td.no").all_inner_texts():
             assert (number(cell) > 0) == ("✓" in cell) or number(cell) == 0
-    keep(gallery.cell("composer"))
+    screenshot(gallery.cell("composer"))
 
 
-def test_the_composer_says_what_does_not_fit_and_the_way_out(gallery, keep):
-    shown = gallery.output("composer")
-    chosen(shown, "thing 1", "house")
-    shown.get_by_role("alert").wait_for(timeout=SLOW)
-    assert "choose two different things" in shown.get_by_role("alert").inner_text()
-    keep(gallery.cell("composer"))
-    chosen(shown, "thing 1", "dog")
-    says(shown, "a red dog to the left of a purple house")
+def test_the_composer_says_what_to_change_in_an_invalid_scene(gallery, screenshot):
+    composer = gallery.output("composer")
+    select(composer, "object 1", "house")
+    composer.get_by_role("alert").wait_for(timeout=SLOW)
+    assert "choose two different objects" in composer.get_by_role("alert").inner_text()
+    assert composer.locator("img").count() == 2
+    screenshot(gallery.cell("composer"))
+    select(composer, "object 1", "dog")
+    wait_for_text(composer, "a red dog to the left of a purple house")

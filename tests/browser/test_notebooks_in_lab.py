@@ -1,4 +1,4 @@
-"""The notebooks that `make lab` opens: each is opened and run from top to bottom in the browser, as a reader would."""
+"""Every notebook of `make lab` opens and runs in JupyterLab without errors."""
 
 import re
 
@@ -8,48 +8,48 @@ import pytest
 from .front_end import ROOT, SLOW, opened
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEW = 24  # pictures in place of the form's N
+N_IMAGES = 24  # in place of the form's N
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
 @every_notebook
-def test_it_runs_in_the_page_without_an_error(path, browser, lab, keep):
+def test_the_notebook_runs_without_an_error(path, browser, lab, screenshot):
     notebook = nbformat.read(path, as_version=4)
     form = next(cell for cell in notebook.cells if cell.get("id") == "form")
-    form.source, times = re.subn(r"(?m)^N = \d+(?=  #@param)", f"N = {FEW}", form.source)
-    assert times == 1
+    form.source, replaced = re.subn(r"(?m)^N = \d+(?=  #@param)", f"N = {N_IMAGES}", form.source)
+    assert replaced == 1
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # what is seen then is what has run here
+        if cell.cell_type == "code":  # so that every output is of this run
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, lab.folder / path.name)
-    with opened(browser, lab, path.name) as page:
-        page.run_all()
-        assert page.page.locator(".jp-Notebook img").count() > 0
-        pictures = page.page.locator(".jp-Notebook .jp-OutputArea img")
-        assert pictures.evaluate_all("all => all.every(one => one.naturalWidth > 0)")
-        for box in page.page.locator(".jp-OutputArea .vk").all():
-            box.wait_for(timeout=SLOW)
-        keep(page.page)
-        assert page.wrong == []
+    with opened(browser, lab, path.name) as shown:
+        shown.run_all()
+        images = shown.page.locator(".jp-Notebook .jp-OutputArea img")
+        assert images.count() > 0
+        assert images.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
+        for view in shown.page.locator(".jp-OutputArea .vk").all():
+            view.wait_for(timeout=SLOW)
+        screenshot(shown.page)
+        assert shown.errors == []
 
 
 @every_notebook
-def test_it_opens_as_it_is_committed_with_its_figures(path, browser, lab, keep):
-    (lab.folder / f"as-it-is-{path.name}").write_bytes(path.read_bytes())
-    with opened(browser, lab, f"as-it-is-{path.name}") as page:
-        figures = page.page.locator(".jp-Notebook .jp-OutputArea img")
+def test_the_committed_notebook_opens_with_its_figures(path, browser, lab, screenshot):
+    (lab.folder / f"committed-{path.name}").write_bytes(path.read_bytes())
+    with opened(browser, lab, f"committed-{path.name}") as shown:
+        figures = shown.page.locator(".jp-Notebook .jp-OutputArea img")
         assert figures.count() > 0
-        assert figures.evaluate_all("all => all.every(one => one.naturalWidth > 0)")
-        keep(page.page)
-        assert page.wrong == []
+        assert figures.evaluate_all("images => images.every(image => image.naturalWidth > 0)")
+        screenshot(shown.page)
+        assert shown.errors == []
 
 
-def test_there_are_notebooks_to_open():
+def test_there_are_notebooks():
     assert PATHS
 
 
-def test_a_cell_that_fails_is_noticed(browser, lab):
+def test_a_failing_cell_is_detected(browser, lab):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in ("1 / 0", "2")])
     nbformat.write(notebook, lab.folder / "fails.ipynb")
-    with opened(browser, lab, "fails.ipynb") as page, pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        page.run_all()
+    with opened(browser, lab, "fails.ipynb") as shown, pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        shown.run_all()

@@ -1,4 +1,4 @@
-"""Each widget in a real JupyterLab: clicked, chosen from and typed into; what the page then shows is what must be."""
+"""Every widget in JupyterLab: click, select and type, then check what the page shows."""
 
 import csv
 import importlib.util
@@ -7,13 +7,29 @@ import re
 import pytest
 
 import vladva_kit as vk
+from vladva_kit.widgets.base import WidgetBase
 
 from .front_end import SLOW
 from .gallery import CELLS, WIDGETS
-from .widget_page import EVIL, chosen, first_pixel, number, pressed, says, slid, until, uploaded, written
+from .widget_page import (
+    EVIL,
+    ROUNDING,
+    fill,
+    first_pixel,
+    number,
+    press,
+    select,
+    slide,
+    upload,
+    wait_for_text,
+    wait_until,
+)
+
+VISIBLE = "thumbs => [...thumbs.keys()].filter(n => getComputedStyle(thumbs[n]).visibility === 'visible')"
+OTHER_IMAGE = "(widget, src) => widget.querySelector('img') && widget.querySelector('img').src !== src"
 
 
-def test_every_cell_has_run_and_shows_the_widget_itself(gallery):
+def test_every_cell_shows_its_widget(gallery):
     gallery.output("end").get_by_text("all cells have run").wait_for()
     for name in WIDGETS:
         output = gallery.output(name)
@@ -21,7 +37,7 @@ def test_every_cell_has_run_and_shows_the_widget_itself(gallery):
         output.locator(".vk").first.wait_for(timeout=SLOW)
 
 
-def test_every_picture_has_words_and_every_control_a_name(gallery):
+def test_every_image_has_a_text_alternative_and_every_control_a_label(gallery):
     for name in WIDGETS:
         for image in gallery.output(name).locator("img").all():
             assert image.get_attribute("alt"), name
@@ -32,44 +48,45 @@ def test_every_picture_has_words_and_every_control_a_name(gallery):
             assert control.evaluate("control => control.labels.length > 0 && control.labels[0].innerText.length > 0")
 
 
-def test_the_explorers_cell_is_what_the_exported_matrix_holds(gallery, keep):
-    shown = gallery.output("explorer")
-    slid(shown, "picture", 3)
-    chosen(shown, "caption", 4)
-    says(shown, "picture 3, caption 5")
-    says(shown, "They do not belong together.")
-    pressed(shown, "export")
-    says(shown, "written: similarity.csv")
+def test_the_explorers_cell_agrees_with_the_exported_matrix(gallery, screenshot):
+    explorer = gallery.output("explorer")
+    slide(explorer, "image", 3)
+    select(explorer, "caption", 4)
+    wait_for_text(explorer, "image 3, caption 5")
+    wait_for_text(explorer, "They are not a pair.")
+    press(explorer, "export")
+    wait_for_text(explorer, "saved: similarity.csv")
     with open(gallery.server.folder / "similarity.csv", newline="") as file:
         matrix = [[float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]]
-    rows = {row.locator("th").inner_text(): row.locator("td").inner_text() for row in shown.locator("tr").all()}
-    assert number(rows["base"]) == pytest.approx(matrix[2][4], abs=1e-4)
-    better = sum(row[4] >= matrix[2][4] for row in matrix), sum(value >= matrix[2][4] for value in matrix[2])
-    assert rows["picture’s rank for the caption"] == f"{better[0]} of 12"
-    assert rows["caption’s rank for the picture"] == f"{better[1]} of 12"
-    keep(gallery.cell("explorer"))
+    rows = {row.locator("th").inner_text(): row.locator("td").inner_text() for row in explorer.locator("tr").all()}
+    assert number(rows["base"]) == pytest.approx(matrix[2][4], abs=ROUNDING)
+    image_rank = sum(row[4] >= matrix[2][4] for row in matrix)
+    caption_rank = sum(value >= matrix[2][4] for value in matrix[2])
+    assert rows["image’s rank for the caption"] == f"{image_rank} of 12"
+    assert rows["caption’s rank for the image"] == f"{caption_rank} of 12"
+    screenshot(gallery.cell("explorer"))
 
 
-def test_the_explorer_switches_between_models_and_sorts(gallery):
-    shown = gallery.output("explorer")
-    heat = shown.locator("svg image").first
-    before, labels = heat.get_attribute("href"), shown.locator("svg text").all_text_contents()
-    pressed(shown, "fine-tuned")
-    says(shown, re.compile("^fine-tuned: "))
+def test_the_explorer_switches_models_and_sorts(gallery):
+    explorer = gallery.output("explorer")
+    heat = explorer.locator("svg image").first
+    before, labels = heat.get_attribute("href"), explorer.locator("svg text").all_text_contents()
+    press(explorer, "fine-tuned")
+    wait_for_text(explorer, re.compile("^fine-tuned: "))
     assert heat.get_attribute("href") != before
-    chosen(shown, "sort", "highest score first")
-    until(
-        shown,
-        "(shown, before) => [...shown.querySelectorAll('svg text')].some((one, at) => one.textContent !== before[at])",
+    select(explorer, "sort", "highest score first")
+    wait_until(
+        explorer,
+        "(widget, old) => [...widget.querySelectorAll('svg text')].some((one, at) => one.textContent !== old[at])",
         labels,
     )
-    chosen(shown, "sort", "as given")
-    pressed(shown, "base")
-    says(shown, re.compile("^base: "))
+    select(explorer, "sort", "as given")
+    press(explorer, "base")
+    wait_for_text(explorer, re.compile("^base: "))
     assert heat.get_attribute("href") == before
 
 
-def test_no_caption_of_the_matrix_is_cut_by_its_edge(gallery):
+def test_no_caption_of_the_matrix_is_cut_off(gallery):
     drawing = gallery.output("explorer").locator("svg[role=img]")
     assert drawing.locator("text").count() > 12
     outside = drawing.evaluate(
@@ -79,167 +96,163 @@ def test_no_caption_of_the_matrix_is_cut_by_its_edge(gallery):
     assert outside == []
 
 
-def test_the_map_shows_a_picture_under_the_hand_and_the_pair_that_is_chosen(gallery, keep):
+def test_the_map_shows_the_image_under_the_mouse_and_the_selected_pair(gallery, screenshot):
     shown = gallery.output("map")
-    chosen(shown, "pair", 2)
-    says(shown, "pair 3, ringed in the map")
+    select(shown, "pair", 2)
+    wait_for_text(shown, "pair 3, circled in the map")
     gallery.page.mouse.move(0, 0)
     assert shown.locator("svg .thumb").evaluate_all(VISIBLE) == []
-    shown.locator("svg path[id]").last.hover()  # the one that lies on top of all others
+    shown.locator("svg path[id]").last.hover()  # the topmost point
     assert shown.locator("svg .thumb").evaluate_all(VISIBLE) == [11]
-    keep(gallery.cell("map"))
+    screenshot(gallery.cell("map"))
     assert shown.locator("svg > line").count() == 12
-    shown.get_by_label("link picture and caption").uncheck()
-    until(shown, "shown => shown.querySelectorAll('svg > line').length === 0")
-    shown.get_by_label("link picture and caption").check()
+    shown.get_by_label("link image and caption").uncheck()
+    wait_until(shown, "widget => widget.querySelectorAll('svg > line').length === 0")
+    shown.get_by_label("link image and caption").check()
 
 
-VISIBLE = "thumbs => [...thumbs.keys()].filter(n => getComputedStyle(thumbs[n]).visibility === 'visible')"
-
-
-def test_the_map_is_made_anew_for_another_model_and_by_umap(gallery, keep):
+def test_the_map_switches_models_and_methods(gallery, screenshot):
     if importlib.util.find_spec("umap") is None:
         pytest.skip("umap-learn is not installed")
     shown = gallery.output("map")
-    pressed(shown, "base")
-    says(shown, "base, PCA")
-    place = shown.locator("svg circle[id]").first.get_attribute("cx")
-    pressed(shown, "UMAP")
-    says(shown, "base, UMAP")
-    assert shown.locator("svg circle[id]").first.get_attribute("cx") != place
-    says(shown, "UMAP 1 (no unit)")
-    keep(gallery.cell("map"))
-    pressed(shown, "PCA")
-    says(shown, "base, PCA")
-    assert shown.locator("svg circle[id]").first.get_attribute("cx") == place
+    press(shown, "base")
+    wait_for_text(shown, "base, PCA")
+    x = shown.locator("svg circle[id]").first.get_attribute("cx")
+    press(shown, "UMAP")
+    wait_for_text(shown, "base, UMAP")
+    assert shown.locator("svg circle[id]").first.get_attribute("cx") != x
+    screenshot(gallery.cell("map"))
+    press(shown, "PCA")
+    wait_for_text(shown, "base, PCA")
+    assert shown.locator("svg circle[id]").first.get_attribute("cx") == x
 
 
-def test_the_search_box_finds_pictures_best_first_and_as_many_as_asked(gallery, keep):
-    shown = gallery.output("search")
-    says(shown, "Best first, of 12")
-    caption = shown.get_by_label("caption", exact=True).input_value()
-    slid(shown, "show", 3)
-    until(shown, "shown => shown.querySelectorAll('figure.small').length === 9")
-    scores = [number(text) for text in shown.locator("figcaption").all_inner_texts()]
+def test_the_search_box_shows_the_best_images_in_order(gallery, screenshot):
+    search = gallery.output("search")
+    wait_for_text(search, "Best first, of 12")
+    caption = search.get_by_label("caption", exact=True).input_value()
+    slide(search, "show", 3)
+    wait_until(search, "widget => widget.querySelectorAll('figure.small').length === 9")
+    scores = [number(text) for text in search.locator("figcaption").all_inner_texts()]
     for start in range(0, 9, 3):
         assert scores[start : start + 3] == sorted(scores[start : start + 3], reverse=True)
-    owned = shown.locator("figure.chosen").all_inner_texts()
-    assert owned and all("its own" in words and caption in words for words in owned)
-    written(shown, "caption", "a red car and a zebra")
-    says(shown, "“a red car and a zebra”")
-    assert shown.locator("mark").all_inner_texts() == ["zebra"]
-    assert shown.locator("figure.chosen").count() == 0
-    keep(gallery.cell("search"))
+    matches = search.locator("figure.chosen").all_inner_texts()
+    assert matches and all("match" in text and caption in text for text in matches)
+    fill(search, "caption", "a red car and a zebra")
+    wait_for_text(search, "“a red car and a zebra”")
+    assert search.locator("mark").all_inner_texts() == ["zebra"]
+    assert search.locator("figure.chosen").count() == 0
+    screenshot(gallery.cell("search"))
 
 
-def test_the_search_box_finds_captions_for_a_picture_chosen_or_given(gallery, picture_file, keep):
-    shown = gallery.output("search")
-    says(shown, "Best first, of 12")
-    slid(shown, "show", 3)
-    chosen(shown, "or by", "picture 2")
-    says(shown, "Which captions fit this picture?")
-    scores = [number(text) for text in shown.locator("li").all_inner_texts()]
+def test_the_search_box_finds_captions_for_a_chosen_or_uploaded_image(gallery, image_file, screenshot):
+    search = gallery.output("search")
+    wait_for_text(search, "Best first, of 12")
+    slide(search, "show", 3)
+    select(search, "or by", "image 2")
+    wait_for_text(search, "Captions for this image")
+    scores = [number(text) for text in search.locator("li").all_inner_texts()]
     assert len(scores) == 9 and scores[:3] == sorted(scores[:3], reverse=True)
-    keep(gallery.cell("search"))
-    uploaded(shown, "your picture", picture_file)
-    until(
-        shown, "(shown, src) => shown.querySelector('img').src !== src", shown.locator("img").first.get_attribute("src")
-    )
-    assert first_pixel(shown.locator("img").first) == pytest.approx([10, 160, 70], abs=3)
-    written(shown, "caption", "a blue key")  # what was asked last is what is answered
-    says(shown, "“a blue key”")
+    screenshot(gallery.cell("search"))
+    before = search.locator("img").first.get_attribute("src")
+    upload(search, "your image", image_file)
+    wait_until(search, OTHER_IMAGE, before)
+    assert first_pixel(search.locator("img").first) == pytest.approx([10, 160, 70], abs=3)
+    fill(search, "caption", "a blue key")  # the latest query counts
+    wait_for_text(search, "“a blue key”")
 
 
-def test_a_training_is_watched_paused_and_stopped_and_others_wait_meanwhile(gallery, keep):
-    shown, chat = gallery.output("training"), gallery.output("chat")
-    says(shown, "400 steps to make")
-    pressed(shown, "start")
-    says(shown, re.compile(r": step \d+ of 400"))
-    says(shown, "time left")
-    says(shown, "validation R@1")
-    written(chat, "question", "what is there?")
-    pressed(chat, "ask")
-    says(chat, "the model is being trained: pause or stop the training")
-    pressed(shown, "pause")
-    says(shown, re.compile(r"^paused"))
-    paused = shown.locator("p").first.inner_text()
-    keep(gallery.cell("training"))
-    pressed(chat, "ask")  # a training that rests lets others in
-    says(chat, "done")
-    assert shown.locator("p").first.inner_text() == paused
-    pressed(shown, "pause")
-    says(shown, re.compile("^training"))
-    pressed(shown, "stop and keep")
-    says(shown, "stopped, and kept")
-    until(shown, "shown => shown.querySelectorAll('button:disabled').length >= 2")
-    curve = shown.locator("img.plot")
-    assert curve.evaluate("image => image.naturalWidth") > 400
-    keep(gallery.cell("training"), "-stopped")
-    pressed(chat, "begin anew")
+def test_a_training_can_be_watched_paused_and_stopped_and_blocks_other_widgets(gallery, screenshot):
+    training, chat = gallery.output("training"), gallery.output("chat")
+    wait_for_text(training, "400 steps")
+    press(training, "start")
+    wait_for_text(training, re.compile(r": step \d+ of 400"))
+    wait_for_text(training, "time left")
+    wait_for_text(training, "validation R@1")
+    fill(chat, "question", "what is there?")
+    press(chat, "ask")
+    wait_for_text(chat, "the model is being trained: pause or stop the training")
+    press(training, "pause")
+    wait_for_text(training, re.compile(r"^paused"))
+    paused = training.locator("p").first.inner_text()
+    screenshot(gallery.cell("training"))
+    press(chat, "ask")  # a paused training lets others use the model
+    wait_until(chat, "chat => { const row = chat.querySelector('tbody tr'); return row && !/—/.test(row.innerText); }")
+    assert training.locator("p").first.inner_text() == paused
+    press(training, "resume")
+    wait_for_text(training, re.compile("^training"))
+    press(training, "stop and keep")
+    wait_for_text(training, re.compile("^stopped"))
+    wait_until(training, "widget => widget.querySelectorAll('button:disabled').length >= 2")
+    assert training.locator("img.plot").evaluate("image => image.naturalWidth") > 400
+    screenshot(gallery.cell("training"), "-stopped")
+    press(chat, "new chat")
 
 
-def test_the_chat_answers_with_the_adapter_on_and_off_and_another_picture_begins_anew(gallery, picture_file, keep):
-    shown = gallery.output("chat")
-    for place, question in enumerate(["what is in the picture?", "and where is the zebra?"], start=1):
-        written(shown, "question", question)
-        pressed(shown, "ask")
-        until(
-            shown,
-            "(shown, n) => { const rows = shown.querySelectorAll('tbody tr');"
+def test_the_chat_answers_with_the_adapter_on_and_off_and_another_image_starts_a_new_chat(
+    gallery, image_file, screenshot
+):
+    chat = gallery.output("chat")
+    for number_of_rows, question in enumerate(["what is in the picture?", "and where is the zebra?"], start=1):
+        fill(chat, "question", question)
+        press(chat, "ask")
+        wait_until(
+            chat,
+            "(widget, n) => { const rows = widget.querySelectorAll('tbody tr');"
             "return rows.length === n && !rows[n - 1].innerText.includes('—'); }",
-            place,
+            number_of_rows,
         )
-        assert all(answer.strip() for answer in shown.locator("tbody tr").last.locator("td").all_inner_texts())
-    assert shown.locator("thead th").all_inner_texts() == ["you", "adapter on", "adapter off"]
-    says(shown, re.compile("Words the LVLM has never seen: .*zebra"))
-    keep(gallery.cell("chat"))
-    uploaded(shown, "your picture", picture_file)
-    says(shown, "Nothing was asked yet.")
-    assert first_pixel(shown.locator("img")) == pytest.approx([10, 160, 70], abs=3)
-    chosen(shown, "about", "picture 2")  # what was chosen last is what is talked about
-    until(shown, "(shown, src) => shown.querySelector('img').src !== src", shown.locator("img").get_attribute("src"))
+        assert all(answer.strip() for answer in chat.locator("tbody tr").last.locator("td").all_inner_texts())
+    assert chat.locator("thead th").all_inner_texts() == ["question", "adapter on", "adapter off"]
+    wait_for_text(chat, re.compile("Not in the LVLM’s vocabulary: .*zebra"))
+    screenshot(gallery.cell("chat"))
+    upload(chat, "your image", image_file)
+    wait_for_text(chat, "No questions yet.")
+    assert first_pixel(chat.locator("img")) == pytest.approx([10, 160, 70], abs=3)
+    before = chat.locator("img").get_attribute("src")
+    select(chat, "about", "image 2")  # the latest choice counts
+    wait_until(chat, OTHER_IMAGE, before)
 
 
-def test_the_attention_view_shows_another_head_and_another_picture(gallery, picture_file, keep):
-    shown = gallery.output("attention")
-    says(shown, "mean")
-    overlay = shown.locator("img.plot")
+def test_the_attention_view_switches_heads_and_images(gallery, image_file, screenshot):
+    attention = gallery.output("attention")
+    wait_for_text(attention, "mean")
+    overlay = attention.locator("img.plot")
     assert overlay.evaluate("image => image.naturalWidth") > 400
-    slid(shown, "layer", 2)
-    slid(shown, "head", 1)
-    until(shown, "shown => /layer 2 of \\d+, head 1 of \\d+/.test(shown.querySelector('img').alt)")
-    shares = [number(row.locator("td").first.inner_text()) for row in shown.locator("tbody tr").all()]
+    slide(attention, "layer", 2)
+    slide(attention, "head", 1)
+    wait_until(attention, "widget => /layer 2 of \\d+, head 1 of \\d+/.test(widget.querySelector('img').alt)")
+    shares = [number(row.locator("td").first.inner_text()) for row in attention.locator("tbody tr").all()]
     assert len(shares) == 2 and all(0 <= share <= 100 for share in shares)
-    keep(gallery.cell("attention"))
-    before = overlay.get_attribute("src")
-    uploaded(shown, "your picture", picture_file)
-    until(shown, "(shown, src) => shown.querySelector('img') && shown.querySelector('img').src !== src", before)
-    own = overlay.get_attribute("src")
-    chosen(shown, "look at", "picture 2")  # what was given last is what is looked at
-    until(
-        shown,
-        "(shown, given) => shown.querySelector('img') && !given.includes(shown.querySelector('img').src)",
-        [before, own],
+    screenshot(gallery.cell("attention"))
+    other_plot = (
+        "(widget, old) => { const plot = widget.querySelector('img.plot'); return plot && !old.includes(plot.src); }"
     )
+    sources = [overlay.get_attribute("src")]
+    upload(attention, "your image", image_file)
+    wait_until(attention, other_plot, sources)
+    sources.append(overlay.get_attribute("src"))
+    select(attention, "look at", "image 2")  # the latest choice counts
+    wait_until(attention, other_plot, sources)
 
 
 @pytest.mark.parametrize(
     ("name", "label"), [("probe", "caption 1"), ("search", "caption"), ("chat", "question")], ids=lambda value: value
 )
-def test_markup_that_is_typed_is_shown_as_text_and_nothing_runs(gallery, name, label, keep):
-    shown = gallery.output(name)
+def test_typed_markup_is_shown_as_text_and_does_not_run(gallery, name, label, screenshot):
+    widget = gallery.output(name)
     if name == "search":
-        chosen(shown, "or by", "search by caption")
-    written(shown, label, EVIL)
+        select(widget, "or by", "search by caption")
+    fill(widget, label, EVIL)
     if name == "chat":
-        pressed(shown, "ask")
-    says(shown, re.compile(re.escape("<img src=x")))
-    gallery.page.wait_for_timeout(500)  # time for it to run, if it could
-    assert shown.locator('img[src="x"]').count() == 0
-    keep(gallery.cell(name))
+        press(widget, "ask")
+    wait_for_text(widget, re.compile(re.escape("<img src=x")))
+    gallery.page.wait_for_timeout(500)  # time for a script to run
+    assert widget.locator('img[src="x"]').count() == 0
+    screenshot(gallery.cell(name))
 
 
-def test_every_widget_that_there_is_was_shown():
-    made = {name for name in vk.widgets.__all__ if isinstance(getattr(vk.widgets, name), type)}
-    made = {name for name in made if issubclass(getattr(vk.widgets, name), vk.widgets.shell.WidgetBase)}
-    assert {name for name in made if not any(f"widgets.{name}(" in source for source in CELLS.values())} == set()
+def test_the_gallery_has_every_widget():
+    classes = {name for name in vk.widgets.__all__ if isinstance(getattr(vk.widgets, name), type)}
+    widgets = {name for name in classes if issubclass(getattr(vk.widgets, name), WidgetBase)}
+    assert {name for name in widgets if not any(f"widgets.{name}(" in source for source in CELLS.values())} == set()

@@ -1,11 +1,14 @@
-"""What all widgets share: escaping, uploads of both majors, work in a thread, and doing without ipywidgets."""
+"""Shared behavior of all widgets: escaping, uploads in both major versions, background work, missing ipywidgets."""
 
 import re
 import sys
+import threading
 
 import ipywidgets
 import numpy as np
 import pytest
+from color_encoder import COLORS_RGB, plain, png, put, sugarcrepe_result, upload
+from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 from traitlets import Bytes, Dict, Int, List, observe
 
 import vladva_kit as vk
@@ -22,17 +25,16 @@ from vladva_kit.widgets import (
     WinogroundProbe,
     winoground_view,
 )
-from vladva_kit.widgets.base import WIDGET_VIEW, Work, uploaded
-from vladva_kit.widgets.page import marked, page, unseen_words
+from vladva_kit.widgets.base import WIDGET_VIEW, BackgroundTask, upload_button, uploaded
+from vladva_kit.widgets.page import mark_unseen, page, score_text, unseen_words
 
-from .conftest import COLORS_RGB, plain, png, put, sugarcrepe_result, upload
+INPUTS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
+OUTPUTS = ("HTML", "IntProgress")
+CAPTIONS = [f"a {name} wall" for name in COLORS_RGB]
 
-KINDS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
-SHOWN = ("HTML", "IntProgress")
 
-
-class UploadOf7(ipywidgets.Button):
-    """FileUpload as ipywidgets 7 has it: a read-only dictionary by the files' names, made when the count changes."""
+class FileUpload7(ipywidgets.Button):
+    """FileUpload of ipywidgets 7: a read-only dictionary by file name, rebuilt when the counter changes."""
 
     metadata, data, _counter = List(Dict()), List(Bytes()), Int()
     value = Dict({}, read_only=True)
@@ -41,31 +43,34 @@ class UploadOf7(ipywidgets.Button):
         super().__init__(**keywords)
 
     @observe("_counter")
-    def _made(self, _):
+    def _rebuild(self, _):
         files = zip(self.metadata, self.data, strict=True)
-        self.set_trait("value", {told["name"]: {"metadata": told, "content": content} for told, content in files})
+        self.set_trait("value", {one["name"]: {"metadata": one, "content": content} for one, content in files})
 
 
 @pytest.fixture
-def every_widget(colors, cases, lvlm, pairs):
-    walls, captions = [plain(name) for name in COLORS_RGB], list(COLORS_RGB)
+def walls():
+    return [plain(name) for name in COLORS_RGB]
+
+
+@pytest.fixture
+def every_widget(one_thread, colors, cases, walls):
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
-    box = RetrievalBox({"m": colors}, walls, captions)
-    view = AttentionView(vk.Embedder(lvlm), [pairs[0].image])
-    composer = SceneComposer({"m": colors})
-    for widget in (box, view, composer):
-        widget.work.wait()
-    return [
-        box,
-        view,
-        ChatBox(vk.Embedder(lvlm), walls),
-        EmbeddingMap({"m": vectors}, walls, captions),
-        composer,
-        SimilarityExplorer({"m": np.eye(4)}, walls, captions),
+    base = vk.Embedder(tiny_lvlm())
+    widgets = [
+        RetrievalBox({"m": colors}, walls, CAPTIONS),
+        AttentionView(base, walls),
+        SceneComposer({"m": colors}),
+        ChatBox(base, walls),
+        EmbeddingMap({"m": vectors}, walls, CAPTIONS),
+        SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS),
         SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)}),
-        TrainingDashboard(vk.Embedder(lvlm), pairs),
+        TrainingDashboard(tiny_embedder(), tiny_pairs(8)),
         WinogroundProbe({"m": colors}, cases),
     ]
+    for widget in widgets[:3]:
+        widget.work.wait()
+    return widgets
 
 
 def controls_of(box):
@@ -73,23 +78,23 @@ def controls_of(box):
         yield from controls_of(child) if hasattr(child, "children") else [child]
 
 
-def test_every_control_is_a_core_one_that_the_keyboard_reaches_and_says_what_it_is(every_widget):
+def test_all_controls_are_core_controls_with_a_label(every_widget):
     for widget in every_widget:
-        found = list(controls_of(widget.box))
-        assert widget.view in found
-        for control in found:
+        controls = list(controls_of(widget.box))
+        assert widget.view in controls and widget.message in controls
+        for control in controls:
             kind = type(control).__name__
-            assert kind in KINDS or kind in SHOWN, f"{type(widget).__name__}: {kind}"
-            assert kind in SHOWN or control.description, f"{type(widget).__name__}: a {kind} without a name"
+            assert kind in INPUTS + OUTPUTS, f"{type(widget).__name__}: {kind}"
+            assert kind in OUTPUTS or control.description, f"{type(widget).__name__}: a {kind} without a label"
 
 
-def test_every_picture_of_every_view_has_words(every_widget):
+def test_every_image_has_a_text_alternative(every_widget):
     for widget in every_widget:
         assert all(re.search(r' alt="[^"]+"', tag) for tag in re.findall(r"<img [^>]*>", widget.view.value))
         assert widget.view.value.startswith("<style>") and "vk" in widget.view.value
 
 
-def test_a_notebook_gets_the_widget_and_its_view_and_colab_the_widget_alone(monkeypatch, every_widget):
+def test_a_notebook_gets_the_widget_and_its_view_and_colab_only_the_widget(monkeypatch, every_widget):
     for widget in every_widget:
         bundle = widget._repr_mimebundle_()
         assert bundle[WIDGET_VIEW] == {"version_major": 2, "version_minor": 0, "model_id": widget.box.model_id}
@@ -99,116 +104,184 @@ def test_a_notebook_gets_the_widget_and_its_view_and_colab_the_widget_alone(monk
         monkeypatch.delitem(sys.modules, "google.colab")
 
 
-def test_uploads_of_both_majors_give_the_last_picture():
-    of_8 = upload(("a.png", png("red")), ("b.png", png("blue")))
-    of_7 = {"b.png": {"metadata": {"name": "b.png", "type": "image/png"}, "content": png("blue")}}
-    for value in (of_8, of_7):
-        assert uploaded(value).getpixel((0, 0)) == COLORS_RGB["blue"]
-    assert uploaded(()) is None and uploaded({}) is None
+def test_an_upload_in_either_major_version_gives_the_last_image():
+    button = upload_button("your image")
+    for value in (
+        upload(("a.png", png("red")), ("b.png", png("blue"))),
+        {"b.png": {"metadata": {"name": "b.png", "type": "image/png"}, "content": png("blue")}},
+    ):
+        fake = type("Upload", (), {"value": value})
+        assert uploaded(fake).getpixel((0, 0)) == COLORS_RGB["blue"]
+    assert uploaded(button) is None
     for value in (upload(("a.txt", b"text")), {"a.txt": {"content": b"text"}}):
-        with pytest.raises(BadInput, match="a.txt is no picture"):
-            uploaded(value)
+        with pytest.raises(BadInput, match=r"a\.txt is not a readable image: upload a PNG"):
+            uploaded(type("Upload", (), {"value": value}))
 
 
-def test_the_probe_takes_uploads_as_ipywidgets_7_gives_them(monkeypatch, colors, cases):
-    monkeypatch.setattr(ipywidgets, "FileUpload", UploadOf7)
+def test_the_probe_takes_uploads_of_ipywidgets_7(monkeypatch, colors, cases):
+    monkeypatch.setattr(ipywidgets, "FileUpload", FileUpload7)
     probe = WinogroundProbe({"m": colors}, cases)
     before = probe.view.value
-    for _ in range(2):  # what was taken out does not come back with the next
-        put(probe.upload_0, ("w.png", png("white")))
-        assert probe.view.value != before and "your own" in probe.view.value
+    for _ in range(2):  # a removed file must not come back with the next one
+        put(probe.uploads[0], ("w.png", png("white")))
+        assert probe.view.value != before and "edited" in probe.view.value
         probe.next.click()
-        assert probe.upload_0.value == {} and "your own" not in probe.view.value
+        assert probe.uploads[0].value == {} and "edited" not in probe.view.value
 
 
-def test_without_ipywidgets_the_plain_functions_work_and_a_widget_says_what_to_install(monkeypatch, colors, cases):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # an import of None fails as a missing one does
+def test_without_ipywidgets_the_view_functions_work_and_a_widget_names_the_package(monkeypatch, colors, cases):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # makes the import fail
     assert "<img" in winoground_view(cases[0].images, cases[0].captions, {"m": np.eye(2)})
     with pytest.raises(ImportError, match=r"pip install 'vladva-kit\[notebooks\]'"):
         WinogroundProbe({"m": colors}, cases)
 
 
-def boxes_of(widget):
-    """The text boxes in which a sentence is written; a file's name is none."""
+def text_boxes(widget):
+    """The boxes for captions and questions, not for file names."""
     return [box for box in controls_of(widget.box) if type(box).__name__ == "Text" and box.description != "file"]
 
 
-def test_in_every_text_box_a_word_that_the_lvlm_never_saw_is_marked(every_widget, lvlm, colors, cases):
-    base, walls = vk.Embedder(lvlm), [plain(name) for name in COLORS_RGB]
-    found = RetrievalBox({"m": base}, walls, list(COLORS_RGB))
-    found.work.wait()
+def test_every_text_box_marks_words_outside_the_vocabulary(one_thread, every_widget, walls, colors, cases):
+    base = vk.Embedder(tiny_lvlm())
+    box = RetrievalBox({"m": base}, walls, CAPTIONS)
+    box.work.wait()
     crepe = SugarCrepeProbe({"m": base}, {"m": sugarcrepe_result(colors)})
-    written = [found, crepe, WinogroundProbe({"m": base}, cases), ChatBox(base, walls)]
-    assert {type(one) for one in written} == {type(one) for one in every_widget if boxes_of(one)}
-    for widget in written:
-        for box in boxes_of(widget):
+    widgets = [box, crepe, WinogroundProbe({"m": base}, cases), ChatBox(base, walls)]
+    assert {type(one) for one in widgets} == {type(one) for one in every_widget if text_boxes(one)}
+    for widget in widgets:
+        for box in text_boxes(widget):
             before = box.value
             box.value = "a zebra"
-            assert ">zebra</mark>" in widget.view.value or "never seen: zebra" in widget.view.value, box.description
+            assert re.search("Not in the LVLM’s vocabulary: [^.]*zebra", widget.view.value), box.description
             box.value = before
             assert "zebra" not in widget.view.value
 
 
-def drawn(widget):
-    """Counts how often a widget draws from here on."""
-    times, draw = [], widget.draw
-    widget.draw = lambda: times.append(1) or draw()
-    return times
+def test_an_empty_text_box_keeps_the_images_and_is_named_in_the_message(one_thread, walls, colors, cases):
+    box = RetrievalBox({"m": colors}, walls, CAPTIONS)
+    box.work.wait()
+    widgets = [box, SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)})]
+    widgets.append(WinogroundProbe({"m": colors}, cases))
+    for widget in widgets:
+        images = widget.view.value.count("<img ")
+        for box in text_boxes(widget):
+            before = box.value
+            box.value = " "
+            assert f"the field &#39;{box.description}&#39; is empty" in widget.message.value
+            assert widget.view.value.count("<img ") == images
+            box.value = before
+            assert widget.message.value == ""
 
 
-def test_one_deed_draws_once_however_many_controls_it_changes(colors, cases, lvlm):
-    walls, captions = [plain(name) for name in COLORS_RGB], list(COLORS_RGB)
-    probe, crepe = (
-        WinogroundProbe({"m": colors}, cases),
-        SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)}),
-    )
-    box, chat = RetrievalBox({"m": colors}, walls, captions), ChatBox(vk.Embedder(lvlm), walls)
+def test_a_bad_upload_keeps_the_images_and_shows_a_message(every_widget):
+    shown = 0
+    for widget in every_widget:
+        for button in controls_of(widget.box):
+            if type(button).__name__ == "FileUpload":
+                images = widget.view.value.count("<img ")
+                put(button, ("notes.txt", b"text"))
+                assert "notes.txt is not a readable image" in widget.message.value
+                assert widget.view.value.count("<img ") == images > 0
+                shown += 1
+    assert shown == 6
+
+
+def count_draws(widget):
+    """Return a list that grows by one item with every draw in this thread."""
+    draws, draw, here = [], widget.draw, threading.current_thread()
+
+    def count_and_draw():
+        if threading.current_thread() is here:
+            draws.append(1)
+        return draw()
+
+    widget.draw = count_and_draw
+    return draws
+
+
+def test_one_action_redraws_once(one_thread, colors, cases, walls):
+    probe = WinogroundProbe({"m": colors}, cases)
+    crepe = SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)})
+    box, chat = RetrievalBox({"m": colors}, walls, CAPTIONS), ChatBox(vk.Embedder(tiny_lvlm()), walls)
     box.work.wait()
     for widget in (probe, crepe):
-        times = drawn(widget)
+        draws = count_draws(widget)
         widget.next.click()
-        widget.category.value = widget.category.options[1]
-        assert len(times) == 2
+        widget.category.value = widget.category.options[1][1]
+        assert len(draws) == 2
     for widget in (box, chat):
-        put(widget.upload, ("w.png", png("white")))
-        times = drawn(widget)
-        widget.picture.value = 1
-        assert len(times) == 1 and not widget.upload.value
-    with pytest.raises(OSError, match="amidst"), probe.laying():
-        raise OSError("amidst")
-    times = drawn(probe)
-    probe.caption_0.value = "a red and blue wall"
-    assert len(times) == 1  # a change that failed leaves the gate open
+        put(widget.picker.upload, ("w.png", png()))
+        draws = count_draws(widget)
+        widget.picker.menu.value = 1
+        assert len(draws) == 1 and not widget.picker.upload.value
+    composer = SceneComposer({"m": colors})
+    composer.work.wait()
+    draws = count_draws(composer)
+    composer.swap.value = "sizes"  # which changes a size as well
+    assert len(draws) == 1
+    composer.work.wait()
+
+
+def test_a_failed_batch_of_changes_does_not_block_later_redraws(colors, cases):
+    probe = WinogroundProbe({"m": colors}, cases)
+    with pytest.raises(OSError, match="halfway"), probe.batched():
+        raise OSError("halfway")
+    draws = count_draws(probe)
+    probe.captions[0].value = "a red and blue wall"
+    assert len(draws) == 1
+
+
+def test_an_unexpected_error_is_shown_with_its_type_and_the_view_stays(colors, cases):
+    probe = WinogroundProbe({"m": colors}, cases)
+    before = probe.view.value
+
+    def fail():
+        raise KeyError("<b>")
+
+    probe.draw = fail
+    probe.next.click()
+    assert "KeyError: &#39;&lt;b&gt;&#39;" in probe.message.value and probe.view.value == before
 
 
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():
-    work, done = Work(), []
-    assert work.box.layout.display == "none"  # a bar without work is only in the way
+    task, done = BackgroundTask(), []
+    assert task.box.layout.display == "none"
 
-    def endless():
-        while True:
-            yield
+    def fail():
+        raise RuntimeError("the <disk> is full")
 
-    def failing():
-        yield
-        raise OSError("the <disk> is full")
-
-    work.start(endless(), 5, lambda: done.append("endless"))
-    work.start(failing(), 2, lambda: done.append("failing"))
-    with pytest.raises(OSError, match="disk"):
-        work.wait()
-    assert "OSError: the &lt;disk&gt; is full" in work.said.value
-    work.start(iter(range(3)), 3, lambda: done.append("three"), "counting")
-    work.wait()
-    assert done == ["three"] and work.bar.value == 3 and work.cancel.disabled and not work.box.layout.display
+    task.start([lambda: done.append("old")] * 10_000_000, "endless")
+    task.start([fail, lambda: done.append("after the error")])
+    with pytest.raises(RuntimeError, match="disk"):
+        task.wait()
+    task.wait()
+    assert "RuntimeError: the &lt;disk&gt; is full" in task.status.value and task.box.layout.display == ""
+    assert len(done) < 10_000_000 and "after the error" not in done
 
 
-def test_texts_are_escaped_around_the_marked_words(lvlm):
-    tokenizer = lvlm.processor.tokenizer
+def test_the_bar_is_hidden_when_work_ends():
+    task, seen = BackgroundTask(), []
+    task.start([lambda: seen.append((task.bar.layout.display, task.cancel.disabled))] * 3, "counting")
+    task.wait()
+    assert seen == [("", False)] * 3 and task.bar.value == task.bar.max == 3
+    assert task.box.layout.display == "none" and task.cancel.disabled
+    task.start([task.cancel.click, lambda: seen.append("after cancel")])
+    task.wait()
+    assert "canceled after 1 of 2 steps" in task.status.value and len(seen) == 3
+    assert task.box.layout.display == "" and task.bar.layout.display == "none"
+
+
+def test_text_is_escaped_around_marked_words():
+    tokenizer = tiny_lvlm().processor.tokenizer
     text = 'a <b>dog</b> & a "zebra"'
     unseen = unseen_words(tokenizer, text)
     assert "zebra" in unseen and not {"a", "dog"} & unseen
-    shown = marked(text, {"zebra"})
+    shown = mark_unseen(text, {"zebra"})
     assert "&lt;b&gt;dog&lt;/b&gt; &amp; a" in shown and ">zebra</mark>" in shown and "<b>" not in shown
     assert unseen_words(None, "zebra") == frozenset()
     assert "<script>" not in page("message", text="<script>")
+
+
+def test_numbers_have_two_decimals_and_a_true_minus_sign():
+    assert [score_text(value) for value in (0.5, -0.126, -0.001)] == ["0.50", "−0.13", "0.00"]
+    assert [score_text(value, "+") for value in (0.1, -0.126, 0.0)] == ["+0.10", "−0.13", "+0.00"]

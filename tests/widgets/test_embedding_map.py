@@ -1,32 +1,28 @@
-"""The map: what is seen of it is right, and what was made is kept."""
+"""The map keeps distances, and computes each projection once."""
 
 import re
 import sys
 
 import numpy as np
 import pytest
+from color_encoder import plain
 from fake_umap import FakeUmap
 
-from vladva_kit.plots.space import LEFT_OVER, PALETTE
-from vladva_kit.widgets import EmbeddingMap, flat_map, map_view
-from vladva_kit.widgets.embedding_map import PICTURED
-
-from .conftest import plain
+from vladva_kit.analysis.space import project_2d
+from vladva_kit.plots.space import OTHER_COLOR, PALETTE
+from vladva_kit.widgets import EmbeddingMap, map_view
+from vladva_kit.widgets.embedding_map import MAX_THUMBNAILS
 
 N = 12
 CAPTIONS = [f"wall {n}" for n in range(N)]
 GROUNDS = ["grass", "sand", "snow"] * 4
+WALLS = [plain("red")] * N
 
 
 @pytest.fixture
 def embeddings():
     generator = np.random.default_rng(0)
     return {name: (generator.normal(size=(N, 8)), generator.normal(size=(N, 8)) + 1) for name in ("before", "after")}
-
-
-@pytest.fixture
-def walls():
-    return [plain("red")] * N
 
 
 @pytest.fixture
@@ -41,80 +37,93 @@ def circles(view):
     return np.array([(float(x), float(y)) for x, y, _ in found]), [color for *_, color in found]
 
 
-def test_distances_on_the_page_are_those_of_the_map(embeddings, walls):
-    places = flat_map(*embeddings["before"])
-    pixels, _ = circles(map_view(places, walls, CAPTIONS))
+def test_distances_in_pixels_are_those_of_the_projection(embeddings):
+    points = project_2d(*embeddings["before"])
+    pixels, _ = circles(map_view(points, WALLS, CAPTIONS))
 
-    def apart(points):
-        return np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(N, 1)]
+    def distances(xy):
+        return np.linalg.norm(xy[:, None] - xy[None], axis=-1)[np.triu_indices(N, 1)]
 
-    ratio = apart(pixels) / apart(places.images)
+    ratio = distances(pixels) / distances(points.images)
     assert np.allclose(ratio, ratio.mean(), rtol=0.02)
-    assert pixels[places.images[:, 1].argmax(), 1] == pixels[:, 1].min()  # upwards is up
+    assert pixels[points.images[:, 1].argmax(), 1] == pixels[:, 1].min()  # y points up
 
 
-def test_choices_change_the_view_and_no_map_is_made_twice(embeddings, walls, umap):
-    map_ = EmbeddingMap(embeddings, walls, CAPTIONS, {"ground": GROUNDS})
-    first, colors = circles(map_.view.value)
-    assert colors == [PALETTE[GROUNDS.index(ground)] for ground in GROUNDS] and "before, PCA" in map_.view.value
-    map_.method.value = "UMAP"
-    map_.work.wait()
-    assert "before, UMAP" in map_.view.value and not np.allclose(circles(map_.view.value)[0], first)
-    map_.model.value = "after"
-    map_.work.wait()
-    map_.model.value, map_.color.value = "before", "one color"
-    assert len(umap.asked) == 2 and set(circles(map_.view.value)[1]) == {PALETTE[0]}
-    map_.pair.value = 7
-    assert 'alt="ImageRecord 8: wall 7"' in map_.view.value
-    assert "stroke-opacity" in map_.view.value
-    map_.links.value = False
-    assert "stroke-opacity" not in map_.view.value
+def test_choices_change_the_view_and_each_projection_is_computed_once(embeddings, umap):
+    widget = EmbeddingMap(embeddings, WALLS, CAPTIONS, {"ground": GROUNDS})
+    first, colors = circles(widget.view.value)
+    assert colors == [PALETTE[GROUNDS.index(ground)] for ground in GROUNDS] and "before, PCA" in widget.view.value
+    widget.method.value = "UMAP"
+    widget.work.wait()
+    assert "before, UMAP" in widget.view.value and not np.allclose(circles(widget.view.value)[0], first)
+    widget.model.value = "after"
+    widget.work.wait()
+    widget.model.value, widget.color.value = "before", "one color"
+    assert len(umap.asked) == 2 and set(circles(widget.view.value)[1]) == {PALETTE[0]}
+    widget.pair.value = 7
+    assert 'alt="Image 8: wall 7"' in widget.view.value
+    assert "stroke-opacity" in widget.view.value
+    widget.links.value = False
+    assert "stroke-opacity" not in widget.view.value
 
 
-def test_canceling_goes_back_to_pca_at_once_and_keeps_the_map_that_came(embeddings, walls, umap):
-    map_ = EmbeddingMap(embeddings, walls, CAPTIONS)
-    umap.during = map_.work.cancel.click
-    map_.method.value = "UMAP"
-    map_.work.wait()
-    assert map_.method.value == "PCA" and "before, PCA" in map_.view.value
-    assert ("before", "UMAP") in map_.maps
+def test_canceling_returns_to_pca_at_once_and_keeps_the_projection(embeddings, umap):
+    widget = EmbeddingMap(embeddings, WALLS, CAPTIONS)
+    umap.during = widget.work.cancel.click
+    widget.method.value = "UMAP"
+    widget.work.wait()
+    assert widget.method.value == "PCA" and "before, PCA" in widget.view.value
+    assert ("before", "UMAP") in widget.maps
 
 
-def test_a_choice_made_while_a_map_is_made_does_not_make_it_twice(embeddings, walls, umap):
-    map_ = EmbeddingMap(embeddings, walls, CAPTIONS, {"ground": GROUNDS})
-    umap.during = lambda: setattr(map_.pair, "value", 5)
-    map_.method.value = "UMAP"
-    map_.work.wait()
-    assert len(umap.asked) == 1 and "before, UMAP" in map_.view.value and 'alt="ImageRecord 6' in map_.view.value
+def test_a_choice_made_while_umap_runs_does_not_start_it_again(embeddings, umap):
+    widget = EmbeddingMap(embeddings, WALLS, CAPTIONS, {"ground": GROUNDS})
+    umap.during = lambda: setattr(widget.pair, "value", 5)
+    widget.method.value = "UMAP"
+    widget.work.wait()
+    assert len(umap.asked) == 1 and "before, UMAP" in widget.view.value and 'alt="Image 6' in widget.view.value
 
 
-def test_without_umap_learn_the_way_out_is_said(embeddings, walls, monkeypatch):
+def test_the_last_map_stays_while_umap_runs(embeddings, umap):
+    widget, seen = EmbeddingMap(embeddings, WALLS, CAPTIONS), []
+    umap.during = lambda: seen.append(widget.view.value)
+    before = widget.view.value
+    widget.method.value = "UMAP"
+    widget.work.wait()
+    assert seen == [before] != [widget.view.value]
+
+
+def test_without_umap_learn_the_message_names_the_package_and_pca_remains(embeddings, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    map_ = EmbeddingMap(embeddings, walls, CAPTIONS)
-    map_.method.value = "UMAP"
-    with pytest.raises(ImportError, match="or choose PCA"):
-        map_.work.wait()
-    assert "UMAP needs umap-learn" in map_.view.value
-    map_.method.value = "PCA"
-    assert "before, PCA" in map_.view.value
+    widget = EmbeddingMap(embeddings, WALLS, CAPTIONS)
+    widget.method.value = "UMAP"
+    with pytest.raises(ImportError, match="PCA"):
+        widget.work.wait()
+    assert "UMAP needs umap-learn" in widget.work.status.value
+    widget.method.value = "PCA"
+    assert "before, PCA" in widget.view.value
 
 
-def test_captions_and_values_are_shown_as_text_and_many_values_end_in_others(embeddings, walls):
+def test_captions_and_values_are_escaped_and_rare_values_are_others(embeddings):
     evil = [*CAPTIONS[1:], "<img src=x onerror=alert(1)>"]
-    places = flat_map(*embeddings["before"])
-    view = map_view(places, walls, evil, ["<b>"] * 5 + list("abcdefg"), chosen=N - 1)
+    points = project_2d(*embeddings["before"])
+    view = map_view(points, WALLS, evil, ["<b>"] * 5 + list("abcdefg"), selected=N - 1)
     assert "<img src=x" not in view and "<b>" not in view and "&lt;b&gt;" in view
-    assert "others" in view and circles(view)[1].count(LEFT_OVER) == 1
-    with pytest.raises(ValueError, match="give as many"):
-        map_view(places, walls, CAPTIONS[:3])
-    with pytest.raises(ValueError, match="no method 't-SNE'"):
-        flat_map(*embeddings["before"], "t-SNE")
+    assert "others" in view and circles(view)[1].count(OTHER_COLOR) == 1
 
 
-def test_pictures_lie_behind_the_points_of_a_map_that_is_not_too_large(embeddings, walls):
-    view = map_view(flat_map(*embeddings["before"]), walls, CAPTIONS)
+@pytest.mark.parametrize(
+    "arguments", [(WALLS, CAPTIONS[:3]), (WALLS, CAPTIONS, GROUNDS[:3]), (WALLS, CAPTIONS, None, N)]
+)
+def test_numbers_that_do_not_match_are_an_error(embeddings, arguments):
+    with pytest.raises(ValueError, match="pass as many of each"):
+        map_view(project_2d(*embeddings["before"]), *arguments)
+
+
+def test_a_map_that_is_not_too_large_has_a_thumbnail_per_point(embeddings):
+    view = map_view(project_2d(*embeddings["before"]), WALLS, CAPTIONS)
     assert view.count('class="thumb"') == N and re.search(r"p3:hover ~ #map\w+t3", view)
-    many = PICTURED + 1
+    many = MAX_THUMBNAILS + 1
     generator = np.random.default_rng(1)
-    places = flat_map(generator.normal(size=(many, 4)), generator.normal(size=(many, 4)))
-    assert 'class="thumb"' not in map_view(places, [plain("red")] * many, ["a"] * many)
+    points = project_2d(generator.normal(size=(many, 4)), generator.normal(size=(many, 4)))
+    assert 'class="thumb"' not in map_view(points, [plain("red")] * many, ["a"] * many)

@@ -1,217 +1,259 @@
-"""The thin shell around a view: core ipywidgets, reachable by keyboard, of either major version from 7.7."""
+"""Parts that all widgets share. They use core ipywidgets only, reachable by keyboard, of version 7.7 or 8."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from PIL import Image
+
 from vladva_kit.models.images import BadInput, open_image
+from vladva_kit.plots.style import ImageLike
 from vladva_kit.widgets.cached_embedder import ModelBusy
 from vladva_kit.widgets.page import View, page
 
-EVERY = "every category"  # the list's first entry, of widgets that leaf through cases
-MOMENT = 2.0  # seconds that a widget waits for its work before it shows itself
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # how a notebook names a live widget
+DISPLAY_WAIT = 2.0  # seconds that a widget waits for its background work before it is displayed
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # MIME type of a live widget in a notebook
+NO_IMAGE = -1  # value of the menu's entry without an image; ipywidgets reserves None for "nothing selected"
+_EXPECTED = (ValueError, OSError, ImportError, ModelBusy)  # their messages say what to do
 
 
 def controls() -> ModuleType:
-    """ipywidgets. Raises ImportError, with the way out, where it is not installed."""
+    """Import ipywidgets. Raises ImportError that names the package to install."""
     try:
         import ipywidgets
     except ImportError as error:
         raise ImportError(
             "widgets need ipywidgets: pip install 'vladva-kit[notebooks]'; "
-            "the functions that end in _view show the same without it"
+            "the functions whose names end in _view work without it"
         ) from error
     return ipywidgets
 
 
 class WidgetBase:
-    """What every widget has: `box`, which a notebook shows, and `view`, whose `value` is the HTML of the moment."""
+    """Base of all widgets: a notebook displays `box`; `view.value` is the current HTML, `message.value` an error.
 
-    work: Work | None = None  # of those that are slow
+    A subclass defines `draw` and calls `_assemble` with its rows of controls.
+    """
+
+    work: BackgroundTask | None = None  # set by widgets with slow work
 
     def __init__(self) -> None:
-        self.view: Any = controls().HTML()
-        self._drawing = threading.RLock()  # a thread's view must not be overwritten by an older one
-        self._laying = False
+        self.view, self.message = controls().HTML(), controls().HTML()
+        self._draw_lock = threading.RLock()  # an older view must not overwrite the view of another thread
+        self._on_hold = False
         self.box: Any = None
 
+    def _assemble(self, *rows: Sequence[Any]) -> None:
+        """Stack the rows of controls, the progress of background work, the error message and the view."""
+        widgets = controls()
+        wrapping = widgets.Layout(flex_flow="row wrap")
+        parts = [widgets.HBox(row, layout=wrapping) for row in rows]
+        parts += [] if self.work is None else [self.work.box]
+        self.box = widgets.VBox([*parts, self.message, self.view])
+
     def draw(self) -> View:
-        """The view as the controls stand."""
-        raise NotImplementedError(f"{type(self).__name__} draws nothing")
+        """Return the view for the current state of the controls."""
+        raise NotImplementedError(f"{type(self).__name__} does not define draw()")
 
     def refresh(self, *_: object) -> None:
-        """Draws anew; what cannot be drawn is said in place of the view. Inside `laying` nothing is drawn."""
-        if self._laying:
+        """Redraw. If that fails, keep the last view and show the error below the controls."""
+        if self._on_hold:
             return
-        with self._drawing:
-            try:
+        with self._draw_lock:
+            self.message.value = ""
+            with self.reporting():
                 self.view.value = self.draw()
-            except (ValueError, OSError, ModelBusy) as error:
-                self.view.value = page("message", text=str(error))
 
     @contextmanager
-    def laying(self) -> Iterator[None]:
-        """Several controls change and the view is drawn once, at the end, not between two halves of the change."""
-        outer, self._laying = self._laying, True
+    def reporting(self) -> Iterator[None]:
+        """Show an error of the block below the controls instead of raising it, since callbacks have no caller."""
+        try:
+            yield
+        except Exception as error:
+            self.message.value = page("message", text=error_text(error))
+
+    @contextmanager
+    def batched(self) -> Iterator[None]:
+        """Change several controls within the block and redraw once at its end."""
+        before, self._on_hold = self._on_hold, True
         try:
             yield
         finally:
-            self._laying = outer
+            self._on_hold = before
         self.refresh()
 
-    def follow(self, *watched: Any) -> None:
-        """Draws anew whenever the value of one of these controls changes."""
+    def redraw_on(self, *watched: Any) -> None:
+        """Redraw whenever the value of one of these controls changes."""
         for control in watched:
             control.observe(self.refresh, "value")
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """The widget, and beside it the view of the moment as HTML: whoever shows a notebook takes what it can show.
+        """Return the live widget together with its current view as static HTML.
 
-        A front end takes the widget; GitHub, an HTML export and the committed notebooks, which keep none, the view.
+        A front end takes the widget; GitHub, HTML exports and committed notebooks take the view.
         """
-        if self.work is not None:  # what is nearly done is shown done, and kept so in the file
-            self.work.settle(MOMENT)
+        if self.work is not None:  # so that a saved notebook holds the finished view where possible
+            self.work.wait(DISPLAY_WAIT)
         live = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         bundle: dict[str, Any] = {WIDGET_VIEW: live, "text/plain": type(self).__name__}
-        # which of the two Colab would take is not documented: there it is not asked
+        # Colab does not document which of the two it would show
         return bundle if "google.colab" in sys.modules else {**bundle, "text/html": str(self.view.value)}
 
 
-class CaseBrowser(WidgetBase):
-    """A widget that leafs through cases: `places` lists those to show, `at` is the place of the one at hand.
+class BackgroundTask:
+    """Run slow steps in a thread, with a progress bar and a cancel button.
 
-    A subclass says in `relisted` which cases there are to show, and puts the one at hand into its controls in `lay`.
-    """
+        task = BackgroundTask()
+        task.start([partial(encode, batch) for batch in batches], "encoding")
+        task.wait()                                     # join the thread and raise what a step raised
 
-    places: Sequence[Any] = ()
-    at = 0
-
-    def _build_leaves(self, categories: Sequence[str], judges: Sequence[str]) -> None:
-        """The controls by which cases are found: buttons to leaf, lists and boxes to choose by."""
-        widgets = controls()
-        self.previous, self.next = (widgets.Button(description=text) for text in ("◀ previous", "next ▶"))
-        self.category = widgets.Dropdown(options=[EVERY, *categories], description="category")
-        self.judge = widgets.Dropdown(options=judges, description="judge by")
-        self.only_failures = widgets.Checkbox(description="only failures", indent=False)
-        self.by_margin = widgets.Checkbox(description="worst first", indent=False)
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
-        for control in (self.category, self.judge, self.only_failures, self.by_margin):
-            control.observe(self._relist, "value")
-
-    def relisted(self) -> Sequence[Any]:
-        """The cases to leaf through, as the controls stand."""
-        raise NotImplementedError(f"{type(self).__name__} lists nothing")
-
-    def lay(self) -> None:
-        """Puts the case at hand into the controls; called only where there is one."""
-        raise NotImplementedError(f"{type(self).__name__} lays nothing")
-
-    def _relist(self, *_: object) -> None:
-        self.places = self.relisted()
-        self._go_to(0)
-
-    def _step(self, by: int) -> None:
-        if self.places:
-            self._go_to((self.at + by) % len(self.places))
-
-    def _go_to(self, at: int) -> None:
-        with self.laying():
-            self.at = at
-            if self.places:
-                self.lay()
-
-
-class Work:
-    """Slow work in a thread, with a bar and a button that cancels it after the piece at hand.
-
-        work = Work()
-        work.start(pieces, total=40, done=refresh)      # pieces: an iterator that does one piece of work a turn
-        work.wait()                                     # where nobody looks: joins, and raises what went wrong
-
-    `box` holds bar, button and a line of text. The work is over once `done` has run.
+    Canceling takes effect after the current step. `box` holds the bar, the button and a status line; it is hidden
+    when there is nothing to show.
     """
 
     def __init__(self) -> None:
         widgets = controls()
         self.bar = widgets.IntProgress(min=0)
         self.cancel = widgets.Button(description="cancel", disabled=True)
-        self.said = widgets.HTML()
-        # nothing to see before there is work
-        self.box = widgets.HBox([self.bar, self.cancel, self.said], layout=widgets.Layout(display="none"))
-        self.cancel.on_click(lambda _: self._cancelled.set())
+        self.status = widgets.HTML()
+        self.box = widgets.HBox([self.bar, self.cancel, self.status])
+        self.cancel.on_click(lambda _: self._canceled.set())
         self.error: Exception | None = None
-        self._cancelled = threading.Event()
+        self._canceled = threading.Event()
         self._thread: threading.Thread | None = None
+        self._show(running=False)
 
-    def start(self, pieces: Iterable[object], total: int, done: Callable[[], None], what: str = "") -> None:
-        """Begins; work that is still under way is cancelled first."""
-        self._cancelled.set()
+    def start(self, steps: Sequence[Callable[[], object]], label: str = "") -> None:
+        """Cancel work that is still running, then run the steps in order."""
+        self._canceled.set()
         if self._thread is not None:
             self._thread.join()
-        self._cancelled.clear()
-        self.error, self.bar.value, self.bar.max, self.cancel.disabled = None, 0, total, False
-        self.box.layout.display = ""
-        self._say(what)
-        self._thread = threading.Thread(target=self._run, args=(pieces, total, done), daemon=True)
+        self._canceled.clear()
+        self.error, self.bar.value, self.bar.max = None, 0, len(steps)
+        self._show(running=True, status=page("hint", text=label))
+        self._thread = threading.Thread(target=self._run, args=(steps,), daemon=True)
         self._thread.start()
 
-    def settle(self, seconds: float) -> None:
-        """Gives work that is under way so long to end; raises nothing."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until nothing runs and raise the error of the last work, once; with a limit, only wait."""
         if self._thread is not None:
             self._thread.join(seconds)
+            if seconds is None:
+                self._thread = None
+                if self.error is not None:
+                    raise self.error
 
-    def wait(self) -> None:
-        """Returns when nothing is under way. Raises what the work raised."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-            if self.error is not None:
-                raise self.error
+    def _show(self, running: bool, status: str = "") -> None:
+        self.cancel.disabled = not running
+        self.bar.layout.display = self.cancel.layout.display = "" if running else "none"
+        self.box.layout.display = "" if running or status else "none"
+        self.status.value = status
 
-    def _say(self, text: str) -> None:
-        self.said.value = page("message_soft", text=text)
-
-    def _run(self, pieces: Iterable[object], total: int, done: Callable[[], None]) -> None:
+    def _run(self, steps: Sequence[Callable[[], object]]) -> None:
+        status = ""
         try:
-            for number, _ in enumerate(pieces, start=1):
-                self.bar.value = number
-                if self._cancelled.is_set():
-                    self._say(f"cancelled after {number} of {total}; what is done is kept")
-                    return
-            done()
-            self._say("done")
-        except Exception as error:  # shown here, and raised by wait(): a thread has nobody to raise it to
+            for number, step in enumerate(steps):
+                if self._canceled.is_set():
+                    status = page("hint", text=f"canceled after {number} of {len(steps)} steps")
+                    break
+                step()
+                self.bar.value = number + 1
+        except Exception as error:  # shown here and raised by wait()
             self.error = error
-            self.said.value = page("message", text=f"{type(error).__name__}: {error}")
+            status = page("message", text=error_text(error))
         finally:
-            self.cancel.disabled = True
+            self._show(running=False, status=status)
 
 
-def uploaded(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
-    """The last picture of a FileUpload's value, RGB; None where there is none: `uploaded(upload.value)`.
+class ImagePicker:
+    """Choose one of several images from a menu, or upload one; the latest choice counts.
 
-    ipywidgets 7 gives {name: {"content": bytes, …}}, 8 a tuple of {"name": …, "content": memoryview, …}.
-    Raises BadInput for a file that is no picture.
+    picker = ImagePicker(images, "image", refresh, empty="no image")
+    picker.image            # the chosen or uploaded image, or None
     """
-    files = [{"name": name, **file} for name, file in value.items()] if isinstance(value, Mapping) else list(value)
-    if not files:
+
+    def __init__(
+        self, images: Sequence[ImageLike], description: str, on_change: Callable[..., None], empty: str | None = None
+    ) -> None:
+        self.images, self._on_change = list(images), on_change
+        options = [] if empty is None else [(empty, NO_IMAGE)]
+        options += [(f"image {number}", number - 1) for number in range(1, len(self.images) + 1)]
+        self.menu = controls().Dropdown(options=options, description=description)
+        self.upload = upload_button("your image")
+        self.menu.observe(self._choose, "value")
+        self.upload.observe(on_change, "value")
+
+    @property
+    def index(self) -> int | None:
+        """Index of the image chosen from the menu; None for an upload or for no image."""
+        return None if self.upload.value or self.menu.value == NO_IMAGE else self.menu.value
+
+    @property
+    def image(self) -> ImageLike | None:
+        """The chosen or uploaded image. Raises BadInput for an uploaded file that is not an image."""
+        return uploaded(self.upload) if self.index is None else self.images[self.index]
+
+    def clear(self) -> None:
+        """Choose no image."""
+        clear_upload(self.upload)
+        self.menu.value = NO_IMAGE
+
+    def _choose(self, *_: object) -> None:
+        if self.upload.value:
+            clear_upload(self.upload)  # which reports the change
+        else:
+            self._on_change()
+
+
+def text_box(description: str, value: str = "") -> Any:
+    """Create a wide text field that reports its value on Enter: `text_box("caption", "a dog")`."""
+    widgets = controls()
+    wide = widgets.Layout(width="36em")
+    hint = "type and press Enter"
+    return widgets.Text(value, description=description, placeholder=hint, continuous_update=False, layout=wide)
+
+
+def text_of(box: Any) -> str:
+    """Return what is typed in a text box. Raises ValueError that names the box if that is blank."""
+    if not box.value.strip():
+        raise ValueError(f"the field '{box.description}' is empty: type some text and press Enter")
+    return box.value
+
+
+def upload_button(description: str) -> Any:
+    """Create a button that uploads one image: `upload_button("your image")`."""
+    return controls().FileUpload(accept="image/*", multiple=False, description=description)
+
+
+def uploaded(upload: Any) -> Image.Image | None:
+    """Return the last file of an upload button as an RGB image; None if there is none.
+
+    Raises BadInput for a file that is not an image.
+    """
+    value: Mapping[str, Any] | Sequence[Mapping[str, Any]] = upload.value
+    if isinstance(value, Mapping):  # ipywidgets 7: {name: {"content": bytes, ...}}
+        value = [{"name": name, **file} for name, file in value.items()]
+    if not value:
         return None
     try:
-        return open_image(bytes(files[-1]["content"]))
+        return open_image(bytes(value[-1]["content"]))  # ipywidgets 8 gives a memoryview
     except OSError as error:
-        raise BadInput(f"{files[-1]['name']} is no picture that can be read: give a PNG, JPEG or WebP file") from error
+        raise BadInput(f"{value[-1]['name']} is not a readable image: upload a PNG, JPEG or WebP file") from error
 
 
 def clear_upload(upload: Any) -> None:
-    """Takes the files out of a FileUpload: `clear_upload(upload)`; its value is read-only in ipywidgets 7."""
-    if upload.has_trait("_counter"):  # ipywidgets 7 makes the value anew of these whenever the counter changes
+    """Remove the files of an upload button, whose value is read-only in ipywidgets 7: `clear_upload(upload)`."""
+    if upload.has_trait("_counter"):  # ipywidgets 7 rebuilds the value from these when the counter changes
         with upload.hold_sync():
             upload.metadata, upload.data, upload._counter = [], [], 0
-    upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8; {} in 7
+    upload.set_trait("value", type(upload.value)())  # () in ipywidgets 8, {} in 7
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's message, with its type if the error is unexpected: `error_text(KeyError(3))`."""
+    return str(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {error}"

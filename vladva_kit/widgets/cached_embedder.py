@@ -1,45 +1,45 @@
-"""Embeddings that are made once, and whose turn it is to use the model."""
+"""Embed each image and caption once, and let one user at a time run a model."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, embed_images, embed_texts, image_key
+from vladva_kit.evaluation.encoding import ImageSource, ImageTextEncoder, all_dots, embed_images, embed_texts, image_key
 
 if TYPE_CHECKING:
-    from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
+STEP_SIZE = 16  # images or captions that one step of background work encodes
 _MODEL = threading.RLock()
 _TRAINING = threading.Event()
 
 
 class ModelBusy(RuntimeError):
-    """A model is asked while it is trained."""
+    """Raised when a model is used while it is being trained."""
 
 
 @contextmanager
 def model_turn() -> Iterator[None]:
-    """One user of a model at a time: a baseline switches the adapter off, which a training must not meet.
+    """Use the model alone: a baseline switches the adapter off, which must not happen within a training step.
 
-    Raises ModelBusy while a training runs; a paused one lets others in.
+    Raises ModelBusy while a training runs; a paused training lets others use the model.
     """
     if _TRAINING.is_set():
-        raise ModelBusy("the model is being trained: pause or stop the training, then ask again")
+        raise ModelBusy("the model is being trained: pause or stop the training, then try again")
     with _MODEL:
         yield
 
 
 @contextmanager
 def training_turn() -> Iterator[None]:
-    """As `model_turn`, for the training itself: whoever asks meanwhile is told so."""
+    """Use the model alone for training; `model_turn` raises ModelBusy meanwhile."""
     with _MODEL:
         _TRAINING.set()
         try:
@@ -49,8 +49,8 @@ def training_turn() -> Iterator[None]:
 
 
 @contextmanager
-def training_rests() -> Iterator[None]:
-    """Inside a `training_turn`: others may use the model until the block ends."""
+def training_paused() -> Iterator[None]:
+    """Within a `training_turn`, let others use the model until the block ends."""
     _TRAINING.clear()
     _MODEL.release()
     try:
@@ -61,12 +61,12 @@ def training_rests() -> Iterator[None]:
 
 
 class CachedEmbedder:
-    """An embedder that encodes each picture and caption once, so that widgets which share it recompute nothing.
+    """Wrap an embedder so that it encodes each image and caption once; widgets that share it recompute nothing.
 
         base = CachedEmbedder(Embedder(lvlm))
-        base.similarity(pictures, captions)     # (n_images, n_texts) float32
+        base.similarity(images, captions)     # (n_images, n_texts) float32
 
-    What was cached_embedder is forgotten when the embedder has been trained since.
+    The cache is dropped when the embedder's adapter has been trained further.
     """
 
     def __init__(self, embedder: ImageTextEncoder, batch_size: int = 32) -> None:
@@ -75,69 +75,68 @@ class CachedEmbedder:
         self._texts: dict[Hashable, np.ndarray] = {}
         self._version = self._weights_version()
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The LVLM's own; None for a model that is no LVLM."""
-        lvlm = getattr(self.embedder, "lvlm", None)
-        return None if lvlm is None else lvlm.processor.tokenizer
-
-    def encode_image(self, images: Sequence[Image.Image | Path | bytes]) -> np.ndarray:
-        """Pictures to unit vectors, (n, dim) float32. Raises as the embedder does, or ModelBusy."""
-        return self._looked_up(self._images, list(map(image_key, images)), images, embed_images)
+    def encode_image(self, images: Sequence[ImageSource]) -> np.ndarray:
+        """Return unit vectors (n, dim) float32 of images. Raises what the embedder raises, or ModelBusy."""
+        return self._look_up(self._images, list(map(image_key, images)), images, embed_images)
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Captions to unit vectors, (n, dim) float32. Raises as the embedder does, or ModelBusy."""
-        return self._looked_up(self._texts, list(texts), texts, embed_texts)
+        """Return unit vectors (n, dim) float32 of captions. Raises what the embedder raises, or ModelBusy."""
+        return self._look_up(self._texts, list(texts), texts, embed_texts)
 
-    def similarity(self, images: Sequence[Image.Image | Path | bytes], texts: Sequence[str]) -> np.ndarray:
-        """Cosines (n_images, n_texts) float32 of pictures and captions, not of their embeddings."""
+    def similarity(self, images: Sequence[ImageSource], texts: Sequence[str]) -> np.ndarray:
+        """Return cosines (n_images, n_texts) float32 of images and captions."""
         return all_dots(self.encode_image(images), self.encode_text(texts))
 
-    def knows(self, images: Sequence[Image.Image | Path | bytes], texts: Sequence[str]) -> bool:
-        """Whether all these were encoded already, so that asking for them asks the model for nothing."""
-        self._forget_if_trained()
+    def has(self, images: Sequence[ImageSource], texts: Sequence[str]) -> bool:
+        """Return whether all of these are cached, so that their similarity needs no forward pass."""
+        self._drop_if_trained()
         return {*map(image_key, images)} <= self._images.keys() and {*texts} <= self._texts.keys()
 
-    def _forget_if_trained(self) -> None:
+    def encoding_steps(self, images: Sequence[ImageSource], texts: Sequence[str]) -> list[Callable[[], np.ndarray]]:
+        """Return functions that fill the cache, `STEP_SIZE` items each: `BackgroundTask().start(steps, ...)`."""
+        return [
+            partial(encode, items[start : start + STEP_SIZE])
+            for encode, items in ((self.encode_image, images), (self.encode_text, texts))
+            for start in range(0, len(items), STEP_SIZE)
+        ]
+
+    def _drop_if_trained(self) -> None:
         if (version := self._weights_version()) != self._version:
             self._images.clear()
             self._texts.clear()
             self._version = version
 
-    def _looked_up(
-        self, known: dict[Hashable, np.ndarray], keys: list[Hashable], things: Sequence[Any], embed: Callable
+    def _look_up(
+        self, cache: dict[Hashable, np.ndarray], keys: list[Hashable], items: Sequence[Any], embed: Callable
     ) -> np.ndarray:
-        self._forget_if_trained()
-        new = {key: thing for key, thing in zip(keys, things, strict=True) if key not in known}
+        self._drop_if_trained()
+        new = {key: item for key, item in zip(keys, items, strict=True) if key not in cache}
         if new:
             with model_turn():
                 vectors = embed(self.embedder, list(new.values()), self.batch_size)
-            known.update(zip(new, vectors, strict=True))
-        return np.stack([known[key] for key in keys])
+            cache.update(zip(new, vectors, strict=True))
+        return np.stack([cache[key] for key in keys])
 
     def _weights_version(self) -> bytes:
-        """Each learning tensor's sum, which a training step changes; a fused optimizer leaves no other trace."""
+        """Sum each adapter tensor: a training step changes the sums; fused optimizers leave no other trace."""
         lvlm = getattr(self.embedder, "lvlm", None)
-        if lvlm is None or getattr(self.embedder, "record", None) is None:
+        if lvlm is None or getattr(self.embedder, "config", None) is None:
             return b""
-        sums = [weight.detach().double().sum() for name, weight in lvlm.model.named_parameters() if _learns(name)]
-        return torch.stack(sums).cpu().numpy().tobytes()
+        weights = (w for name, w in lvlm.model.named_parameters() if "lora_" in name or "modules_to_save" in name)
+        return torch.stack([weight.detach().double().sum() for weight in weights]).cpu().numpy().tobytes()
 
 
-def _learns(name: str) -> bool:
-    return "lora_" in name or "modules_to_save" in name
+def with_caches(models: Mapping[str, ImageTextEncoder | CachedEmbedder]) -> dict[str, CachedEmbedder]:
+    """Wrap each model in a CachedEmbedder, unless it is one: `with_caches({"base": baseline})`.
 
-
-def cached_embedder(
-    models: Mapping[str, ImageTextEncoder | CachedEmbedder] | ImageTextEncoder,
-) -> dict[str, CachedEmbedder]:
-    """Models by name, each with its memory; one that has a memory keeps it: `cached_embedder({"base": baseline})`.
-
-    Raises ValueError for no model.
+    Raises ValueError if there is no model.
     """
-    models = models if isinstance(models, Mapping) else {"model": models}
     if not models:
-        raise ValueError("no model to ask: give {name: embedder}, as {'emoji-clip': vk.load_baseline()}")
-    return {
-        name: model if isinstance(model, CachedEmbedder) else CachedEmbedder(model) for name, model in models.items()
-    }
+        raise ValueError("no model given: pass {name: embedder}, for example {'emoji-clip': vk.load_baseline()}")
+    return {name: one if isinstance(one, CachedEmbedder) else CachedEmbedder(one) for name, one in models.items()}
+
+
+def tokenizer_of(models: Mapping[str, CachedEmbedder]) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of the first LVLM among the models; None if there is no LVLM."""
+    lvlms = (getattr(model.embedder, "lvlm", None) for model in models.values())
+    return next((lvlm.processor.tokenizer for lvlm in lvlms if lvlm is not None), None)

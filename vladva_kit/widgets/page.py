@@ -1,4 +1,4 @@
-"""What widgets show: HTML in which every text is escaped, and every picture has words for those who cannot see it."""
+"""HTML of the widgets: every text is escaped and every image has a text alternative."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import jinja2
 from markupsafe import Markup, escape
 
 from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.plots.style import image_uri, thumbnail, wrap_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_PIECES = re.compile(r"\w+|[^\w\s]+")
+_WORDS = re.compile(r"\w+|[^\w\s]+")
 
 
 class View(str):
-    """HTML that a notebook shows as the last line of a cell; `print` gives its source."""
+    """HTML that a notebook displays as the result of a cell; `print` shows its source."""
 
     def _repr_html_(self) -> str:
         return str(self)
@@ -34,33 +35,42 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["marked"] = marked
+    environment.filters.update(
+        mark_unseen=mark_unseen, score=score_text, uri=image_uri, thumbnail=thumbnail, wrap=wrap_text
+    )
     return environment
 
 
 def page(template: str, **values: Any) -> View:
-    """A template with its values, each text escaped: `page("message", text="<b>")` shows "<b>", not bold."""
+    """Render a template with escaped values: `page("message", text="<b>")` shows "<b>" and not bold text."""
     return View(_environment().get_template(f"{template}.html.j2").render(**values))
 
 
-def unseen_words(tokenizer: PreTrainedTokenizerBase | None, text: str) -> frozenset[str]:
-    """The words that an LVLM reads as "unknown": `unseen_words(tokenizer, "a zebra")` -> frozenset({"zebra"}).
+def score_text(value: float, sign: str = "") -> str:
+    """Format a cosine with two decimals and a true minus sign: `score_text(-0.126) == "−0.13"`.
 
-    A tokenizer that can write any word, as most can, leaves none out.
+    With sign="+", a difference of cosines is formatted with its sign: `score_text(0.1, "+") == "+0.10"`.
+    """
+    return f"{value:{sign or 'z'}.2f}".replace("-", "−")
+
+
+def unseen_words(tokenizer: PreTrainedTokenizerBase | None, text: str) -> frozenset[str]:
+    """Return the words that a tokenizer maps to "unknown": `unseen_words(tokenizer, "a zebra") == {"zebra"}`.
+
+    Most tokenizers can encode any word; for them, and for None, the result is empty.
     """
     if tokenizer is None or tokenizer.unk_token_id is None:
         return frozenset()
-    return frozenset(
-        word for word in set(_PIECES.findall(text)) if tokenizer.unk_token_id in encode_caption(tokenizer, word)
-    )
+    words = set(_WORDS.findall(text))
+    return frozenset(word for word in words if tokenizer.unk_token_id in encode_caption(tokenizer, word))
 
 
-def marked(text: str, unseen: Collection[str] = ()) -> Markup:
-    """Escaped text in which the words of `unseen` are underlined: `marked("a zebra", {"zebra"})`."""
-    said, place = Markup(), 0
-    for piece in _PIECES.finditer(text):
-        if piece.group() in unseen:
-            said += escape(text[place : piece.start()])
-            said += Markup('<mark title="the LVLM has never seen this word">{}</mark>').format(piece.group())
-            place = piece.end()
-    return said + escape(text[place:])
+def mark_unseen(text: str, unseen: Collection[str] = ()) -> Markup:
+    """Escape a text and underline the words in `unseen`: `mark_unseen("a zebra", {"zebra"})`."""
+    html, end = Markup(), 0
+    for word in _WORDS.finditer(text):
+        if word.group() in unseen:
+            html += escape(text[end : word.start()])
+            html += Markup('<mark title="not in the LVLM’s vocabulary">{}</mark>').format(word.group())
+            end = word.end()
+    return html + escape(text[end:])

@@ -1,205 +1,189 @@
-"""Make your own Winoground: choose what is where; it is drawn, captions are written, every model scores them."""
+"""Compose your own Winoground case: choose two objects and their relation; every model scores the two scenes."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vladva_kit.emoji_world.captions import pair_caption
-from vladva_kit.emoji_world.cases import sugarcrepe_case
-from vladva_kit.emoji_world.drawings import native_colors
+from vladva_kit.emoji_world.cases import sugarcrepe_captions
+from vladva_kit.emoji_world.drawings import native_colors, nouns_in_style
 from vladva_kit.emoji_world.nouns import COLORS, GROUNDS, SIZES, STYLES
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, swapped
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.evaluation import ImageTextEncoder
-from vladva_kit.widgets.base import WidgetBase, Work, controls
-from vladva_kit.widgets.cached_embedder import CachedEmbedder, cached_embedder
+from vladva_kit.evaluation.sugarcrepe import CATEGORIES
+from vladva_kit.plots.style import ImageLike
+from vladva_kit.widgets.base import BackgroundTask, WidgetBase, controls
+from vladva_kit.widgets.cached_embedder import CachedEmbedder, with_caches
+from vladva_kit.widgets.case_browser import category_label
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.winoground_probe import winoground_view
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-RELATIONS = tuple(relation for pair in LAYOUTS.values() for relation in pair)
-# What is exchanged between the two things to make the second picture, by Winoground's kinds of cases.
-EXCHANGES = {"places": (), "things": ("noun",), "colors": ("color",), "sizes": ("size",)}
-NEGATIVES = ("replace_obj", "replace_att", "replace_rel", "add_obj", "add_att", "swap_obj", "swap_att")
-NATIVE_COLORS = "own colors"
-SIDE = 288  # pixels; the towers shrink it to their own size
+RELATIONS = {relation: (layout, i == 1) for layout, pair in LAYOUTS.items() for i, relation in enumerate(pair)}
+# The fields that the two objects swap to make the second scene; without a field they swap positions.
+SWAPS = {"positions": (), "objects": ("noun",), "colors": ("color",), "sizes": ("size",)}
+NATURAL_COLORS = "natural colors"
+SIDE = 288  # pixels of a scene; image encoders resize it
+DEFAULTS = (("dog", "blue"), ("house", "purple"))
 
 
 @dataclass(frozen=True)
-class Composed:
-    """Two scenes that differ in one exchange, their captions, and false captions of the first scene."""
+class ComposedCase:
+    """Two scenes that differ by one swap, their captions, and hard negatives of the first scene."""
 
     scenes: tuple[Scene, Scene]
     captions: tuple[str, str]
-    negatives: tuple[tuple[str, str, str], ...]  # (kind, true caption, false caption)
+    negatives: tuple[tuple[str, str, str], ...]  # (category, true caption, false caption)
 
 
 def scene_of(first: Thing, relation: str, second: Thing, ground: str, style: int = 0, seed: int = 0) -> Scene:
-    """The scene of such words: `scene_of(Thing("dog"), "above", Thing("cat"), "grass")`.
+    """Build the scene that a relation describes: `scene_of(Thing("dog"), "above", Thing("cat"), "grass")`.
 
-    Raises ValueError for a relation that the world lacks, and for things that do not fit, with what to change.
+    Raises ValueError for an unknown relation, or if the objects do not fit; the message says what to change.
     """
-    for layout, (forward, backward) in LAYOUTS.items():
-        if relation in (forward, backward):
-            things = (first, second) if relation == forward else (second, first)
-            scene = Scene(things, layout, ground, style, seed)
-            if not fits(scene):
-                raise ValueError(_why_not(scene))
-            return scene
-    raise ValueError(f"no relation '{relation}'; there are {', '.join(RELATIONS)}")
+    if relation not in RELATIONS:
+        raise ValueError(f"unknown relation '{relation}': choose from {', '.join(RELATIONS)}")
+    for thing in (first, second):
+        if thing.noun not in nouns_in_style(style):
+            raise ValueError(f"style '{STYLES[style]}' has no '{thing.noun}': choose another style or object")
+    layout, is_converse = RELATIONS[relation]
+    scene = Scene((second, first) if is_converse else (first, second), layout, ground, style, seed)
+    if not fits(scene):
+        raise ValueError(_misfit_text(scene))
+    return scene
 
 
-def _why_not(scene: Scene) -> str:
+def _misfit_text(scene: Scene) -> str:
     first, second = scene.things
     if first.noun == second.noun:
-        return f"two kinds of {first.noun} cannot be told apart: choose two different things"
+        return f"both objects are '{first.noun}': choose two different objects"
     for thing in scene.things:
         if thing.color in native_colors(thing.noun):
-            return f"a {thing.noun} is {thing.color} by itself in some drawing: choose another color for it, or none"
+            return f"'{thing.noun}' is naturally {thing.color} in some style: choose another color, or natural colors"
     if scene.layout == "stack" and max(first.count, second.count) > 1:
-        return "only single things stand in front of each other: set both counts to 1"
+        return "only single objects can stand in front of each other: set both counts to 1"
     if scene.layout == "stack":
-        return f"the {second.noun} is behind, and small things vanish there: make it big"
-    return f"the {first.noun} and the {second.noun} are too large for one picture: make one smaller, or fewer"
+        return f"the {second.noun} is behind, where a small object would be hidden: make it big"
+    return f"the {first.noun} and the {second.noun} are too large for one image: make one smaller, or reduce its count"
 
 
-def composed(scene: Scene, exchange: str, seed: int = 0) -> Composed:
-    """A Winoground case and SugarCrepe's negatives of a scene of two things: `composed(scene, "colors")`.
+def compose(scene: Scene, swap: str, seed: int = 0) -> ComposedCase:
+    """Build a Winoground case and hard negatives from a scene of two objects: `compose(scene, "colors")`.
 
-    Raises ValueError where the exchange changes nothing that a caption says, or where its scene does not fit.
+    Both scenes share the random seed, so that they differ by the swap only. Raises ValueError if the swap changes
+    nothing that a caption says, or if the swapped scene does not fit.
     """
-    if exchange not in EXCHANGES:
-        raise ValueError(f"no exchange of '{exchange}'; there are {', '.join(EXCHANGES)}")
-    other = replace(swapped(scene, *EXCHANGES[exchange]), seed=scene.seed + 1)
-    sized = exchange == "sizes"
-    captions = pair_caption(scene, 0, 1, sized), pair_caption(other, 0, 1, sized)
+    if swap not in SWAPS:
+        raise ValueError(f"unknown swap '{swap}': choose from {', '.join(SWAPS)}")
+    other = swapped(scene, *SWAPS[swap])
+    with_size = swap == "sizes"
+    captions = pair_caption(scene, 0, 1, with_size), pair_caption(other, 0, 1, with_size)
     if is_true(captions[1], scene):
-        raise ValueError(f"with their {exchange} exchanged the picture is the same: give the two different {exchange}")
+        raise ValueError(f"swapping the {swap} does not change the scene: choose two different {swap}")
     if not fits(other):
-        raise ValueError(f"with their {exchange} exchanged: {_why_not(other)}")
-    negatives = []
-    for kind in NEGATIVES:
-        made = sugarcrepe_case(kind, scene, random.Random(f"{kind} {seed}"))
-        if made is not None:
-            negatives.append((kind, *made))
-    return Composed((scene, other), captions, tuple(negatives))
+        raise ValueError(f"after swapping the {swap}, {_misfit_text(other)}")
+    texts = {kind: sugarcrepe_captions(kind, scene, random.Random(f"{kind} {seed}")) for kind in CATEGORIES}
+    negatives = tuple((kind, *pair) for kind, pair in texts.items() if pair is not None)
+    return ComposedCase((scene, other), captions, negatives)
 
 
 def scene_view(
-    case: Composed,
-    pictures: Sequence[Image.Image],
+    case: ComposedCase,
+    images: Sequence[ImageLike],
     scores: Mapping[str, Sequence[Sequence[float]]],
-    negative_scores: Mapping[str, Sequence[tuple[float, float]]],
-    unseen: Collection[str] = (),
+    margins: Mapping[str, Sequence[float]],
 ) -> View:
-    """The case as `winoground_view` shows it, with the negatives below: `scene_view(case, pictures, grids, negatives)`.
+    """Show the case as `winoground_view` does, and the negatives below: `scene_view(case, images, grids, margins)`.
 
-    `scores[model][i][c]` (2, 2); `negative_scores[model]`: for each negative, the first picture's similarity with the
-    true caption and with the false one.
+    `scores[model][i][c]` is (2, 2); `margins[model]` has, for each negative, the first image's similarity with the
+    true caption minus that with the false one.
     """
-    above = winoground_view(pictures, case.captions, scores, "Your own Winoground case", unseen)
-    rows = []
-    for place, (kind, true, false) in enumerate(case.negatives):
-        margins = [pairs[place][0] - pairs[place][1] for pairs in negative_scores.values()]
-        cells = [{"text": f"{margin:+.3f}".replace("-", "−"), "right": margin > 0} for margin in margins]
-        rows.append({"kind": kind.replace("_", " "), "true": true, "false": false, "cells": cells})
-    return View(above + page("scene_negatives", rows=rows, models=list(negative_scores)))
+    above = winoground_view(images, case.captions, scores, "Your own Winoground case")
+    rows = [(category_label(category), true, false) for category, true, false in case.negatives]
+    return View(above + page("scene_negatives", rows=rows, margins=margins))
 
 
 class SceneComposer(WidgetBase):
-    """Choose two things and how they lie; see the picture, its opposite, and what each model makes of both.
+    """Choose two objects and their relation; see the scene, its swapped counterpart, and each model's scores.
 
         SceneComposer({"emoji-clip": vk.load_baseline(), "base": baseline, "fine-tuned": embedder})
 
-    The pictures are drawn at once; each model's scores follow when it has looked at them, in a thread with a bar that
-    can be cancelled (`work.wait()` joins it). Pictures and captions that a model has met are not encoded again. What
-    does not fit is said, with what to change.
+    The scenes are drawn at once; the scores follow from a thread that `work.wait()` joins. Scenes and captions that a
+    model has encoded before are not encoded again.
     """
 
     def __init__(self, models: Mapping[str, ImageTextEncoder | CachedEmbedder]) -> None:
         super().__init__()
-        self.models = cached_embedder(models)
-        self.work = Work()
-        self._asked: tuple[list[Image.Image], list[str]] | None = None  # what the models are to look at
+        self.models = with_caches(models)
+        self.work = BackgroundTask()
+        self._needed: tuple[list[ImageLike], list[str]] | None = None  # images and texts of the current case
         widgets = controls()
-        colors = [NATIVE_COLORS, *COLORS]
-        fourth = {"width": "205px"}  # four fit beside each other
-        choice = partial(widgets.Dropdown, layout=fourth)
-        self.things = []
-        for number, (noun, color) in enumerate((("dog", "blue"), ("house", "purple")), start=1):
-            self.things.append(
-                {
-                    "noun": choice(options=sorted(WORDS), value=noun, description=f"thing {number}"),
-                    "color": choice(options=colors, value=color, description="color"),
-                    "size": choice(options=list(SIZES), value="big", description="size"),
-                    "count": widgets.IntSlider(value=1, min=1, max=3, description="count", layout=fourth),
-                }
-            )
-        self.relation = choice(options=RELATIONS, description="lies")
-        self.ground = choice(options=GROUNDS, description="ground")
-        self.style = choice(options=[(name, place) for place, name in enumerate(STYLES)], description="style")
-        self.exchange = choice(options=list(EXCHANGES), description="exchange")
-        self.seed = widgets.IntSlider(min=0, max=99, description="liberties", continuous_update=False)
-        rows = [[*self.things[0].values()], [self.relation, self.seed], [*self.things[1].values()]]
-        rows.append([self.ground, self.style, self.exchange])
-        self.follow(*(control for row in rows for control in row))
-        self.box = widgets.VBox([*map(widgets.HBox, rows), self.work.box, self.view])
+        layout = widgets.Layout(width="205px")  # four fit next to each other
+        menu, slider = partial(widgets.Dropdown, layout=layout), partial(widgets.IntSlider, layout=layout)
+        self.things = [
+            {
+                "noun": menu(options=sorted(WORDS), value=noun, description=f"object {number}"),
+                "color": menu(options=[NATURAL_COLORS, *COLORS], value=color, description="color"),
+                "size": menu(options=list(SIZES), value="big", description="size"),
+                "count": slider(value=1, min=1, max=3, description="count"),
+            }
+            for number, (noun, color) in enumerate(DEFAULTS, start=1)
+        ]
+        self.relation = menu(options=list(RELATIONS), description="relation")
+        self.ground = menu(options=GROUNDS, description="ground")
+        self.style = menu(options=[(name, index) for index, name in enumerate(STYLES)], description="style")
+        self.swap = menu(options=list(SWAPS), description="swap")
+        self.seed = widgets.IntSlider(min=0, max=99, description="random seed", continuous_update=False)
+        first, second = (list(thing.values()) for thing in self.things)
+        rows = [first, [self.relation, self.seed], second, [self.ground, self.style, self.swap]]
+        self.swap.observe(self._choose_swap, "value")
+        self.redraw_on(*(control for row in rows for control in row if control is not self.swap))
+        self._assemble(*rows)
         self.refresh()
 
+    def _choose_swap(self, change: Mapping[str, Any]) -> None:
+        """Redraw; sizes that are to be swapped are made different first."""
+        first, second = (thing["size"] for thing in self.things)
+        with self.batched():
+            if change["new"] == "sizes" and first.value == second.value:
+                second.value = next(size for size in SIZES if size != first.value)
+
     def scene(self) -> Scene:
-        """The scene that the controls say. Raises ValueError for what does not fit."""
+        """Return the chosen scene. Raises ValueError if it does not fit."""
         first, second = map(_thing, self.things)
         return scene_of(first, self.relation.value, second, self.ground.value, self.style.value, self.seed.value)
 
     def refresh(self, *_: object) -> None:
-        """Draws what was chosen, and has those models look at it that have not."""
+        """Draw the chosen scenes, and score them with the models that have not encoded them yet."""
         super().refresh()
-        asked = self._asked  # once: the thread at work draws too
-        lacking = [memory for memory in self.models.values() if asked and not memory.knows(*asked)]
-        if asked and lacking:
-            self.work.start(self._looking(lacking, *asked), 2 * len(lacking), lambda: None, "scoring")
-
-    def _looking(
-        self, models: Sequence[CachedEmbedder], pictures: Sequence[Any], texts: Sequence[str]
-    ) -> Iterator[None]:
-        for memory in models:
-            memory.encode_image(pictures)
-            yield
-            memory.encode_text(texts)
-            super().refresh()  # this model's scores join the others'
-            yield
+        needed = self._needed  # read once: the background thread draws too
+        missing = [model for model in self.models.values() if needed and not model.has(*needed)]
+        if needed and missing:
+            redraw = super().refresh
+            steps = [step for model in missing for step in [*model.encoding_steps(*needed), redraw]]
+            self.work.start(steps, "scoring")
 
     def draw(self) -> View:
-        """Both pictures, both captions, the negatives, and the scores of the models that have looked at them."""
+        """Show both scenes, their captions, the negatives, and the scores of the models that have encoded them."""
         try:
-            case = composed(self.scene(), self.exchange.value, self.seed.value)
+            case = compose(self.scene(), self.swap.value, self.seed.value)
         except ValueError:
-            self._asked = None  # there is nothing to look at; why not is said
+            self._needed = None
             raise
-        pictures = [render(scene, SIDE) for scene in case.scenes]
+        images = [render(scene, SIDE) for scene in case.scenes]
         negatives = [text for _, true, false in case.negatives for text in (true, false)]
-        asked = self._asked = pictures, [*case.captions, *negatives]
-        ready = {name: memory for name, memory in self.models.items() if memory.knows(*asked)}
-        grids = {name: memory.similarity(pictures, case.captions).tolist() for name, memory in ready.items()}
-        margins = {name: _pairs(memory, pictures[0], negatives) for name, memory in ready.items()}
-        return scene_view(case, pictures, grids, margins)
+        self._needed = images, [*case.captions, *negatives]
+        ready = {name: model for name, model in self.models.items() if model.has(*self._needed)}
+        grids = {name: model.similarity(images, case.captions).tolist() for name, model in ready.items()}
+        pairs = {name: model.similarity(images[:1], negatives).reshape(-1, 2) for name, model in ready.items()}
+        return scene_view(case, images, grids, {name: pair[:, 0] - pair[:, 1] for name, pair in pairs.items()})
 
 
-def _pairs(memory: CachedEmbedder, picture: Any, negatives: Sequence[str]) -> list[tuple[float, float]]:
-    """The picture's similarity with each true caption and with the false one that follows it."""
-    if not negatives:
-        return []
-    scores = memory.similarity([picture], negatives)[0].tolist()
-    return list(zip(scores[::2], scores[1::2], strict=True))
-
-
-def _thing(chosen: Mapping[str, Any]) -> Thing:
-    color = None if chosen["color"].value == NATIVE_COLORS else chosen["color"].value
-    return Thing(chosen["noun"].value, chosen["count"].value, color, chosen["size"].value)
+def _thing(choice: Mapping[str, Any]) -> Thing:
+    color = None if choice["color"].value == NATURAL_COLORS else choice["color"].value
+    return Thing(choice["noun"].value, choice["count"].value, color, choice["size"].value)

@@ -1,61 +1,45 @@
-"""Every picture with every caption: a matrix, and what stands behind each of its cells."""
+"""Every image with every caption: a similarity matrix, and the image, caption and ranks of each of its cells."""
 
 from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
-from PIL import Image as PillowImage
+from PIL import Image
 
 from vladva_kit.models.files import atomic_write
-from vladva_kit.plots.figures import decimals
-from vladva_kit.plots.style import checked_matrix, found_text, image_uri, thumbnail, wrapped
+from vladva_kit.plots.similarity import retrieval_sentence
+from vladva_kit.plots.style import ImageLike, check_matrix
 from vladva_kit.widgets.base import WidgetBase, controls
 from vladva_kit.widgets.page import View, page
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 SORTS = ("as given", "most confused first", "highest score first")
-LABELED = 24  # a matrix of up to so many rows and columns shows its pictures and captions
-LARGEST, WIDEST = 44, 528  # a cell's pixels, the matrix's pixels
-LETTERS, LINE = 32, 13  # a line of a caption: its letters, and its pixels
+LABELED = 24  # a matrix of up to this many rows and columns shows its images and captions
+MAX_CELL, MAX_MATRIX = 44, 528  # pixels
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One picture with one caption; ranks begin at 1, and an equal score counts as a better one."""
+def ranks_of(scores: Any, image: int, caption: int) -> tuple[int, int]:
+    """Return the image's rank for the caption and the caption's rank for the image: `ranks_of(scores, 3, 5)`.
 
-    picture: int
-    caption: int
-    score: float
-    picture_rank: int  # among all pictures, for this caption
-    caption_rank: int  # among all captions, for this picture
-
-
-def cell_of(scores: Any, picture: int, caption: int) -> Cell:
-    """What a cell says: `cell_of(scores, picture=3, caption=5).picture_rank`; `scores` (n_images, n_texts)."""
+    `scores` is (n_images, n_texts); ranks start at 1, and an equal score counts as a better one.
+    """
     values = np.asarray(scores, dtype=np.float64)
-    score = values[picture, caption]
-    ranks = int((values[:, caption] >= score).sum()), int((values[picture] >= score).sum())
-    return Cell(picture, caption, float(score), *ranks)
+    score = values[image, caption]
+    return int((values[:, caption] >= score).sum()), int((values[image] >= score).sum())
 
 
-def sorted_places(scores: Any, by: str) -> tuple[np.ndarray, np.ndarray]:
-    """The order of pictures and of captions, (n_images,) and (n_texts,): `sorted_places(scores, "as given")`.
+def sort_orders(scores: Any, by: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of images (n_images,) and captions (n_texts,): `sort_orders(scores, "as given")`.
 
-    "most confused first" goes by how far the best wrong partner leads the right one, and needs a square matrix in
-    which picture i belongs to caption i; "highest score first" by the best score of each row and column.
-    Raises ValueError for another word, or for a matrix that is not square.
+    "most confused first" sorts by how far the best wrong partner leads the right one and needs a square matrix in
+    which image i belongs to caption i; "highest score first" sorts by the best score of each row and column.
+    Raises ValueError for another name, or for a matrix that is not square.
     """
     values = np.asarray(scores, dtype=np.float64)
     if by == "as given":
@@ -63,166 +47,109 @@ def sorted_places(scores: Any, by: str) -> tuple[np.ndarray, np.ndarray]:
     if by == "highest score first":
         return np.argsort(-values.max(1), kind="stable"), np.argsort(-values.max(0), kind="stable")
     if by != "most confused first":
-        raise ValueError(f"sort by {', '.join(SORTS)}; not by '{by}'")
+        raise ValueError(f"cannot sort by '{by}': choose from {', '.join(SORTS)}")
     if values.shape[0] != values.shape[1]:
-        raise ValueError(f"{values.shape[0]} pictures, {values.shape[1]} captions: which belong together is not known")
+        raise ValueError(f"{values.shape[0]} images, {values.shape[1]} captions: 'most confused first' needs pairs")
     wrong = np.where(np.eye(len(values), dtype=bool), -np.inf, values)
-    lead = np.diag(values) - np.maximum(wrong.max(0), wrong.max(1))
-    order = np.argsort(lead, kind="stable")
+    order = np.argsort(np.diag(values) - np.maximum(wrong.max(0), wrong.max(1)), kind="stable")
     return order, order
 
 
 def similarity_view(
     scores: Mapping[str, Any],
-    pictures: Sequence[Image.Image | Path | bytes],
+    images: Sequence[ImageLike],
     captions: Sequence[str],
     model: str | None = None,
-    chosen: tuple[int, int] = (0, 0),
+    selected: tuple[int, int] = (0, 0),
     sort: str = "as given",
 ) -> View:
-    """A matrix and one of its cells: `similarity_view({"before": a, "after": b}, pictures, captions, "after", (3, 5))`.
+    """Show a matrix and one of its cells: `similarity_view({"before": a, "after": b}, images, captions, "after")`.
 
-    Each of `scores` is (n_images, n_texts); `chosen` names a picture and a caption by their places as given. Pictures
-    are columns, captions rows. Raises ValueError for shapes that do not fit or a model that is not among them.
+    Each of `scores` is (n_images, n_texts), and all share one color scale; `selected` is an image's and a caption's
+    index as given. Images are columns, captions are rows. Raises ValueError for shapes that do not fit, or for a model
+    without scores.
     """
-    matrices = {name: checked_matrix(values, pictures, captions) for name, values in scores.items()}
+    matrices = {name: check_matrix(values, images, captions) for name, values in scores.items()}
     model = next(iter(matrices), None) if model is None else model
     if model not in matrices:
         raise ValueError(f"no scores of '{model}'; there are those of {', '.join(matrices) or 'no model'}")
-    values = matrices[model]
-    if not (0 <= chosen[0] < len(pictures) and 0 <= chosen[1] < len(captions)):
-        raise ValueError(f"picture {chosen[0]} and caption {chosen[1]} are not among those of shape {values.shape}")
-    orders = sorted_places(values, sort)
-    places = decimals([values.min(), values.max()])
-    found = found_text(values)
+    values, (image, caption) = matrices[model], selected
+    if not (0 <= image < len(images) and 0 <= caption < len(captions)):
+        raise ValueError(f"image {image} and caption {caption} are outside the scores of shape {values.shape}")
+    orders = sort_orders(values, sort)
+    low, high = min(map(np.min, matrices.values())), max(map(np.max, matrices.values()))
+    labeled = max(values.shape) <= LABELED
+    sentence = retrieval_sentence(values)
     return page(
         "similarity_view",
-        heading=f"{model}: {found}" if found else model,
-        n_pictures=len(pictures),
-        n_captions=len(captions),
-        low=f"{values.min():.{places}f}",
-        high=f"{values.max():.{places}f}",
-        picture=image_uri(pictures[chosen[0]]),
-        caption=captions[chosen[1]],
-        cell=cell_of(values, *chosen),
-        models=[{"name": name, "score": f"{matrix[chosen]:.4f}"} for name, matrix in matrices.items()],
-        own=_own_text(values, chosen),
-        unseen=(),
-        **_drawn(values, orders, pictures, captions, chosen),
+        heading=f"{model}: {sentence}" if sentence else model,
+        images=images,
+        captions=captions,
+        image=image,
+        caption=caption,
+        ranks=ranks_of(values, image, caption),
+        scores={name: matrix[selected] for name, matrix in matrices.items()},
+        columns=orders[0].tolist(),
+        rows=orders[1].tolist(),
+        labeled=labeled,
+        cell=min(MAX_MATRIX / max(values.shape), MAX_CELL if labeled else MAX_MATRIX),
+        low=low,
+        high=high,
+        heat=_heat((values[np.ix_(*orders)].T - low) / ((high - low) or 1.0)),
+        scale=_heat(np.linspace(0, 1, 256)[None]),
     )
 
 
-def _own_text(values: np.ndarray, chosen: tuple[int, int]) -> str:
-    if values.shape[0] != values.shape[1]:
-        return ""
-    return "They belong together." if chosen[0] == chosen[1] else "They do not belong together."
-
-
-def _drawn(
-    values: np.ndarray,
-    orders: tuple[np.ndarray, np.ndarray],
-    pictures: Sequence[Any],
-    captions: Sequence[str],
-    chosen: tuple[int, int],
-) -> dict[str, Any]:
-    """Where everything of the matrix is, in pixels of its SVG."""
-    columns, rows = values.shape
-    labeled = max(columns, rows) <= LABELED
-    cell = min(WIDEST / max(columns, rows), LARGEST if labeled else WIDEST)
-    left, top = (LETTERS * 7, cell + 6) if labeled else (24, 24)
-    spread = np.ptp(values) or 1.0
-    shades = colormaps["Blues"]((values[np.ix_(*orders)].T - values.min()) / spread, bytes=True)
+def _heat(values: np.ndarray) -> str:
+    """Return a PNG of a matrix, one pixel per value from 0 (pale) to 1 (dark), as the source of an HTML image."""
     buffer = io.BytesIO()
-    PillowImage.fromarray(shades[..., :3]).save(buffer, "PNG")
-    at = [int(np.flatnonzero(order == place)[0]) for order, place in zip(orders, chosen, strict=True)]
-    shown = orders if labeled else ([], [])
-    return {
-        "left": left,
-        "top": top,
-        "side_x": cell * columns,
-        "side_y": cell * rows,
-        "heat": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
-        "mark": f"scale-{hashlib.sha256(buffer.getvalue()).hexdigest()[:12]}",  # a page may hold several matrices
-        "scale": [to_hex(colormaps["Blues"](part)) for part in np.linspace(0, 1, 5)],
-        "chosen": {"x": left + cell * at[0], "y": top + cell * at[1], "width": cell, "height": cell},
-        "thumbnails": [
-            {
-                "src": image_uri(thumbnail(pictures[place], 64)),
-                "x": left + cell * column + 1,
-                "y": top - cell - 2,
-                "side": cell - 2,
-                "title": f"picture {place + 1}",
-            }
-            for column, place in enumerate(shown[0])
-        ],
-        "labels": [
-            _label(captions[place], top + cell * (row + 0.5), cell, place == chosen[1])
-            for row, place in enumerate(shown[1])
-        ],
-    }
-
-
-def _label(caption: str, middle: float, cell: float, chosen: bool) -> dict[str, Any]:
-    """A caption beside its row, in as many lines as the row has room for; what is cut stands in its title."""
-    room = max(1, int(cell // LINE))
-    lines = wrapped(caption, LETTERS, room).split("\n")
-    first = middle + 4 - LINE * (len(lines) - 1) / 2
-    placed = [{"text": line, "y": round(first + LINE * number, 1)} for number, line in enumerate(lines)]
-    return {"lines": placed, "caption": caption, "chosen": chosen}
-
-
-def similarity_csv(scores: Any, captions: Sequence[str]) -> bytes:
-    """A matrix as CSV, UTF-8, a row for each picture under the captions: `similarity_csv(scores, captions)`."""
-    lines = io.StringIO()
-    writer = csv.writer(lines)
-    writer.writerow(["picture", *captions])
-    writer.writerows([number, *row] for number, row in enumerate(np.asarray(scores).tolist(), start=1))
-    return lines.getvalue().encode()
+    Image.fromarray(colormaps["Blues"](values, bytes=True)[..., :3]).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 class SimilarityExplorer(WidgetBase):
-    """Choose a picture and a caption; see them, their score and their ranks, before and after.
+    """Choose an image and a caption; see them, their score in each model and their ranks.
 
-        SimilarityExplorer({"before": before, "after": after}, pictures, captions)
+        SimilarityExplorer({"before": before, "after": after}, images, captions)
 
-    Each matrix is (n_images, n_texts), from anywhere. Raises ValueError as `similarity_view` does.
+    Each matrix is (n_images, n_texts), from any source. Raises ValueError as `similarity_view` does.
     """
 
-    def __init__(
-        self, scores: Mapping[str, Any], pictures: Sequence[Image.Image | Path | bytes], captions: Sequence[str]
-    ) -> None:
+    def __init__(self, scores: Mapping[str, Any], images: Sequence[ImageLike], captions: Sequence[str]) -> None:
         super().__init__()
-        self.scores = {name: checked_matrix(values, pictures, captions) for name, values in scores.items()}
-        self.pictures, self.captions = list(pictures), list(captions)
-        square = len(self.pictures) == len(self.captions)
+        self.scores = {name: check_matrix(values, images, captions) for name, values in scores.items()}
+        self.images, self.captions = list(images), list(captions)
+        square = len(self.images) == len(self.captions)
         widgets = controls()
         self.model = widgets.ToggleButtons(options=list(self.scores), description="model")
-        self.picture = widgets.IntSlider(min=1, max=len(pictures), description="picture", continuous_update=False)
-        named = [(f"{number}: {text}", number) for number, text in enumerate(self.captions, start=1)]
-        self.caption = widgets.Dropdown(options=named, description="caption", layout=widgets.Layout(width="36em"))
+        self.image = widgets.IntSlider(min=1, max=len(images), description="image", continuous_update=False)
+        options = [(f"{number}: {text}", number) for number, text in enumerate(self.captions, start=1)]
+        self.caption = widgets.Dropdown(options=options, description="caption", layout=widgets.Layout(width="36em"))
         self.sort = widgets.Dropdown(options=[by for by in SORTS if square or by != SORTS[1]], description="sort")
         self.file = widgets.Text(value="similarity.csv", description="file")
         self.export_button = widgets.Button(description="export")
-        self.said = widgets.HTML()
-        self.follow(self.model, self.picture, self.caption, self.sort)
+        self.redraw_on(self.model, self.image, self.caption, self.sort)
         self.export_button.on_click(lambda _: self._export())
-        rows = [[self.model, self.sort], [self.picture, self.caption], [self.file, self.export_button, self.said]]
-        self.box = widgets.VBox([*map(widgets.HBox, rows), self.view])
+        self._assemble([self.model, self.sort], [self.image, self.caption], [self.file, self.export_button])
         self.refresh()
 
     def draw(self) -> View:
-        """The matrix of the chosen model, and the chosen cell."""
-        chosen = self.picture.value - 1, self.caption.value - 1
-        return similarity_view(self.scores, self.pictures, self.captions, self.model.value, chosen, self.sort.value)
+        """Show the matrix of the chosen model and the chosen cell."""
+        selected = self.image.value - 1, self.caption.value - 1
+        return similarity_view(self.scores, self.images, self.captions, self.model.value, selected, self.sort.value)
 
     def export(self, path: str | Path) -> Path:
-        """Writes the chosen model's matrix as CSV, whole or not at all; returns the path."""
-        path = Path(path)
-        atomic_write({path: similarity_csv(self.scores[self.model.value], self.captions)})
-        return path
+        """Write the chosen model's matrix as CSV, one row per image and one column per caption; return the path."""
+        lines = io.StringIO()
+        writer = csv.writer(lines)
+        writer.writerow(["image", *self.captions])
+        rows = self.scores[self.model.value].tolist()
+        writer.writerows([number, *row] for number, row in enumerate(rows, start=1))
+        atomic_write({Path(path): lines.getvalue().encode()})
+        return Path(path)
 
     def _export(self) -> None:
         try:
-            self.said.value = page("message_soft", text=f"written: {self.export(self.file.value)}")
+            self.message.value = page("hint", text=f"saved: {self.export(self.file.value)}")
         except OSError as error:
-            self.said.value = page("message", text=f"not written: {error}")
+            self.message.value = page("message", text=f"not saved: {error}")
