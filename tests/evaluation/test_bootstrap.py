@@ -1,13 +1,15 @@
+"""Bootstrap intervals and McNemar's test against exact computations."""
+
 from itertools import product
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, mcnemar, score
+from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, mcnemar, number_unique, score
 
 
-def test_the_interval_is_that_of_a_binomial_proportion():
+def test_the_interval_matches_a_binomial_proportion():
     correct = np.arange(1000) < 300
     low, high = bootstrap_interval(correct, seed=1, resamples=4000)
     half = 100 * NormalDist().inv_cdf(0.975) * (0.3 * 0.7 / 1000) ** 0.5
@@ -15,7 +17,7 @@ def test_the_interval_is_that_of_a_binomial_proportion():
     assert bootstrap_interval(correct, seed=1, resamples=4000) == (low, high)
 
 
-def test_an_interval_covers_the_truth_about_95_times_in_100():
+def test_intervals_cover_the_true_value_95_percent_of_the_time():
     generator = np.random.default_rng(0)
     covered = 0
     for trial in range(400):
@@ -24,36 +26,36 @@ def test_an_interval_covers_the_truth_about_95_times_in_100():
     assert 0.91 < covered / 400 < 0.98
 
 
-def test_cases_of_one_group_are_drawn_together():
+def test_cases_of_one_group_are_resampled_together():
     correct = np.repeat(np.arange(100) < 50, 5)
     groups = np.repeat(np.arange(100), 5).tolist()
-    alone, together = np.diff(bootstrap_interval(correct)), np.diff(bootstrap_interval(correct, groups=groups))
-    assert together / alone == pytest.approx(5**0.5, rel=0.1)
+    ungrouped, grouped = np.diff(bootstrap_interval(correct)), np.diff(bootstrap_interval(correct, groups=groups))
+    assert grouped / ungrouped == pytest.approx(5**0.5, rel=0.1)
     one_each = bootstrap_interval(correct, groups=list(range(500)))
     assert one_each == bootstrap_interval(correct)
 
 
-def test_groups_of_different_sizes_keep_every_case_at_its_weight():
+def test_groups_of_different_sizes_weight_cases_equally():
     means = bootstrap_means([1, 0, 0, 0], resamples=3000, groups=["a", "b", "b", "b"])
-    # of two draws: a a -> 1, a b -> 1/4, b b -> 0
+    # two draws: a a -> 1, a b -> 1/4, b b -> 0
     assert sorted(set(means.tolist())) == [0, 0.25, 1]
     assert np.mean(means == 0.25) == pytest.approx(0.5, abs=0.05)
 
 
-def test_many_cases_are_resampled_in_pieces():
+def test_many_cases_are_resampled_in_chunks():
     assert bootstrap_means(np.ones(600_000), resamples=3).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("only_first, only_second", [(0, 0), (0, 5), (5, 0), (2, 7), (4, 4), (1, 9)])
-def test_mcnemar_equals_counting_every_fall_of_the_coins(only_first, only_second):
+def test_mcnemar_equals_enumerating_all_coin_flips(only_first, only_second):
     first = [True] * only_first + [False] * only_second + [True, True, False]
     second = [False] * only_first + [True] * only_second + [True, True, False]
     n, fewer = only_first + only_second, min(only_first, only_second)
-    falls = [sum(coins) for coins in product([0, 1], repeat=n)]
-    as_uneven = sum(min(heads, n - heads) <= fewer for heads in falls) / len(falls)
+    heads = [sum(coins) for coins in product([0, 1], repeat=n)]
+    p_value = sum(min(count, n - count) <= fewer for count in heads) / len(heads)
     found = mcnemar(first, second)
     assert (found.only_first, found.only_second) == (only_first, only_second)
-    assert found.p_value == pytest.approx(as_uneven)
+    assert found.p_value == pytest.approx(p_value)
 
 
 def test_mcnemar_is_exact_for_many_cases():
@@ -63,10 +65,14 @@ def test_mcnemar_is_exact_for_many_cases():
     assert mcnemar(first, second).p_value == pytest.approx(2 * NormalDist().cdf(-z), rel=1e-3)
 
 
-def test_a_score_says_what_it_stands_on():
+def test_a_score_holds_interval_chance_n_and_ties():
     found = score([True] * 30 + [False] * 70, 25.0, tied=[True] * 5 + [False] * 95)
     assert (found.percent, found.chance, found.n, found.ties) == (30, 25, 100, 5)
     assert str(found).startswith("30.0 [2") and found.low < 30 < found.high
+
+
+def test_unique_keys_are_numbered_in_order_of_appearance():
+    assert number_unique(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,6 @@ def test_a_score_says_what_it_stands_on():
         (lambda: mcnemar([True], [True, False]), "for the same cases"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(call, reason):
+def test_arguments_that_do_not_fit_are_rejected(call, reason):
     with pytest.raises(ValueError, match=reason):
         call()

@@ -1,3 +1,5 @@
+"""Caption files of retrieval benchmarks, in the four formats."""
+
 import json
 
 import datasets
@@ -5,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_retrieval
-from vladva_kit.evaluation.caption_files import gallery_of_dataset, load_caption_file
+from vladva_kit.evaluation.caption_files import load_caption_dataset, load_caption_file
 from vladva_kit.models.images import BadInput
 
 
@@ -47,9 +49,9 @@ def meaning(n):
     return {text: color(number) for number in range(n) for text in wordings(number)}
 
 
-def test_a_karpathy_file_gives_the_images_of_its_split_and_five_captions_of_each(tmp_path, knowing):
+def test_a_karpathy_file_has_its_split_and_five_captions_per_image(tmp_path, oracle):
     karpathy(tmp_path)
-    embedder = knowing(meaning(4))
+    embedder = oracle(meaning(4))
     result = evaluate_retrieval(embedder, tmp_path)
     assert (result.n_images, result.n_captions) == (3, 15)
     assert evaluate_retrieval(embedder, tmp_path, captions_per_image=6).n_captions == 18
@@ -60,84 +62,87 @@ def test_a_karpathy_file_gives_the_images_of_its_split_and_five_captions_of_each
         load_caption_file(tmp_path, split="train")
 
 
-def test_repeated_captions_of_one_image_are_kept_as_the_official_lists_keep_them(tmp_path, knowing):
+def test_repeated_captions_of_an_image_are_kept(tmp_path, oracle):
     karpathy(tmp_path, sentences=[{"raw": "image 1 wording 0"}] * 2 + [{"raw": "image 1 wording 1"}])
-    result = evaluate_retrieval(knowing(meaning(4)), tmp_path, captions_per_image=5)
+    result = evaluate_retrieval(oracle(meaning(4)), tmp_path, captions_per_image=5)
     assert result.n_captions == 13 and result.caption_ranks == (0,) * 13
 
 
-def test_annotations_are_joined_to_their_images_by_id(tmp_path, knowing):
+def test_coco_annotations_are_joined_to_images_by_id(tmp_path, oracle):
     coco(tmp_path)
-    result = evaluate_retrieval(knowing(meaning(3)), tmp_path)
+    result = evaluate_retrieval(oracle(meaning(3)), tmp_path)
     assert (result.n_images, result.n_captions, result.text_to_image[1].percent) == (3, 18, 100)
 
 
-def test_a_list_of_images_with_captions_is_read(tmp_path):
+def test_blip_lists_are_read(tmp_path):
     karpathy(tmp_path, n=2)
     entries = [{"image": "val2014/COCO_val2014_000000000000.png", "caption": ["a", "b"]}]
     (tmp_path / "coco_karpathy_test.json").write_text(json.dumps(entries))
     (one,) = load_caption_file(tmp_path / "coco_karpathy_test.json", tmp_path / "images")
     assert one.captions == ("a", "b") and one.image.is_file()
-    with pytest.raises(BadInput, match="holds dataset_coco.json, coco_karpathy_test.json; give the one file"):
+    with pytest.raises(BadInput, match="holds dataset_coco.json, coco_karpathy_test.json; give one of these files"):
         load_caption_file(tmp_path)
 
 
 @pytest.mark.parametrize("column", ["captions", "caption", "raw", "annotations_captions"])
-def test_a_dataset_is_read_by_the_names_its_columns_have_on_the_hub(column):
+def test_a_dataset_may_use_any_column_name_of_the_hub(column):
     rows = {"image": [Image.new("RGB", (2, 2), color(number)) for number in range(2)], column: [["a", "b"], ["c"]]}
     dataset = datasets.Dataset.from_dict(rows, features=datasets.Features(
         {"image": datasets.Image(), column: datasets.List(datasets.Value("string"))}
     ))  # fmt: skip
-    assert [one.captions for one in gallery_of_dataset(dataset)] == [("a", "b"), ("c",)]
-    with pytest.raises(BadInput, match="columns image, words; needed are image and captions: rename"):
-        gallery_of_dataset(dataset.rename_columns({column: "words"}))
+    assert [one.captions for one in load_caption_dataset(dataset)] == [("a", "b"), ("c",)]
+    with pytest.raises(BadInput, match="columns image, words; image, captions are needed: rename"):
+        load_caption_dataset(dataset.rename_columns({column: "words"}))
 
 
-def test_of_a_dataset_whose_rows_say_their_split_only_those_are_taken():
+def test_only_rows_of_the_split_are_read_from_a_split_column():
     rows = {"image": [Image.new("RGB", (2, 2), color(n)) for n in range(4)], "caption": list("abcd")}
     dataset = datasets.Dataset.from_dict(rows | {"split": ["train", "test", "val", "test"]})
-    assert [one.captions for one in gallery_of_dataset(dataset)] == [("b",), ("d",)]
-    assert len(gallery_of_dataset(datasets.Dataset.from_dict(rows | {"split": ["x"] * 4}))) == 4
+    assert [one.captions for one in load_caption_dataset(dataset)] == [("b",), ("d",)]
+    assert len(load_caption_dataset(datasets.Dataset.from_dict(rows | {"split": ["x"] * 4}))) == 4
     with pytest.raises(BadInput, match="column 'split' has no 'validation'; it has test, train, val"):
-        gallery_of_dataset(dataset, split="validation")
-    refused: list[str] = []
+        load_caption_dataset(dataset, split="validation")
+    skipped: list[str] = []
     broken = dataset.map(lambda row, at: {"caption": " " if at == 3 else row["caption"]}, with_indices=True)
-    assert len(gallery_of_dataset(broken, refused)) == 1 and refused[0].startswith("dataset row 3: ")
+    assert len(load_caption_dataset(broken, skipped)) == 1 and skipped[0].startswith("dataset row 3: ")
 
 
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"filename": "COCO_val2014_000000000000.png"}, "image 1: the image COCO_.*0.png is that of .*image 0 too"),
+        (
+            {"filename": "COCO_val2014_000000000000.png"},
+            "image 1: COCO_.*0.png is also the id of .*image 0",
+        ),
         ({"filename": "gone.png"}, "image 1: .*gone.png does not exist"),
         ({"filename": "../../x.png", "filepath": "."}, "image 1: 'image' .* leaves the folder"),
-        ({"sentences": []}, "image 1: no caption; retrieval needs at least one"),
+        ({"sentences": []}, "image 1: no caption; each image needs at least one"),
         ({"sentences": [{"text": "a"}]}, "image 1: found text; needed are raw"),
         ({"sentences": [{"raw": " "}]}, "image 1: 'caption' is an empty caption"),
     ],
 )
-def test_a_bad_image_is_named_and_nothing_is_scored_unless_asked(tmp_path, guessing, change, reason):
+def test_a_bad_image_raises_before_encoding_or_is_skipped(tmp_path, random_encoder, change, reason):
     karpathy(tmp_path, **change)
     with pytest.raises(BadInput, match=reason):
-        evaluate_retrieval(guessing, tmp_path)
-    assert guessing.images == guessing.texts == []
-    result = evaluate_retrieval(guessing, tmp_path, on_error="skip")
+        evaluate_retrieval(random_encoder, tmp_path)
+    assert random_encoder.images == random_encoder.texts == []
+    result = evaluate_retrieval(random_encoder, tmp_path, on_error="skip")
     assert result.n_images == 2 and len(result.skipped) == len(result.as_dict()["skipped"]) == 1
 
 
-def test_files_that_are_cut_short_or_of_another_kind_are_refused_in_one_sentence(tmp_path):
+def test_truncated_and_unknown_files_are_rejected(tmp_path):
     content = coco(tmp_path)
     path = tmp_path / "nocaps_val_4500_captions.json"
-    whole = path.read_text()
+    complete = path.read_text()
     for text, reason in (
-        (whole[:-40], "not JSON .*the file may be cut short: fetch it again"),
-        ('{"pictures": []}', "found pictures; needed are Karpathy's or COCO's images"),
+        (complete[:-40], "not JSON .*the file may be truncated: download it again"),
+        ('{"pictures": []}', "found pictures; Karpathy's or COCO's images"),
         (json.dumps(content | {"annotations": [{"image": 1}]}), "annotation 0: found image; needed are image_id, cap"),
-        (json.dumps(content | {"images": content["images"] * 2}), "image 3: the image 10 is that of .*image 0 too"),
-        (json.dumps(content | {"images": [{"id": 1}]}), "image 0: found id; needed are id, file_name: rename"),
+        (json.dumps(content | {"images": content["images"] * 2}), "image 3: 10 is also the id of .*image 0"),
+        (json.dumps(content | {"images": [{"id": 1}]}), "image 0: found id; needed are id, file_name"),
     ):
         path.write_text(text)
         with pytest.raises(BadInput, match=reason):
             load_caption_file(tmp_path)
-    with pytest.raises(BadInput, match="is no folder; give image_folder="):
+    with pytest.raises(BadInput, match="is not a folder; give image_folder="):
         load_caption_file(tmp_path, tmp_path / "nowhere")

@@ -1,3 +1,5 @@
+"""Retrieval against plain loops over all pairs."""
+
 import json
 import tracemalloc
 from itertools import combinations
@@ -25,20 +27,22 @@ def meaning(pairs):
     return {text: pair.load_image().getpixel((0, 0)) for pair in pairs for text in pair.captions}
 
 
-def test_an_encoder_that_knows_has_100_and_one_that_sees_nothing_has_0(knowing, blind):
+def test_an_oracle_scores_100_and_a_constant_encoder_0(oracle, constant_encoder):
     pairs = gallery(30)
-    for embedder, percent, ties in ((knowing(meaning(pairs)), 100, 0), (blind, 0, 30 + 90)):
+    for embedder, percent, ties in ((oracle(meaning(pairs)), 100, 0), (constant_encoder, 0, 30 + 90)):
         result = evaluate_retrieval(embedder, pairs)
         found = [*result.image_to_text.values(), *result.text_to_image.values()]
         assert {one.percent for one in found} == {percent}
         assert (result.ties, result.n_images, result.n_captions) == (ties, 30, 90)
 
 
-def test_recalls_equal_a_plain_loop_over_all_pairs(guessing):
+def test_recalls_equal_a_loop_over_all_pairs(random_encoder):
     pairs = gallery(25)
-    result = evaluate_retrieval(guessing, pairs)
+    result = evaluate_retrieval(random_encoder, pairs)
     texts = [text for pair in pairs for text in pair.captions]
-    scores = (guessing.encode_image([pair.load_image() for pair in pairs]) @ guessing.encode_text(texts).T).numpy()
+    scores = (
+        random_encoder.encode_image([pair.load_image() for pair in pairs]) @ random_encoder.encode_text(texts).T
+    ).numpy()
     for k in (1, 5, 10):
         i2t = [any(texts[c] in pairs[i].captions for c in np.argsort(-scores[i])[:k]) for i in range(25)]
         t2i = [any(texts[c] in pairs[i].captions for i in np.argsort(-scores[:, c])[:k]) for c in range(75)]
@@ -47,16 +51,16 @@ def test_recalls_equal_a_plain_loop_over_all_pairs(guessing):
     assert [margin > 0 for margin in result.caption_margins] == [rank == 0 for rank in result.caption_ranks]
 
 
-def test_guessing_is_at_chance_within_its_interval(guessing):
-    result = evaluate_retrieval(guessing, gallery(200, captions=2), ks=(10, 40, 100))
+def test_random_embeddings_score_at_chance(random_encoder):
+    result = evaluate_retrieval(random_encoder, gallery(200, captions=2), ks=(10, 40, 100))
     for found in (*result.image_to_text.values(), *result.text_to_image.values()):
         assert found.low <= found.chance <= found.high
     assert result.text_to_image[10].chance == pytest.approx(100 * 10 / 200)
 
 
-def test_chance_is_the_share_of_draws_that_hold_a_right_one(guessing):
+def test_chance_equals_enumerating_all_top_k_draws(random_encoder):
     pairs = [*gallery(3, captions=1), Pair(Image.new("RGB", (2, 2), color(9)), captions=("a", "b", "c"))]
-    result = evaluate_retrieval(guessing, pairs, ks=(1, 2, 50))
+    result = evaluate_retrieval(random_encoder, pairs, ks=(1, 2, 50))
     for k in (1, 2):
         draws = list(combinations(range(6), k))
         hits = [np.mean([bool(right & set(draw)) for draw in draws]) for right in ({0}, {1}, {2}, {3, 4, 5})]
@@ -65,39 +69,39 @@ def test_chance_is_the_share_of_draws_that_hold_a_right_one(guessing):
     assert result.image_to_text[50].chance == result.image_to_text[50].percent == 100
 
 
-def test_a_caption_that_stands_with_several_images_is_right_for_all(knowing):
+def test_a_caption_of_several_images_is_right_for_all(oracle):
     pairs = gallery(12, captions=1)
-    pairs[3], pairs[7] = (Pair(pairs[place].image, captions=("the same",)) for place in (3, 7))
-    result = evaluate_retrieval(knowing(meaning(pairs) | {"the same": color(7)}), pairs)
+    pairs[3], pairs[7] = (Pair(pairs[index].image, captions=("the same",)) for index in (3, 7))
+    result = evaluate_retrieval(oracle(meaning(pairs) | {"the same": color(7)}), pairs)
     assert result.text_to_image[1].percent == 100
     assert result.caption_ranks == (0,) * 12
-    # "the same" means image 7 to it, so image 3 need not find its only caption; all others find theirs first
+    # "the same" is embedded like image 7, so image 3 may miss its only caption; all others find theirs
     assert {rank for image, rank in enumerate(result.image_ranks) if image != 3} == {0}
 
 
-def test_pairs_that_name_one_image_are_one_image_and_nothing_is_encoded_twice(tmp_path, guessing):
+def test_pairs_with_the_same_image_are_merged_and_encoded_once(tmp_path, random_encoder):
     Image.new("RGB", (2, 2), color(0)).save(tmp_path / "0.png")
     path, drawn = tmp_path / "0.png", Image.new("RGB", (2, 2), color(1))
     pairs = [Pair(path, short="a"), Pair(drawn, short="b"), Pair(Path(path), short="c"), Pair(drawn.copy(), short="a")]
-    result = evaluate_retrieval(guessing, pairs)
+    result = evaluate_retrieval(random_encoder, pairs)
     assert (result.n_images, result.n_captions) == (2, 4)
-    assert sorted(guessing.images) == [color(0), color(1)]
-    assert sorted(guessing.texts) == ["a", "b", "c"]
+    assert sorted(random_encoder.images) == [color(0), color(1)]
+    assert sorted(random_encoder.texts) == ["a", "b", "c"]
 
 
-def test_only_the_first_captions_are_kept_if_asked(guessing):
-    result = evaluate_retrieval(guessing, gallery(4, captions=7), captions_per_image=5)
-    assert result.n_captions == 20 and "image 0 wording 5" not in guessing.texts
+def test_captions_per_image_keeps_the_first_ones(random_encoder):
+    result = evaluate_retrieval(random_encoder, gallery(4, captions=7), captions_per_image=5)
+    assert result.n_captions == 20 and "image 0 wording 5" not in random_encoder.texts
 
 
-def test_queries_are_scored_in_blocks_with_the_same_outcome(guessing, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(random_encoder, monkeypatch):
     pairs = gallery(20)
-    whole = evaluate_retrieval(guessing, pairs)
+    once = evaluate_retrieval(random_encoder, pairs)
     monkeypatch.setattr(retrieval, "BLOCK", 7)
-    assert evaluate_retrieval(guessing, pairs) == whole
+    assert evaluate_retrieval(random_encoder, pairs) == once
 
 
-def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
+def test_the_full_score_matrix_is_never_in_memory(monkeypatch):
     largest = 0
     rank = retrieval.ranks
 
@@ -114,7 +118,7 @@ def test_ranks_of_coco_s_size_need_no_full_square(monkeypatch):
     assert largest == retrieval.BLOCK * 3500
 
 
-def test_more_queries_need_no_more_memory():
+def test_memory_does_not_grow_with_the_number_of_queries():
     def peak(queries):
         vectors, right = np.ones((queries, 4), dtype=np.float32), [{0}] * queries
         tracemalloc.start()
@@ -127,57 +131,59 @@ def test_more_queries_need_no_more_memory():
     candidates = np.ones((2000, 4), dtype=np.float32)
     few, many = peak(2 * retrieval.BLOCK), peak(8 * retrieval.BLOCK)
     assert many < 1.1 * few
-    assert many < 8 * retrieval.BLOCK * 2000 * 8  # one square of float64
+    assert many < 8 * retrieval.BLOCK * 2000 * 8  # the full matrix in float64
 
 
-def test_margins_are_kept_for_each_query_and_k(guessing):
-    result = evaluate_retrieval(guessing, gallery(5, captions=2), ks=(1, 3))
-    cases = list(result.margins())
+def test_per_case_has_each_query_and_k(random_encoder):
+    result = evaluate_retrieval(random_encoder, gallery(5, captions=2), ks=(1, 3))
+    cases = list(result.per_case())
     assert len(cases) == 2 * (5 + 10)
-    for way, ranks, scores in (
+    for direction, ranks, scores in (
         ("image_to_text", result.image_ranks, result.image_to_text),
         ("text_to_image", result.caption_ranks, result.text_to_image),
     ):
         for k in (1, 3):
-            kept = [case for case in cases if case.score == f"{way} R@{k}"]
-            assert [case.correct for case in kept] == [rank < k for rank in ranks]
-            assert 100 * np.mean([case.correct for case in kept]) == pytest.approx(scores[k].percent)
+            matching = [case for case in cases if case.score == f"{direction} R@{k}"]
+            assert [case.correct for case in matching] == [rank < k for rank in ranks]
+            assert 100 * np.mean([case.correct for case in matching]) == pytest.approx(scores[k].percent)
     texts = [f"image {image} wording {word}" for image in range(5) for word in range(2)]
-    cosines = guessing._unit(texts) @ guessing._unit([color(image) for image in range(5)]).T
-    for place, case in enumerate(case for case in cases if case.score == "text_to_image R@1"):
-        rival = max((image for image in range(5) if image != place // 2), key=lambda image: cosines[place, image])
-        assert (case.image, case.caption, case.other) == (str(place // 2), texts[place], f"image {rival} wording 0")
+    cosines = random_encoder.unit(texts) @ random_encoder.unit([color(image) for image in range(5)]).T
+    for text, case in enumerate(case for case in cases if case.score == "text_to_image R@1"):
+        hardest = max((image for image in range(5) if image != text // 2), key=lambda image: cosines[text, image])
+        assert (case.image, case.caption, case.other) == (str(text // 2), texts[text], f"image {hardest} wording 0")
     for image, case in enumerate(case for case in cases if case.score == "image_to_text R@1"):
-        rival = max((place for place in range(10) if place // 2 != image), key=lambda place: cosines[place, image])
-        assert (case.caption, case.other) == (texts[2 * image], texts[rival])
+        hardest = max((text for text in range(10) if text // 2 != image), key=lambda text: cosines[text, image])
+        assert (case.caption, case.other) == (texts[2 * image], texts[hardest])
 
 
-def test_pairs_without_a_short_caption_are_left_out_only_if_asked_and_counted(guessing):
+def test_pairs_without_a_short_caption_can_be_skipped(random_encoder):
     pairs = [*gallery(3), Pair(Image.new("RGB", (2, 2)), long="A long caption.")]
-    result = evaluate_retrieval(guessing, pairs, on_error="skip")
-    assert result.n_images == 3 and result.skipped == ("pair 3: no short caption; retrieval needs one for each image",)
+    result = evaluate_retrieval(random_encoder, pairs, on_error="skip")
+    assert result.n_images == 3 and result.skipped == ("pair 3: no short caption; each image needs at least one",)
 
 
-def test_a_folder_is_read_by_its_split(tmp_path, guessing):
+def test_only_the_split_of_a_folder_is_read(tmp_path, random_encoder):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         Image.new("RGB", (2, 2)).save(tmp_path / split / "0.png")
         (tmp_path / split / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "short": split}))
-    evaluate_retrieval(guessing, tmp_path)
-    assert guessing.texts == ["test"]
+    evaluate_retrieval(random_encoder, tmp_path)
+    assert random_encoder.texts == ["test"]
 
 
-def test_the_result_goes_to_json_and_back(guessing):
-    plain = evaluate_retrieval(guessing, gallery(1)).as_dict()  # one image: no candidate is wrong, margins infinite
+def test_as_dict_survives_json(random_encoder):
+    plain = evaluate_retrieval(
+        random_encoder, gallery(1)
+    ).as_dict()  # one image: no candidate is wrong, so margins are infinite
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["text_to_image"]["R@5"]["percent"] == 100 and plain["image_margins"] == [None]
 
 
-def test_a_pair_without_a_short_caption_or_a_senseless_k_is_refused(guessing):
+def test_a_pair_without_a_short_caption_and_a_k_of_0_are_rejected(random_encoder):
     pairs = [*gallery(2), Pair(Image.new("RGB", (2, 2)), long="A long caption.")]
-    with pytest.raises(BadInput, match="pair 2: no short caption; retrieval needs one"):
-        evaluate_retrieval(guessing, pairs)
+    with pytest.raises(BadInput, match="pair 2: no short caption; each image needs at least one"):
+        evaluate_retrieval(random_encoder, pairs)
     for wrong in ({"ks": ()}, {"ks": (0,)}, {"captions_per_image": 0}):
         with pytest.raises(ValueError, match="must be at least 1"):
-            evaluate_retrieval(guessing, gallery(2), **wrong)
-    assert guessing.images == []
+            evaluate_retrieval(random_encoder, gallery(2), **wrong)
+    assert random_encoder.images == []

@@ -1,3 +1,5 @@
+"""Tables of scores for the terminal, Markdown and LaTeX."""
+
 import copy
 import io
 import re
@@ -7,7 +9,16 @@ from rich.console import Console
 
 from vladva_kit.evaluation import RetrievalResult, Score, SugarCrepeResult
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
-from vladva_kit.evaluation.tables import compared, comparison_table, figure_table, markdown_table, meaning, score_rows
+from vladva_kit.evaluation.tables import (
+    compare_intervals,
+    comparison_table,
+    figure_table,
+    latex_table,
+    markdown_rows,
+    markdown_table,
+    score_rows,
+    summary_sentences,
+)
 
 
 def score(percent, half=4.0, chance=None, n=100, ties=0):
@@ -61,7 +72,7 @@ def by_name(results):
     return {(row.section, row.name): row for row in score_rows(results)}
 
 
-def test_every_score_is_a_row_under_a_plain_name(results):
+def test_every_score_is_a_named_row(results):
     rows = by_name(results)
     assert rows["Retrieval, seen", "text → image R@1"].scores["base"]["percent"] == 5.0
     assert rows["Winoground, seen", "Relation group"].scores["fine-tuned"]["percent"] == 50.0
@@ -69,11 +80,13 @@ def test_every_score_is_a_row_under_a_plain_name(results):
     assert len(rows) == 2 * 4 + 3 + 2 + 1
 
 
-def test_what_the_evaluations_write_has_the_names_that_figure_and_tables_look_for():
+def test_headlines_and_table_scores_are_found_in_real_results():
     one = Score(50.0, 40.0, 60.0, 50.0, 10, 0)
-    found = RetrievalResult({1: one, 5: one}, {1: one, 5: one}, 10, 50, (), (), (), ())
-    told = SugarCrepeResult(dict.fromkeys(CATEGORIES, one), dict.fromkeys(("swap", "add"), one), one, one, 70, 0, ())
-    rows = score_rows({"models": {"base": {"retrieval/seen": found.as_dict(), "sugarcrepe/seen": told.as_dict()}}})
+    retrieved = RetrievalResult({1: one, 5: one}, {1: one, 5: one}, 10, 50, n=60)
+    chosen = SugarCrepeResult(dict.fromkeys(CATEGORIES, one), dict.fromkeys(("swap", "add"), one), one, one, n=70)
+    rows = score_rows(
+        {"models": {"base": {"retrieval/seen": retrieved.as_dict(), "sugarcrepe/seen": chosen.as_dict()}}}
+    )
     levels = {row.name: row.level for row in rows}
     assert [name for name, level in levels.items() if level == 0] == ["image → text R@1", "text → image R@1", "macro"]
     assert [name for name, level in levels.items() if level == 1] == ["swap", "add", "micro"]
@@ -96,7 +109,7 @@ def test_only_headlines_reach_the_figure(results):
     ]
 
 
-def test_cases_left_out_are_told_beside_the_number_of_cases(results):
+def test_the_number_of_skipped_cases_is_shown(results):
     results["models"]["base"]["winoground/seen"]["skipped"] = ["line 3: gone", "line 7: gone"]
     row = by_name(results)["Winoground, seen", "group"]
     assert row.skipped == 2 and row.n_text == "100, 2 left out"
@@ -105,7 +118,7 @@ def test_cases_left_out_are_told_beside_the_number_of_cases(results):
     assert "100, 2 left out" in printed(comparison_table(results), width=120)
 
 
-def test_further_benchmarks_have_plain_names_and_their_main_scores_in_the_tables():
+def test_the_main_scores_of_all_benchmarks_are_in_the_tables():
     one = score(50.0)
     sections = {
         "sugarcrepe_pp": {"itt": {"swap_obj": one, "macro": one}, "tot": {"macro": one}},
@@ -132,21 +145,21 @@ def test_further_benchmarks_have_plain_names_and_their_main_scores_in_the_tables
     }
 
 
-def test_two_scores_differ_only_where_their_intervals_lie_apart():
-    assert compared(score(60), score(40)) == "above"
-    assert compared(score(40), score(60)) == "below"
-    assert compared(score(52), score(50)) == "level"
-    assert compared({"percent": 99}, score(1)) == "level"
+def test_two_scores_differ_only_if_their_intervals_do_not_overlap():
+    assert compare_intervals(score(60), score(40)) == "above"
+    assert compare_intervals(score(40), score(60)) == "below"
+    assert compare_intervals(score(52), score(50)) == "level"
+    assert compare_intervals({"percent": 99}, score(1)) == "level"
 
 
-def test_the_winner_is_named_only_where_it_is_clear_of_all_others(results):
+def test_the_winner_is_clear_of_all_others(results):
     rows = by_name(results)
     assert rows["Retrieval, seen", "text → image R@1"].clear_winner == "fine-tuned"
     assert rows["Retrieval, unseen style", "text → image R@1"].clear_winner is None
     assert rows["Generation", "question accuracy"].clear_winner is None
 
 
-def test_the_terminal_table_fits_80_columns_and_shows_a_dash_for_what_is_missing(results):
+def test_the_terminal_table_fits_80_columns_and_shows_dashes(results):
     text = printed(comparison_table(results))
     assert all(len(line) <= 80 for line in text.splitlines())
     assert re.search(r"text → image R@1 +54.0 \[50, 58\] +5.0 \[1, 9\] +70.0 \[66, 74\] +0.2 +500", text)
@@ -159,49 +172,49 @@ def test_intervals_are_rounded_outward(results):
     assert "50.0 [48, 52]" in printed(comparison_table(results))
 
 
-def test_names_with_brackets_are_no_markup(results):
+def test_names_with_brackets_are_not_markup(results):
     results["models"] = {"[bold]": {"[red]x/[link]": {"[/]": score(50.0)}}}
     text = printed(comparison_table(results))
     assert "[bold]" in text and "[link]" in text and "[/]" in text
 
 
-def test_the_markdown_table_is_one_line_a_score_and_bold_where_clear(results):
+def test_the_markdown_table_has_one_line_per_score(results):
     table = markdown_table(results).splitlines()
-    assert table[0] == "|  | emoji-clip | base | fine-tuned | guessing | n |"
+    assert table[0] == "|  | emoji-clip | base | fine-tuned | chance | n |"
     cells = ("54.0 [50.0, 58.0]", "5.0 [1.0, 9.0]", "**70.0 [66.0, 74.0]**", "0.2", "500")
     assert f"| Retrieval, seen: text → image R@1 | {' | '.join(cells)} |" in table
     assert "| Generation: question accuracy | — | 91.0 [87.0, 95.0] | 89.0 [85.0, 93.0] | — | 100 |" in table
     assert {row.count("|") for row in table} == {7}
 
 
-def test_a_pipe_in_a_models_name_breaks_no_column():
+def test_a_pipe_in_a_model_name_is_escaped():
     table = markdown_table({"models": {"a|b": {"retrieval": {"R@1": score(50.0)}}}})
     assert r"| a\|b |" in table
 
 
-def test_the_meaning_takes_the_unseen_style_and_says_clearly_only_where_it_is(results):
-    first, second = meaning(results)
+def test_the_summary_prefers_the_unseen_style_and_says_clearly_only_if_it_is(results):
+    first, second = summary_sentences(results)
     assert first == (
-        "Given a caption (Retrieval, unseen style), fine-tuned ranks the right picture first in 52.0 % of cases, "
-        "clearly more than base (4.0 %) and guessing (0.2 %), not clearly different from emoji-clip (50.0 %)."
+        "Given a caption (Retrieval, unseen style), fine-tuned ranks the right image first in 52.0 % of cases, "
+        "clearly more than base (4.0 %) and chance (0.2 %), not clearly different from emoji-clip (50.0 %)."
     )
     assert second == (
-        "Given two pictures and two captions of the same words (Winoground, seen), fine-tuned matches all of them in "
-        "60.0 % of cases, clearly more than emoji-clip (20.0 %), base (10.0 %) and guessing (16.7 %); its weakest kind "
-        "is Relation with 50.0 % (there emoji-clip has 6.0 % and base has 9.0 %)."
+        "Given two images and two captions of the same words (Winoground, seen), fine-tuned matches all of them in "
+        "60.0 % of cases, clearly more than emoji-clip (20.0 %), base (10.0 %) and chance (16.7 %); its weakest "
+        "category is Relation with 50.0 % (there emoji-clip has 6.0 % and base has 9.0 %)."
     )
 
 
-def test_the_meaning_turns_with_the_numbers(results):
+def test_the_summary_follows_the_numbers(results):
     models = results["models"]
     models["fine-tuned"], models["emoji-clip"] = models["emoji-clip"], models["fine-tuned"]
-    assert "clearly less than emoji-clip (60.0 %), not clearly different from guessing" in meaning(results)[1]
+    assert "clearly less than emoji-clip (60.0 %), not clearly different from chance" in summary_sentences(results)[1]
 
 
-def test_scores_that_are_not_there_are_left_unsaid(results):
+def test_missing_scores_are_left_out_of_the_summary(results):
     del results["models"]["fine-tuned"]["winoground/seen"]
-    assert len(meaning(results)) == 1
-    assert meaning({"models": {"only": {}}}) == []
+    assert len(summary_sentences(results)) == 1
+    assert summary_sentences({"models": {"only": {}}}) == []
 
 
 def test_a_model_without_any_score_is_all_dashes():
@@ -210,5 +223,39 @@ def test_a_model_without_any_score_is_all_dashes():
 
 
 def test_results_without_models_are_refused():
-    with pytest.raises(ValueError, match="hold command; needed are models"):
+    with pytest.raises(ValueError, match="hold command; models with their scores are needed"):
         score_rows({"command": "vladva demo"})
+
+
+def test_markdown_rows_have_a_heading_a_rule_and_rows():
+    text = markdown_rows(["model", "R@1"], iter([["base", "9.0"], ["both", "91.9"]]), "lr")
+    assert text == "| model | R@1 |\n| --- | ---: |\n| base | 9.0 |\n| both | 91.9 |\n"
+    assert markdown_rows(["", "n"], [], "rl") == "|  | n |\n| ---: | --- |\n"
+
+
+def test_markdown_cells_are_escaped():
+    assert markdown_rows(["a|b"], [["two\nlines"]], "l") == "| a\\|b |\n| --- |\n| two lines |\n"
+
+
+def test_a_markdown_row_of_another_length_is_named():
+    with pytest.raises(ValueError, match=r"row 2 has 1 cells, not 2: \['alone'\]"):
+        markdown_rows(["a", "b"], [["1", "2"], ["alone"]], "lr")
+
+
+def test_the_latex_table_has_one_row_per_score_and_escapes_special_signs():
+    results = {
+        "models": {
+            "my_model & 100%": {"winoground": {"group": score(20.0, chance=25.0, n=40), "skipped": ["line 3: gone"]}},
+            "tuned~{v}\\": {
+                "winoground": {"group": score(60.0, chance=25.0, n=40)},
+                "retrieval": {"text_to_image": {"R@1": score(9.0, chance=25.0, n=40)}},
+            },
+        }
+    }
+    lines = latex_table(results).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrr}" and lines[-1] == r"\end{tabular}"
+    assert lines[2] == (r" & my\_model \& 100\% & tuned\textasciitilde{}\{v\}\textbackslash{} & chance & $n$ \\")
+    assert lines[4] == (
+        r"Winoground: group & 20.0 [16.0, 24.0] & \textbf{60.0 [56.0, 64.0]} & 25.0 & 40, 1 left out \\"
+    )
+    assert lines[5] == r"Retrieval: text $\to$ image R@1 & --- & 9.0 [5.0, 13.0] & 25.0 & 40 \\"

@@ -1,3 +1,5 @@
+"""VQA accuracy by its official rule."""
+
 import json
 import re
 
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.evaluation.vqa import CONTRACTIONS, comparable, evaluate_vqa, vqa_accuracy, without_punctuation
+from vladva_kit.evaluation.vqa import CONTRACTIONS, evaluate_vqa, normalize_answer, remove_punctuation, vqa_accuracy
 from vladva_kit.models.images import BadInput
 
 
@@ -30,11 +32,11 @@ from vladva_kit.models.images import BadInput
         ("(left)", "left"),
     ],
 )
-def test_answers_are_made_comparable_by_the_official_rules(answer, same):
-    assert comparable(answer) == same
+def test_answers_are_normalized_by_the_official_rules(answer, same):
+    assert normalize_answer(answer) == same
 
 
-def test_an_apostrophe_left_out_is_put_back():
+def test_missing_apostrophes_are_restored():
     assert len(CONTRACTIONS) == 114  # of the official table's 120 keys, those that a lower-case word can meet
     assert CONTRACTIONS["yall'd've"] == CONTRACTIONS["y'alld've"] == CONTRACTIONS["y'all'dve"] == "y'all'd've"
     assert CONTRACTIONS["somebody'd"] == "somebodyd" and "its" not in CONTRACTIONS
@@ -42,7 +44,7 @@ def test_an_apostrophe_left_out_is_put_back():
 
 @pytest.mark.parametrize("same, accuracy", [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
 def test_accuracy_is_the_mean_over_people_left_out_in_turn(same, accuracy):
-    answers = ["two"] * 0 + ["2"] * same + ["3"] * (10 - same)
+    answers = ["2"] * same + ["3"] * (10 - same)
     assert vqa_accuracy("Two.", answers) == pytest.approx(accuracy)
     plain = []
     for person in range(10):
@@ -51,24 +53,12 @@ def test_accuracy_is_the_mean_over_people_left_out_in_turn(same, accuracy):
     assert vqa_accuracy("2", answers) == pytest.approx(np.mean(plain))
 
 
-def test_people_s_answers_lose_their_punctuation_only_where_they_differ():
-    assert vqa_accuracy("t-shirt", ["t-shirt"] * 10) == 0  # as the official script has it
+def test_people_s_answers_lose_punctuation_only_if_they_differ():
+    assert vqa_accuracy("t-shirt", ["t-shirt"] * 10) == 0  # as in the official script
     assert vqa_accuracy("t-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
-    assert without_punctuation("a, b") == "a b" and without_punctuation("a,b") == "a b"
+    assert remove_punctuation("a, b") == "a b" and remove_punctuation("a,b") == "a b"
     with pytest.raises(ValueError, match="no answers to compare with"):
         vqa_accuracy("yes", [])
-
-
-class Answers:
-    """Says what a picture's red and the question are known to have as answer; keeps what it was asked."""
-
-    def __init__(self, say):
-        self.say, self.asked, self.sizes = say, [], []
-
-    def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
-        self.asked += prompts
-        self.sizes.append(len(prompts))
-        return [self.say(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
 
 
 def write_files(folder, n=6, question=None, annotation=None):
@@ -86,14 +76,14 @@ def write_files(folder, n=6, question=None, annotation=None):
     (folder / "v2_mscoco_val2014_annotations.json").write_text(json.dumps({"annotations": annotations}))
 
 
-def test_questions_are_asked_about_their_pictures_and_judged(tmp_path):
+def test_questions_are_asked_about_their_images(tmp_path, answers):
     write_files(tmp_path)
-    lvlm = Answers(lambda image, prompt: "Yes." if int(re.search(r"\d+", prompt)[0]) % 2 else "three")
+    lvlm = answers(lambda image, prompt, _: "Yes." if int(re.search(r"\d+", prompt)[0]) % 2 else "three")
     result = evaluate_vqa(lvlm, tmp_path, request="{}\nOne word.", batch_size=4)
-    assert lvlm.sizes == [4, 2] and lvlm.asked[1] == "is this 1?\nOne word."
+    assert lvlm.batches == [4, 2] and lvlm.prompts[1] == "is this 1?\nOne word."
     assert result.accuracy.percent == result.fully_right.percent == 50
     assert {kind: one.percent for kind, one in result.by_answer_type.items()} == {"number": 0, "yes/no": 100}
-    cases = list(result.margins())
+    cases = list(result.per_case())
     assert [case.correct for case in cases if case.score == "fully right"] == [False, True] * 3
     assert [case.value for case in cases if case.score == "accuracy"] == [case.accuracy for case in result.cases]
     plain = result.as_dict()
@@ -104,28 +94,28 @@ def test_questions_are_asked_about_their_pictures_and_judged(tmp_path):
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"question": {"image_id": 7}}, "question 1: .*holds no picture whose name ends in 7"),
-        ({"question": {"question_id": 100}}, "question 1: the id 100 stands in this file already"),
+        ({"question": {"image_id": 7}}, "question 1: .*holds no image whose name ends in 7"),
+        ({"question": {"question_id": 100}}, "question 1: 100 is also the id of .*question 0"),
         ({"question": {"question": ""}}, "question 1: 'question' is an empty caption"),
         ({"annotation": {"answers": []}}, "question 1: no answers to question 101"),
         ({"annotation": {"answers": [{"text": "a"}]}}, "question 1: found text; needed are answer"),
     ],
 )
-def test_a_bad_question_is_named_and_nothing_is_asked_unless_wanted(tmp_path, change, reason):
+def test_a_bad_question_raises_before_generation_or_is_skipped(tmp_path, answers, change, reason):
     write_files(tmp_path, **change)
-    lvlm = Answers(lambda image, prompt: "yes")
+    lvlm = answers(lambda *_: "yes")
     with pytest.raises(BadInput, match=reason):
         evaluate_vqa(lvlm, tmp_path)
-    assert lvlm.asked == []
+    assert lvlm.prompts == []
     result = evaluate_vqa(lvlm, tmp_path, on_error="skip")
     assert result.n == 5 and len(result.skipped) == 1
 
 
-def test_files_that_are_not_there_or_cut_short_are_named(tmp_path):
+def test_missing_and_truncated_files_are_rejected(tmp_path):
     write_files(tmp_path)
     path = tmp_path / "v2_mscoco_val2014_annotations.json"
-    whole = path.read_text()
-    for text, reason in ((whole[:-9], "not JSON"), ('{"notes": []}', "no list 'annotations' in it")):
+    complete = path.read_text()
+    for text, reason in ((complete[:-9], "not JSON"), ('{"notes": []}', "no list 'annotations' in it")):
         path.write_text(text)
         with pytest.raises(BadInput, match=reason):
             evaluate_vqa(None, tmp_path)

@@ -1,7 +1,7 @@
-"""The eight checks that every family is held to, for any model: `vladva check MODEL` prints them.
+"""Eight checks of any LVLM: `vk.check(lvlm)`, or `vladva check MODEL`.
 
-They need no data and no hub: three small pictures are drawn, a few captions are given. They try what can go wrong
-without a word: positions, padding, token types, targets that match nothing, an adapter that is not wholly off.
+They need no data and no network: three images are drawn, the captions are fixed. They find what otherwise fails
+silently: wrong positions, padding or token types, LoRA targets that match nothing, an adapter that stays partly on.
 """
 
 from __future__ import annotations
@@ -9,71 +9,60 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vladva_kit.checks.adapters import (
-    off_is_the_base,
-    one_step_lowers_the_loss,
-    only_what_should_learns,
-    saved_is_loaded,
-)
-from vladva_kit.checks.embeddings import (
-    caption_behind_changes_nothing,
-    equals_own_forward,
-    one_equals_many,
-    reads_pictures_and_only_them,
-)
-from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, example_pictures
+from vladva_kit.checks import adapters, embeddings
+from vladva_kit.checks.model import CAPTIONS, LONG_CAPTIONS, CheckedModel, CheckFailed, example_images
 from vladva_kit.embedder.adapter import detach_adapter
 from vladva_kit.models.load import LVLM
 
-__all__ = ["CAPTIONS", "LONG", "Check", "NotHeld", "example_pictures", "run_checks"]
+__all__ = ["CAPTIONS", "LONG_CAPTIONS", "CheckFailed", "CheckResult", "check", "example_images"]
+
+# In running order, on one copy of the model: untouched, adapter attached, trained, switched off, loaded again.
+_CHECKS: Sequence[tuple[int, str, Callable[[CheckedModel], str]]] = (
+    (1, "embeddings match the model's plain forward pass", embeddings.matches_plain_forward),
+    (2, "embeddings do not depend on the batch size", embeddings.independent_of_batch_size),
+    (7, "embeddings depend on the image; special tokens in captions are plain text", embeddings.depends_on_image),
+    (3, "only soft prompts, the LLM's LoRA and the temperature are trainable", adapters.only_adapter_is_trainable),
+    (6, "a long caption does not change the image embedding", embeddings.caption_does_not_change_summary),
+    (8, "one training step lowers the loss and keeps the base weights", adapters.training_step_lowers_loss),
+    (5, "the model is bit-identical to the base with the adapter off", adapters.adapter_off_restores_base),
+    (4, "saving and loading an adapter keeps the embeddings", adapters.save_load_round_trip),
+)
 
 
 @dataclass(frozen=True)
-class Check:
-    """One of the eight: what it holds the model to, whether it does, and what was measured."""
+class CheckResult:
+    """The outcome of one check: its number and name, whether it passed, and what was measured."""
 
     number: int
-    what: str
+    name: str
     passed: bool
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.number}  {'holds' if self.passed else 'FAILS'}  {self.what}: {self.detail}"
+        return f"{self.number}  {'pass' if self.passed else 'FAIL'}  {self.name}: {self.detail}"
 
 
-def run_checks(lvlm: LVLM) -> list[Check]:
-    """The eight checks in their order; the LVLM is left as it was.
+def check(lvlm: LVLM) -> list[CheckResult]:
+    """Run the eight checks on an LVLM and leave it unchanged.
 
-        [check.passed for check in run_checks(load_lvlm("emoji-llava"))]    # [True, True, …], eight
+        [result.passed for result in check(load_lvlm("emoji-llava"))]    # [True, True, …], eight
 
-    A check that cannot be run counts as failed, with its error. Raises ValueError for an LVLM with an adapter.
+    The cost is about forty forward passes and one training step. A check that raises an error counts as failed.
+    Raises ValueError if the LVLM carries an adapter.
     """
     if lvlm.adapter is not None:
-        raise ValueError(f"{lvlm.name} carries an adapter: the checks need the LVLM as load_lvlm gives it")
-    run = CheckedModel(lvlm, example_pictures())
-    done = []
+        raise ValueError(f"{lvlm.name} carries an adapter: check the LVLM as load_lvlm returns it")
+    run = CheckedModel(lvlm, example_images())
+    results = []
     try:
-        for number, what, check in _CHECKS:
+        for number, name, function in _CHECKS:
             try:
-                done.append(Check(number, what, True, check(run)))
-            except Exception as error:  # a model of any family, which may break anywhere: said in its line
-                said = " ".join(str(error).split())
-                detail = said if isinstance(error, NotHeld) else f"{type(error).__name__}: {said}"
-                done.append(Check(number, what, False, detail))
+                results.append(CheckResult(number, name, True, function(run)))
+            except Exception as error:  # an unknown family may raise anything, anywhere
+                message = " ".join(str(error).split())
+                detail = message if isinstance(error, CheckFailed) else f"{type(error).__name__}: {message}"
+                results.append(CheckResult(number, name, False, detail))
     finally:
         if lvlm.adapter is not None:
             detach_adapter(lvlm)
-    return sorted(done, key=lambda check: check.number)
-
-
-# in the order in which one copy of the model goes through them: untouched, attached, trained, off, loaded again
-_CHECKS: Sequence[tuple[int, str, Callable[[CheckedModel], str]]] = (
-    (1, "embeddings equal the family's own forward", equals_own_forward),
-    (2, "a batch of one equals a batch of many", one_equals_many),
-    (7, "another picture is another embedding, special tokens in captions are text", reads_pictures_and_only_them),
-    (3, "only soft prompts, the LLM's LoRA and the temperature learn", only_what_should_learns),
-    (6, "a long caption behind it leaves the summary as it is", caption_behind_changes_nothing),
-    (8, "one training step lowers the loss and leaves the base alone", one_step_lowers_the_loss),
-    (5, "with the adapter off it is the base, bit for bit", off_is_the_base),
-    (4, "what is saved is what is loaded", saved_is_loaded),
-)
+    return sorted(results, key=lambda result: result.number)

@@ -1,4 +1,4 @@
-"""The checks of what is embedded, 1, 2, 6 and 7: positions, padding, token types, the picture, special tokens."""
+"""Checks of the embeddings (1, 2, 6, 7): positions, padding, token types, image input, special tokens."""
 
 from __future__ import annotations
 
@@ -7,62 +7,72 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vladva_kit.checks.model import CAPTIONS, LONG, CheckedModel, NotHeld, close, own_batch
+from vladva_kit.checks.model import (
+    CAPTIONS,
+    LONG_CAPTIONS,
+    CheckedModel,
+    CheckFailed,
+    compare_embeddings,
+    processor_inputs,
+)
 from vladva_kit.embedder.embedder import summary_embeddings
 from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, encode_caption, image_inputs
 
 
-def _own_summary(run: CheckedModel, words: str, picture: Image.Image | None) -> Tensor:
-    content = [{"type": "text", "text": words}]
-    batch = own_batch(run, content if picture is None else [{"type": "image"}, *content], picture)
+def matches_plain_forward(run: CheckedModel) -> str:
+    """1: Embeddings equal the last hidden states of the model's own forward on its own processor's inputs."""
+    images = torch.stack([_plain_embedding(run, IMAGE_PROMPT, image) for image in run.images])
+    texts = torch.stack([_plain_embedding(run, f"{caption} {TEXT_PROMPT}", None) for caption in CAPTIONS])
+    image_difference = compare_embeddings(run, run.base.encode_image(run.images), images)
+    return f"images: {image_difference}, texts: {compare_embeddings(run, run.base.encode_text(CAPTIONS), texts)}"
+
+
+def _plain_embedding(run: CheckedModel, text: str, image: Image.Image | None) -> Tensor:
+    batch = processor_inputs(run, text, image)
     with torch.inference_mode():
         states = run.lvlm.model(**batch, output_hidden_states=True, use_cache=False).hidden_states[-1]
     return F.normalize(states[0, -1].float(), dim=-1)
 
 
-def equals_own_forward(run: CheckedModel) -> str:
-    """1: embeddings equal the last states of the family's own forward on what its own processor makes."""
-    images = torch.stack([_own_summary(run, IMAGE_PROMPT, picture) for picture in run.pictures])
-    texts = torch.stack([_own_summary(run, f"{caption} {TEXT_PROMPT}", None) for caption in CAPTIONS])
-    image = close(run, run.baseline.encode_image(run.pictures), images.cpu())
-    return f"images {image}, texts {close(run, run.baseline.encode_text(CAPTIONS), texts.cpu())}"
+def independent_of_batch_size(run: CheckedModel) -> str:
+    """2: A batch of one gives the same embeddings as a padded batch of different lengths."""
+    base = run.base
+    images = compare_embeddings(run, base.encode_image(run.images, 1), base.encode_image(run.images))
+    texts = compare_embeddings(run, base.encode_text(CAPTIONS, 1), base.encode_text(CAPTIONS))
+    return f"images: {images}, texts: {texts}"
 
 
-def one_equals_many(run: CheckedModel) -> str:
-    """2: a picture or caption by itself is embedded as among others of other lengths."""
-    baseline = run.baseline
-    images = close(run, baseline.encode_image(run.pictures, 1), baseline.encode_image(run.pictures))
-    return f"images {images}, texts {close(run, baseline.encode_text(CAPTIONS, 1), baseline.encode_text(CAPTIONS))}"
+def caption_does_not_change_summary(run: CheckedModel) -> str:
+    """6: A long caption after the prompt leaves the image embedding unchanged."""
+    embedder, processor = run.embedder, run.lvlm.processor
+    captions = [encode_caption(processor.tokenizer, caption) for caption in LONG_CAPTIONS]
+    inputs = image_inputs(processor, run.images, embedder.image_prompt, captions).to(embedder.device)
+    with torch.inference_mode():
+        with_caption = summary_embeddings(embedder.hidden_states(inputs), inputs).cpu()
+    return compare_embeddings(run, with_caption, embedder.encode_image(run.images))
 
 
-def reads_pictures_and_only_them(run: CheckedModel) -> str:
-    """7: pictures are told apart, and special tokens in a caption are plain text."""
-    images = run.baseline.encode_image(run.pictures)
-    apart = min(float((images[0] - other).abs().max()) for other in images[1:])
-    if not apart > 1e-4:
-        raise NotHeld(f"two pictures give embeddings only {apart:.1e} apart: is the picture read?")
+def depends_on_image(run: CheckedModel) -> str:
+    """7: Different images give different embeddings, and special tokens in captions are plain text."""
+    embeddings = run.base.encode_image(run.images)
+    difference = min(float((embeddings[0] - other).abs().max()) for other in embeddings[1:])
+    if not difference > 1e-4:
+        raise CheckFailed(f"two images give embeddings that differ by only {difference:.1e}: is the image used?")
+    return f"images differ by {difference:.1e}; {_escape_special_tokens(run)} special tokens are plain text in captions"
+
+
+def _escape_special_tokens(run: CheckedModel) -> int:
+    """Write every special token into a caption; return how many there are."""
     tokenizer = run.lvlm.processor.tokenizer
     rows = run.lvlm.model.get_input_embeddings().num_embeddings
-    added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
-    for number, token in added.items():
+    special = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
+    for token_id, token in special.items():
         ids = encode_caption(tokenizer, f"a dog {token} a cat")
-        spelled = encode_caption(tokenizer, " ".join(token))  # no vocabulary of words knows these: <unk> is no act then
-        if number in ids and number not in spelled:
-            raise NotHeld(f"'{token}' in a caption acts as token {number} instead of being read as text")
+        spelled = encode_caption(tokenizer, " ".join(token))  # a word-level vocabulary may give <unk> here too
+        if token_id in ids and token_id not in spelled:
+            raise CheckFailed(f"'{token}' in a caption becomes special token {token_id} instead of plain text")
         if max(ids) >= rows:
-            raise NotHeld(f"'{token}' in a caption gives id {max(ids)}, which is the soft prompt's (from {rows} on)")
-    embedded = run.baseline.encode_text([f"a dog {token}" for token in [*added.values()][:4]])
-    if not embedded.isfinite().all():
-        raise NotHeld("captions with special tokens give embeddings that are not finite")
-    return f"pictures {apart:.1e} apart; {len(added)} special tokens tried in a caption, each read as text"
-
-
-def caption_behind_changes_nothing(run: CheckedModel) -> str:
-    """6: a long caption behind the prompt leaves the summary's embedding as it is."""
-    embedder, tokenizer = run.embedder, run.lvlm.processor.tokenizer
-    longs = [encode_caption(tokenizer, caption) for caption in LONG]
-    sequences = image_inputs(run.lvlm.processor, run.pictures, embedder.image_prompt, longs)
-    sequences = sequences.to(embedder.device)
-    with torch.inference_mode():
-        behind = summary_embeddings(embedder.hidden_states(sequences), sequences).cpu()
-    return close(run, behind, embedder.encode_image(run.pictures))
+            raise CheckFailed(f"'{token}' in a caption gives id {max(ids)}; ids from {rows} are soft prompt tokens")
+    if not run.base.encode_text([f"a dog {token}" for token in [*special.values()][:4]]).isfinite().all():
+        raise CheckFailed("captions with special tokens give embeddings that are not finite")
+    return len(special)

@@ -1,9 +1,7 @@
-"""One model on its way through the checks: what it is shown and asked, what it said, and how near is near enough."""
+"""What the checks share: the model, its inputs, its outputs and the tolerances."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,103 +12,100 @@ from torch import Tensor
 
 from vladva_kit.embedder.embedder import Embedder, attach
 from vladva_kit.embedder.prompts import begins_with_bos
+from vladva_kit.evaluation.identity import describe
 from vladva_kit.models.load import LVLM
 
 QUESTION = "What is in the picture?"
 CAPTIONS = ("a dog", "two red balls lie on green grass", "a cat under a blue table, left of the door")
-LONG = (
+LONG_CAPTIONS = (
     "A small dog stands in front of a house; behind it, there are trees and a gray sky.",
     "Two red balls lie on green grass, and the larger one is on the left of the smaller one, near the water.",
     "A cat.",
 )
 
 
-class NotHeld(AssertionError):
-    """A check does not hold; the message says what was measured."""
+class CheckFailed(AssertionError):
+    """A check failed; the message says what was measured."""
 
 
 @dataclass
 class CheckedModel:
-    """One model on its way through the checks."""
+    """One LVLM and its embedders, shared by all checks."""
 
     lvlm: LVLM
-    pictures: list[Image.Image]
-    before: dict[str, Any] = field(default_factory=dict)  # what the untouched model said
-    attached: Embedder | None = None
+    images: list[Image.Image]
+    reference: dict[str, Any] = field(default_factory=dict)  # `base_outputs` before an adapter was attached
+    adapted: Embedder | None = None
 
     @cached_property
-    def baseline(self) -> Embedder:
-        """With the hand-written prompts; made in the first check, whose failure it is where the template is missing."""
+    def base(self) -> Embedder:
+        """The base embedder. Built on first use, so a missing chat template fails a check instead of the run."""
         return Embedder(self.lvlm)
 
     @property
     def embedder(self) -> Embedder:
-        """With something attached; what the model says before that is noted first."""
-        if self.attached is None:
-            self.before = said(self)
-            self.attached = attach(self.lvlm, quiet=True)
-        return self.attached
+        """The embedder with an adapter. Attached on first use, after the untouched model's outputs are recorded."""
+        if self.adapted is None:
+            self.reference = base_outputs(self)
+            self.adapted = attach(self.lvlm, quiet=True)
+        return self.adapted
 
 
-def example_pictures() -> list[Image.Image]:
-    """Three drawn pictures of different shapes: families of dynamic resolution get rows of different lengths."""
-    pictures = []
-    for number, size in enumerate(((96, 96), (160, 80), (90, 150))):
-        picture = Image.linear_gradient("L").resize(size).convert("RGB")
-        draw = ImageDraw.Draw(picture)
-        for place in range(4):
-            left, top = (37 * (place + 1) * (number + 2)) % size[0], (53 * (place + 2) * (number + 1)) % size[1]
-            color = tuple((80 * place + 60 * number + 97 * channel) % 256 for channel in range(3))
-            draw.ellipse((left - 20, top - 20, left + 20, top + 20), fill=color)
-        pictures.append(picture)
-    return pictures
+def example_images() -> list[Image.Image]:
+    """Draw three images of different shapes; with dynamic resolution they give sequences of different lengths."""
+    images = []
+    for index, size in enumerate(((96, 96), (160, 80), (90, 150))):
+        image = Image.linear_gradient("L").resize(size).convert("RGB")
+        draw = ImageDraw.Draw(image)
+        for circle in range(4):
+            x, y = (37 * (circle + 1) * (index + 2)) % size[0], (53 * (circle + 2) * (index + 1)) % size[1]
+            color = tuple((80 * circle + 60 * index + 97 * channel) % 256 for channel in range(3))
+            draw.ellipse((x - 20, y - 20, x + 20, y + 20), fill=color)
+        images.append(image)
+    return images
 
 
-def close(run: CheckedModel, ours: Tensor, theirs: Tensor) -> str:
-    """How near unit vectors are: 1e-5 in float32, a cosine of 0.999 in half precision."""
-    theirs = theirs.to(ours)
+def compare_embeddings(run: CheckedModel, actual: Tensor, expected: Tensor) -> str:
+    """Compare unit vectors and describe the difference.
+
+    Raises CheckFailed if they differ by more than 1e-5 in float32, or have a cosine below 0.999 in half precision.
+    """
+    expected = expected.to(actual)
     if run.lvlm.model.dtype == torch.float32:
-        off = float((ours - theirs).abs().max())
-        if not off <= 1e-5:  # written so that NaN fails
-            raise NotHeld(f"off by {off:.1e}, allowed is 1e-05")
-        return f"off by {off:.1e}"
-    cosine = float((ours * theirs).sum(-1).min())
+        difference = float((actual - expected).abs().max())
+        if not difference <= 1e-5:  # NaN fails too
+            raise CheckFailed(f"max difference {difference:.1e}, allowed 1e-05")
+        return f"max difference {difference:.1e}"
+    cosine = float((actual * expected).sum(-1).min())
     if not cosine >= 0.999:
-        raise NotHeld(f"cosine {cosine:.5f}, at least 0.999 is needed")
-    return f"cosine {cosine:.5f}"
+        raise CheckFailed(f"min cosine {cosine:.5f}, required 0.999")
+    return f"min cosine {cosine:.5f}"
 
 
-def own_batch(run: CheckedModel, content: list[dict[str, str]], picture: Image.Image | None) -> dict[str, Tensor]:
-    """What the family's own processor makes of a chat, as a reader of its model card would call it."""
+def processor_inputs(run: CheckedModel, text: str, image: Image.Image | None) -> dict[str, Tensor]:
+    """Prepare one user turn with the model's own processor and chat template, as its model card does."""
     processor = run.lvlm.processor
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    written = {"return_tensors": "pt", "add_special_tokens": not begins_with_bos(processor.tokenizer, text)}
-    if picture is None:
-        types = run.lvlm.family.text_needs_token_type_ids
-        batch = processor.tokenizer(text, return_token_type_ids=types, **written)
+    content = [{"type": "text", "text": text}]
+    if image is not None:
+        content.insert(0, {"type": "image"})
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    options = {"return_tensors": "pt", "add_special_tokens": not begins_with_bos(processor.tokenizer, prompt)}
+    if image is None:
+        token_types = run.lvlm.family.text_needs_token_type_ids
+        batch = processor.tokenizer(prompt, return_token_type_ids=token_types, **options)
     else:
-        batch = processor(images=[[picture]], text=[text], **written)
+        batch = processor(images=[[image]], text=[prompt], **options)
     batch.pop("labels", None)
     return batch.to(run.lvlm.model.device)
 
 
-def said(run: CheckedModel) -> dict[str, Any]:
-    """What the model answers, as numbers: logits with and without a picture, and a greedy answer."""
-    model, answered = run.lvlm.model, {"fingerprint": base_digest(run.lvlm.model)}
-    question = [{"type": "text", "text": QUESTION}]
-    pictured = [{"type": "image"}, *question]
-    for kind, content, picture in (("text", question, None), ("image", pictured, run.pictures[1])):
-        batch = own_batch(run, content, picture)
+def base_outputs(run: CheckedModel) -> dict[str, Any]:
+    """Record logits and a greedy answer with and without an image, and a digest of the base weights."""
+    model = run.lvlm.model
+    outputs: dict[str, Any] = {"weights": describe(run.base)["weights"]}
+    for kind, image in (("text", None), ("image", run.images[1])):
+        batch = processor_inputs(run, QUESTION, image)
         with torch.inference_mode():
-            answered[f"{kind} logits"] = model(**batch, use_cache=False).logits
-            answered[f"{kind} answer"] = model.generate(**batch, max_new_tokens=8, do_sample=False)
-    return answered
-
-
-def base_digest(model: torch.nn.Module) -> str:
-    """A digest of the base's weights, whatever is attached to them."""
-    digest = hashlib.blake2b()
-    for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0].replace(".base_layer", "")):
-        if not re.search(r"lora_|soft_prompt|temperature", name):
-            digest.update(parameter.detach().reshape(-1).view(torch.uint8).cpu().numpy())
-    return digest.hexdigest()
+            outputs[f"{kind} logits"] = model(**batch, use_cache=False).logits
+            outputs[f"{kind} answer"] = model.generate(**batch, max_new_tokens=8, do_sample=False)
+    return outputs

@@ -1,4 +1,4 @@
-"""`vladva`: gathers the commands. `vladva --help` lists them in this order."""
+"""Collect the commands of `vladva`; `vladva --help` lists them in this order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typer
 from vladva_kit.cli import evaluate, images, models, training, world
 
 app = typer.Typer(
-    help="VladVA: turn a generative LVLM into an image-text embedding model that still talks.",
+    help="VladVA: turn a generative LVLM into an image-text embedding model that can still generate text.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -16,23 +16,23 @@ for name, command in {
     "train": training.train,
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
-    "prompts": models.prompts,
     "check": models.check,
     "memory": models.memory,
+    "prompts": models.prompts,
     "export": models.export,
-    "world": world.world,
     "embed": images.embed,
     "search": images.search,
     "index": images.index,
     "caption": images.caption,
+    "world": world.world,
 }.items():
     app.command(name)(command)
 
 
 def main() -> None:
-    """Runs a command; what the user can mend is said in one line, without a traceback."""
+    """Run a command; print an error that the user can fix on one line, without a traceback, and exit with status 2."""
     try:
         app()
     except (ValueError, OSError, ImportError) as error:  # BadInput, BadAdapter, UnknownModel; files; a missing extra
-        typer.secho(str(error), fg="red", err=True)
+        typer.secho(" ".join(str(error).split()), fg="red", err=True)
         raise SystemExit(2) from None

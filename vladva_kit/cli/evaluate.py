@@ -1,15 +1,18 @@
-"""Commands that judge: `eval`, `compare`."""
+"""Commands that evaluate: `eval`, `compare`."""
 
 from __future__ import annotations
 
+import inspect
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vladva_kit.cli.options import Seed, named_embedder
+from vladva_kit.cli.options import Seed, SkipBad, Split, load_embedder, resolve_data
 
-DATA = {  # what each benchmark is run on where nothing is said: a sample, and a file in it
+DEFAULT_DATA = {  # benchmark -> the sample it is evaluated on by default, and a file in that sample
     "winoground": ("winoground_mini", ""),
     "sugarcrepe": ("sugarcrepe_mini", ""),
     "sugarcrepe_pp": ("sugarcrepe_pp_mini", ""),
@@ -23,89 +26,68 @@ DATA = {  # what each benchmark is run on where nothing is said: a sample, and a
     "captions": ("captions_mini", "dataset_coco.json"),
     "questions": ("seen", ""),
 }
-SHARED_PICTURES = ("sugarcrepe_pp_mini", "word_order_mini", "captions_mini", "vqa_mini")  # those of sugarcrepe_mini
-CAPTIONS = {"coco": 5, "flickr30k": 5}  # the first captions of an image that count, where a benchmark says so
+SHARED_IMAGES = ("sugarcrepe_pp_mini", "word_order_mini", "captions_mini", "vqa_mini")  # use sugarcrepe_mini's images
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="emoji-clip, emoji-llava, an adapter's folder, a folder or a hub id.")],
-    benchmark: Annotated[str, typer.Option(help=", ".join(DATA))] = "winoground",
+    model: Annotated[str, typer.Argument(help="emoji-clip, emoji-llava, an adapter or model folder, or a Hub id.")],
+    benchmark: Annotated[str, typer.Option(help=", ".join(DEFAULT_DATA))] = "winoground",
     data: Annotated[
         str | None,
-        typer.Option(help="The benchmark's folder, file or hub id, or a sample; for questions, seen or unseen style."),
+        typer.Option(help="Folder, file or Hub id of the benchmark, or a sample. For questions: seen or unseen style."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which part, where the data has several.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="The folder of the pictures, as COCO's val2017.")] = None,
+    split: Split = "test",
+    images: Annotated[Path | None, typer.Option(help="Image folder, for example COCO's val2017.")] = None,
     template: Annotated[
-        list[str] | None, typer.Option(help="For classification: a sentence with {}; several are averaged.")
+        list[str] | None, typer.Option(help="Classification prompt with {}. Repeat the option to average several.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write results.json, tables and the margin of every case into this folder.")
+        Path | None, typer.Option(help="Write results.json, tables and per-case scores to this folder.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Keep embeddings in this folder; a killed run goes on.")] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unusable cases out and count them; otherwise nothing is scored.")
-    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Cache embeddings here, to resume a stopped run.")] = None,
+    skip_bad: SkipBad = False,
     seed: Seed = 0,
 ) -> None:
-    """Judges one model on one benchmark by its authors' rule."""
+    """Evaluate one model on one benchmark by its official protocol."""
     import rich
 
-    from vladva_kit.cli.report import comparison_table
+    from vladva_kit.evaluation.identity import describe
+    from vladva_kit.evaluation.results import FILES, save_results
+    from vladva_kit.evaluation.tables import comparison_table
 
-    if benchmark not in DATA:
-        raise typer.BadParameter(f"no benchmark is called '{benchmark}': {', '.join(DATA)}")
-    source, pictures = _source(benchmark, data, images)
-    given = {"seed": seed, "on_error": "skip" if skip_bad else "raise"}
-    embedder = named_embedder(model)
-    result = _judged(embedder, benchmark, source, pictures, split, template, cache, given)
+    if benchmark not in DEFAULT_DATA:
+        raise typer.BadParameter(f"unknown benchmark '{benchmark}'; choose from {', '.join(DEFAULT_DATA)}")
+    source, image_folder = _source(benchmark, data, images)
+    options = {"split": split, "image_folder": image_folder, "cache": cache, "seed": seed}
+    options["on_error"] = "skip" if skip_bad else "raise"
+    embedder = load_embedder(model)
+    result = _run_benchmark(embedder, benchmark, source, options | ({"templates": template} if template else {}))
     rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
     for reason in getattr(result, "skipped", ()):
-        typer.secho(f"left out: {reason}", fg="yellow", err=True)
+        typer.secho(f"skipped: {reason}", fg="yellow", err=True)
     if out is not None:
-        from vladva_kit.evaluation.results import save_results
-
-        settings = {"data": source, "images": pictures, "split": split, "templates": template, **given}
-        save_results(out, embedder, {benchmark: result}, model, seed, _command(), _plain(settings))
-        typer.echo(f"Everything: {out / 'results.json'}; the cases: {out / 'margins.parquet'}")
-
-
-def _command() -> str:
-    """This command as it can be typed again."""
-    import shlex
-    import sys
-
-    return shlex.join(["vladva", *sys.argv[1:]])
+        settings = {"data": source, "images": image_folder, "split": split, "templates": template}
+        settings |= {"seed": seed, "on_error": options["on_error"]}
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items() if value}
+        metadata = {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed, "settings": settings}
+        save_results(out, {model: {benchmark: result}}, {model: describe(embedder)}, metadata)
+        typer.echo(f"Results: {out / FILES['results']}; per-case scores: {out / FILES['per_case']}")
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items() if value}
+def _source(benchmark: str, data: str | None, images: Path | None) -> tuple[str | Path, Path | None]:
+    """Return the data of a benchmark and its image folder; the sample by default."""
+    default, file = DEFAULT_DATA[benchmark]
+    name = data or default
+    source = resolve_data(name)
+    if isinstance(source, str):
+        return source, images
+    if images is None and name in SHARED_IMAGES:
+        images = Path(resolve_data("sugarcrepe_mini")) / "images"
+    return source / (file if name == default else ""), images
 
 
-def _source(benchmark: str, data: str | None, images: Path | None) -> tuple[Any, Path | None]:
-    """What a benchmark reads, and where its pictures lie; the miniatures where nothing is said."""
-    import vladva_kit as vk
-    from vladva_kit.data.samples import SAMPLES
-
-    usual, file = DATA[benchmark]
-    name = data or usual
-    if name not in SAMPLES:
-        return name, images
-    if images is None and name in SHARED_PICTURES:
-        images = vk.sample("sugarcrepe_mini") / "images"
-    return vk.sample(name) / (file if name == usual else ""), images
-
-
-def _judged(
-    embedder: Any,
-    benchmark: str,
-    source: Any,
-    images: Path | None,
-    split: str,
-    template: list[str] | None,
-    cache: Path | None,
-    given: dict[str, Any],
-) -> Any:
+def _run_benchmark(embedder: Any, benchmark: str, source: str | Path, options: dict[str, Any]) -> Any:
+    """Call the benchmark's evaluate function with the options that it takes."""
     import vladva_kit as vk
 
     if benchmark == "questions":
@@ -114,43 +96,32 @@ def _judged(
 
         scenes = validation_scenes(source, 1000)
         return vk.evaluate_generation(embedder, [render(scene, 192) for scene in scenes], scenes, every_kind=True)
-    if benchmark == "vqa":
-        return vk.evaluate_vqa(embedder, source, images, **given)
-    if benchmark == "captions":
-        return vk.evaluate_captions(embedder, source, images, split, **given)
-    given = given | {"cache": cache}
-    if benchmark == "winoground":
-        return vk.evaluate_winoground(embedder, source, split, **given)
-    if benchmark == "sugarcrepe":
-        return vk.evaluate_sugarcrepe(embedder, source, images, **given)
-    if benchmark == "sugarcrepe_pp":
-        return vk.evaluate_sugarcrepe_pp(embedder, source, images, **given)
-    if benchmark == "word_order":
-        return vk.evaluate_word_order(embedder, source, images, split, **given)
-    if benchmark == "classification":
-        named = {"templates": template} if template else {}
-        return vk.evaluate_classification(embedder, source, split=split, **named, **given)
-    return vk.evaluate_retrieval(
-        embedder, source, split, captions_per_image=CAPTIONS.get(benchmark), image_folder=images, **given
-    )
+    if benchmark in ("coco", "flickr30k"):
+        options = {**options, "captions_per_image": 5}  # only the first five captions of an image count
+    name = "retrieval" if benchmark in ("coco", "flickr30k", "nocaps") else benchmark
+    function = getattr(vk, f"evaluate_{name}")
+    parameters = inspect.signature(function).parameters
+    return function(embedder, source, **{key: value for key, value in options.items() if key in parameters})
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A folder of vladva eval --out or demo; as runs/demo:base, one model.")],
-    second: Annotated[str, typer.Argument(help="Another one, on the same data.")],
-    out: Annotated[Path | None, typer.Option(help="Write the differences here as JSON.")] = None,
+    first: Annotated[
+        str, typer.Argument(help="Output folder of `vladva eval --out` or demo; FOLDER:MODEL selects one model.")
+    ],
+    second: Annotated[str, typer.Argument(help="Another one, evaluated on the same data.")],
+    out: Annotated[Path | None, typer.Option(help="Write the differences to this JSON file.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Two runs case by case: paired intervals and McNemar's test; refuses to compare different data."""
+    """Compare two runs case by case, with paired bootstrap intervals and McNemar's test."""
     import rich
 
     from vladva_kit.evaluation.compare import compare as compare_runs
     from vladva_kit.evaluation.compare import difference_table
     from vladva_kit.models.files import write_json
 
-    found = compare_runs(first, second, seed)
-    rich.print(difference_table(found))
-    if found.alone:
-        typer.echo(f"Only in one of the runs: {', '.join(found.alone)}")
+    comparison = compare_runs(first, second, seed)
+    rich.print(difference_table(comparison))
+    if comparison.alone:
+        typer.echo(f"In only one of the runs: {', '.join(comparison.alone)}")
     if out is not None:
-        write_json(out, found.as_dict())
+        write_json(out, comparison.as_dict())

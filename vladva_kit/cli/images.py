@@ -1,4 +1,4 @@
-"""Commands for folders of pictures: `embed`, `search`, `index`, `caption`."""
+"""Commands for image folders: `embed`, `search`, `index`, `caption`."""
 
 from __future__ import annotations
 
@@ -7,69 +7,69 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import Out, named_embedder
+from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder
 
-Source = Annotated[str, typer.Argument(help="A folder of pictures, an imagefolder, parquet or tar files, or a hub id.")]
-ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter's folder, a folder or a hub id.")]
+Source = Annotated[str, typer.Argument(help="An image folder, an imagefolder, parquet or tar files, or a Hub id.")]
+ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter folder, a model folder or a Hub id.")]
+Embeddings = Annotated[Path, typer.Argument(help="Output folder of `vladva embed`.")]
 
 
 def embed(
     source: Source,
     out: Out = Path("runs/embeddings"),
     model: ModelName = "emoji-llava-vladva",
-    split: Annotated[str, typer.Option(help="Which split, where the source has several.")] = "train",
-    batch_size: Annotated[int, typer.Option(help="Pictures in memory at a time.")] = 64,
-    shard_size: Annotated[int, typer.Option(help="Pictures a file.")] = 10_000,
+    split: Split = "train",
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 64,
+    shard_size: Annotated[int, typer.Option(help="Images per file.")] = 10_000,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    workers: Annotated[int, typer.Option(help="Processes that decode.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that decode images.")] = 0,
+    skip_bad: SkipBad = False,
 ) -> None:
-    """Embeds pictures into shards; run again, it goes on where it stopped. For several GPUs: accelerate launch."""
+    """Embed images into shards. Run it again to resume; use accelerate launch for several GPUs."""
     from tqdm.auto import tqdm
 
     from vladva_kit.data.images import list_images
-    from vladva_kit.models.device import launched
-    from vladva_kit.search.shards import clear_leftovers, embed_images_to_shards
+    from vladva_kit.models.device import rank_from_env
+    from vladva_kit.search.shards import embed_images_to_shards
 
     if dtype not in ("float32", "float16"):
-        raise typer.BadParameter(f"no dtype is called '{dtype}': float32, float16")
-    rank, ranks = launched()
-    pictures = list_images(source, split)
-    with tqdm(total=len(pictures), unit="picture", disable=rank != 0) as bar:
-        embed_images_to_shards(
-            pictures, named_embedder(model).encode_image, out, model=model, shard_size=shard_size,
+        raise typer.BadParameter(f"unknown dtype '{dtype}'; choose from float32, float16")
+    rank, ranks = rank_from_env()
+    images = list_images(source, split)
+    with tqdm(total=len(images), unit="image", disable=rank != 0) as bar:
+        complete = embed_images_to_shards(
+            images, load_embedder(model).encode_image, out, model=model, shard_size=shard_size,
             batch_size=batch_size, dtype=dtype, workers=workers, on_error="skip" if skip_bad else "raise",
             rank=rank, ranks=ranks, progress=lambda rows: bar.update(rows * ranks),
         )  # fmt: skip
-    whole = clear_leftovers(out)
-    typer.echo(f"{out}: {'all shards are there' if whole else f'rank {rank} of {ranks} is done'}")
+    typer.echo(f"{out}: {'all shards are complete' if complete else f'rank {rank} of {ranks} is done'}")
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(help="What `vladva embed` wrote.")],
-    words: Annotated[list[str], typer.Argument(help="What to look for; several are several searches.")],
-    k: Annotated[int, typer.Option("--k", help="How many pictures each.")] = 10,
-    exact: Annotated[bool, typer.Option("--exact", help="Read every row, also where there is an index.")] = False,
+    folder: Embeddings,
+    queries: Annotated[list[str], typer.Argument(help="One or more texts; each is a separate query.")],
+    k: Annotated[int, typer.Option("--k", help="Images per query.")] = 10,
+    exact: Annotated[bool, typer.Option("--exact", help="Scan all embeddings even if an index exists.")] = False,
 ) -> None:
-    """The pictures nearest to some words: exactly, or by the index that `vladva index` has made."""
+    """Find the nearest images to each text. Uses the index of `vladva index` if there is one."""
+    from vladva_kit.data.store import read_manifest
     from vladva_kit.search import index as embedding_index
-    from vladva_kit.search.shards import read_manifest
-    from vladva_kit.search.shards import search as nearest
+    from vladva_kit.search.shards import search as search_exactly
 
-    queries = named_embedder(read_manifest(folder)["model"]).encode_text(words)
-    indexed = (folder / embedding_index.INDEX).is_file() and not exact
-    rows = embedding_index.rows_of(folder)
-    if rows > embedding_index.EXACT_UP_TO and not indexed and not exact:
-        typer.secho(f"{rows} rows are read; `vladva index` makes an index of them", fg="yellow", err=True)
-    found = embedding_index.search_index(folder, queries, k) if indexed else nearest(folder, queries, k)
-    for text, pictures in zip(words, found, strict=True):
-        typer.echo(text)
-        for score, name in pictures:
+    rows = embedding_index.count_rows(folder)  # fails before the model is loaded if shards are missing
+    embeddings = load_embedder(read_manifest(folder)["model"]).encode_text(queries)
+    use_index = (folder / embedding_index.INDEX).is_file() and not exact
+    if rows > embedding_index.MAX_EXACT_ROWS and not use_index and not exact:
+        typer.secho(f"scanning {rows} embeddings; build an index with `vladva index`", fg="yellow", err=True)
+    search_images = embedding_index.search_index if use_index else search_exactly
+    for query, matches in zip(queries, search_images(folder, embeddings, k), strict=True):
+        typer.echo(query)
+        for score, name in matches:
             typer.echo(f"  {score:.3f}  {name}")
 
 
-def index(folder: Annotated[Path, typer.Argument(help="What `vladva embed` wrote.")]) -> None:
-    """An index beside millions of embeddings, by faiss, which `vladva search` then takes."""
+def index(folder: Embeddings) -> None:
+    """Build a faiss index of the embeddings, for `vladva search` over millions of images."""
     from vladva_kit.search.index import build_index
 
     typer.echo(build_index(folder))
@@ -79,28 +79,28 @@ def caption(
     source: Source,
     out: Out = Path("runs/captioned"),
     model: ModelName = "emoji-llava",
-    split: Annotated[str, typer.Option(help="Which split, where the source has several.")] = "train",
-    batch_size: Annotated[int, typer.Option(help="Pictures asked about at a time.")] = 32,
-    short: Annotated[str, typer.Option(help="How a short caption is asked for.")] = "provide a short caption:",
-    long: Annotated[str, typer.Option(help="How a long one is.")] = "describe the picture in detail:",
+    split: Split = "train",
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 32,
+    short: Annotated[str, typer.Option(help="Prompt for a short caption.")] = "provide a short caption:",
+    long: Annotated[str, typer.Option(help="Prompt for a long caption.")] = "describe the picture in detail:",
 ) -> None:
-    """Writes the short and long captions that pictures lack; run again, it goes on where it stopped."""
+    """Generate missing short and long captions. Run it again to resume."""
     from tqdm.auto import tqdm
 
-    from vladva_kit.data.captioning import Requests, caption_images, finish
+    from vladva_kit.data.captioning import CaptionRequests, caption_images, write_imagefolder
     from vladva_kit.data.images import list_images
-    from vladva_kit.models.device import launched
+    from vladva_kit.models.device import rank_from_env
 
-    rank, ranks = launched()
-    pictures = list_images(source, split)
-    with tqdm(total=len(pictures), unit="picture", disable=rank != 0) as bar:
+    rank, ranks = rank_from_env()
+    images = list_images(source, split)
+    with tqdm(total=len(images), unit="image", disable=rank != 0) as bar:
         caption_images(
-            named_embedder(model), pictures, out, Requests(short, long), batch_size=batch_size, rank=rank, ranks=ranks,
-            progress=lambda rows: bar.update(rows * ranks),
+            load_embedder(model), images, out, CaptionRequests(short, long), batch_size=batch_size, rank=rank,
+            ranks=ranks, progress=lambda rows: bar.update(rows * ranks),
         )  # fmt: skip
     if ranks > 1:
-        typer.echo(f"rank {rank} of {ranks} is done; the same command without a launcher makes the imagefolder")
+        typer.echo(f"rank {rank} of {ranks} is done; run the command without a launcher to write the imagefolder")
         return
-    for line in finish(pictures, out, model).lines():
+    for line in write_imagefolder(images, out, model).lines():
         typer.echo(line)
-    typer.echo(f"An imagefolder: {out}")
+    typer.echo(f"Imagefolder: {out}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the model that a name stands for."""
+"""Options that several commands share, and what a model or data argument refers to."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from typing import Annotated, Any
 
 import typer
 
-Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same figures on a CPU.")]
-Steps = Annotated[int, typer.Option(help="Updates.")]
-BatchSize = Annotated[int, typer.Option(help="Pairs a step: each is the negative of all others.")]
-Rate = Annotated[float, typer.Option(help="AdamW's peak learning rate.")]
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+Seed = Annotated[int, typer.Option(help="Random seed. On a CPU, the same seed gives the same numbers.")]
+Steps = Annotated[int, typer.Option(help="Training steps.")]
+BatchSize = Annotated[int, typer.Option(help="Pairs per step; each is a negative of all others.")]
+Split = Annotated[str, typer.Option(help="Split of the data.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unusable entries and list them instead of stopping.")]
 
 
-def named_embedder(name: str) -> Any:
-    """emoji-clip, an adapter's folder, or any LVLM as it is: `named_embedder("emoji-llava-vladva")`."""
+def load_embedder(name: str) -> Any:
+    """Load emoji-clip, an adapter with its base model, or an LVLM without an adapter.
+
+    load_embedder("emoji-llava-vladva").encode_text(["a dog"])    # (1, dim)
+    """
     import vladva_kit as vk
-    from vladva_kit.embedder.adapter import RECORD
+    from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
 
     if name == "emoji-clip":
         return vk.ClipEmbedder(name)
-    if name == "emoji-llava-vladva" or (Path(name) / RECORD).is_file():
+    if name == SHIPPED_ADAPTER or (Path(name) / CONFIG_FILE).is_file():
         return vk.Embedder.from_pretrained(name)
     return vk.Embedder(vk.load_lvlm(name))
+
+
+def resolve_data(name: str) -> str | Path:
+    """Return the folder of a shipped sample, and any other name unchanged: `resolve_data("emoji_pairs")`."""
+    import vladva_kit as vk
+    from vladva_kit.data.samples import SAMPLES
+
+    return vk.sample(name) if name in SAMPLES else name

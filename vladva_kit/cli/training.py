@@ -7,74 +7,72 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import BatchSize, Out, Rate, Seed, Steps
+from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Steps, resolve_data
 
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 120, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
-    """emoji-clip, the LVLM as it is and the LVLM fine-tuned for about two minutes, side by side."""
+    """Fine-tune emoji-llava for about two minutes and compare it with its base model and emoji-clip."""
     import rich
     import torch
 
     from vladva_kit.cli.demo import run_demo
-    from vladva_kit.cli.report import comparison_table
-    from vladva_kit.models.device import place, supports_bfloat16
+    from vladva_kit.evaluation.tables import comparison_table
+    from vladva_kit.models.device import choose_device, supports_bfloat16
     from vladva_kit.training.settings import Settings
 
     command = f"vladva demo --steps {steps} --batch-size {batch_size} --seed {seed}"
-    # Where the CPU multiplies in bfloat16, a step takes half as long, and its losses are the same to two digits.
-    device = torch.device(place().device)
+    # On a CPU with native bfloat16 a step takes half as long, and the losses agree to two digits.
+    device = torch.device(choose_device().device)
     bf16 = True if device.type == "cpu" and supports_bfloat16(device) else None
     settings = Settings(steps=steps, batch_size=batch_size, seed=seed, bf16=bf16)
     results = run_demo(out, settings, command, typer.echo)
     rich.print(comparison_table(results))
-    typer.echo(
-        f"{sum(results['seconds'].values()):.0f} s. The page: {out / 'report.html'}; the adapter: {out / 'adapter'}"
-    )
+    seconds = sum(results["seconds"].values())
+    typer.echo(f"{seconds:.0f} s. Report: {out / 'report.html'}; adapter: {out / 'adapter'}")
 
 
 def train(
     data: Annotated[str, typer.Argument(help="An imagefolder with metadata.jsonl, or a sample such as emoji_pairs.")],
     out: Out = Path("runs/train"),
-    model: Annotated[str, typer.Option(help="emoji-llava, a folder or a hub id.")] = "emoji-llava",
+    model: Annotated[str, typer.Option(help="emoji-llava, a model folder or a Hub id.")] = "emoji-llava",
     steps: Steps = 150,
     batch_size: BatchSize = 64,
-    learning_rate: Rate = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
     soft_prompt_learning_rate: Annotated[
-        float | None, typer.Option(help="The soft prompts' own, some hundred times the other; left out: the same.")
+        float | None,
+        typer.Option(help="Learning rate of the soft prompts, about 100 times the other. Default: the same."),
     ] = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List unusable pairs and go on without them.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
+    skip_bad: SkipBad = False,
     micro_batch_size: Annotated[
-        int | None, typer.Option(help="Rows in memory at a time: any batch size then fits (cached gradients).")
+        int | None, typer.Option(help="Pairs in memory at a time, for batches of any size (gradient caching).")
     ] = None,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory a row, for more time.")
+        bool, typer.Option("--gradient-checkpointing", help="Use less memory per pair and more time.")
     ] = False,
     group_by_length: Annotated[
-        bool, typer.Option("--group-by-length", help="Pairs of like long captions share a batch: less padding.")
+        bool, typer.Option("--group-by-length", help="Batch long captions of similar length, for less padding.")
     ] = False,
     cache_images: Annotated[
-        str | None, typer.Option(help="'memory' or a folder: run the frozen vision tower once over the pictures.")
+        str | None, typer.Option(help="'memory' or a folder: run the frozen image encoder once per image.")
     ] = None,
 ) -> None:
-    """Fine-tunes an LVLM on pairs of pictures and captions; writes the adapter."""
+    """Fine-tune an LVLM on image-caption pairs and write the adapter."""
     import vladva_kit as vk
-    from vladva_kit.cli.report import write_json
-    from vladva_kit.data.samples import SAMPLES
-    from vladva_kit.models.device import launched
+    from vladva_kit.models.device import rank_from_env
+    from vladva_kit.models.files import write_json
 
-    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=launched()[0] != 0)
+    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=rank_from_env()[0] != 0)
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
         soft_prompt_learning_rate=soft_prompt_learning_rate,
     )  # fmt: skip
-    source = vk.sample(data) if data in SAMPLES else data
-    history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
-    embedder.save_pretrained(out / "adapter")  # on every rank: FSDP's shards are put together; the first one writes
-    if launched()[0] != 0:
+    history = vk.fit(embedder, resolve_data(data), settings, on_error="skip" if skip_bad else "raise")
+    embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
+    if rank_from_env()[0] != 0:
         return
     write_json(out / "history.json", history)
-    typer.echo(f"The adapter: {out / 'adapter'}")
+    typer.echo(f"Adapter: {out / 'adapter'}")

@@ -1,4 +1,4 @@
-"""Commands that make the emoji world: `world`, `pretrain`."""
+"""Command that draws the emoji world: `world`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vladva_kit.cli.options import Out, Seed
 
 def world(
     out: Out = Path("data_samples"),
-    names: Annotated[list[str] | None, typer.Argument(help="Which samples; all that are drawn by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Samples to draw; all by default.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Draws the emoji world's samples: pairs, and a miniature of each benchmark."""
+    """Draw the samples of the emoji world: image-caption pairs and a small version of each benchmark."""
     from vladva_kit.emoji_world.samples import DRAWN, write_sample
 
     unknown = sorted(set(names or ()) - set(DRAWN))
     if unknown:
-        raise typer.BadParameter(f"no sample is called '{unknown[0]}': {', '.join(DRAWN)}")
+        raise typer.BadParameter(f"unknown sample '{unknown[0]}'; choose from {', '.join(DRAWN)}")
     for name in names or DRAWN:
         typer.echo(write_sample(name, out / name, seed))

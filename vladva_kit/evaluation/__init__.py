@@ -1,4 +1,8 @@
-"""Benchmarks by their authors' rules, and how far their figures can be trusted."""
+"""Evaluate image-text encoders and generators on benchmarks, by their official rules, with confidence intervals.
+
+In every benchmark each image and caption is encoded once, comparisons are strict (a tie is wrong, and counted),
+intervals are 95 % bootstrap intervals, and nothing is scored before all cases were read and checked.
+"""
 
 from vladva_kit.evaluation.bootstrap import McNemar, Score, bootstrap_interval, mcnemar
 from vladva_kit.evaluation.classification import ClassificationCase, ClassificationResult, evaluate_classification

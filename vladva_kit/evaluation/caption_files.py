@@ -1,29 +1,22 @@
-"""Images with several captions, in the files that retrieval benchmarks come in: Karpathy's splits, COCO's, nocaps'."""
+"""Read images with several captions, in the formats of retrieval benchmarks: Karpathy's splits, COCO, nocaps, BLIP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.data.validation import (
-    check_image,
-    clean_caption,
-    collect_errors,
-    entry_with,
-    images_of,
-    path_inside,
-    read_json,
-    rows_undecoded,
-)
+from vladva_kit.data.validation import clean_caption, path_inside, read_json, require_keys, resolve_image_folder
+from vladva_kit.evaluation.cases import read_cases
+from vladva_kit.evaluation.hub_data import dataset_entries, find_columns
 from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
 
-FILES = {  # by their official names, as a folder is searched for them; and how many captions of an image count
+FILES = {  # official names, found in a folder, and how many captions per image the benchmark uses
     "dataset_coco.json": 5,
     "dataset_flickr30k.json": 5,
     "nocaps_val_4500_captions.json": None,
@@ -32,32 +25,34 @@ FILES = {  # by their official names, as a folder is searched for them; and how 
     "captions_val2017.json": 5,
     "captions_val2014.json": 5,
 }
-IMAGE_COLUMNS = ("image", "images", "jpg")
 CAPTION_COLUMNS = ("captions", "caption", "raw", "sentences_raw", "annotations_captions", "text")
+
+Parsed = tuple[Any, list[Any], Any]  # an image's key, the file names it may have, and its captions
+Parser = Callable[[Any, str], Parsed]  # of an entry and its location
+Entries = Iterable[tuple[str, Any]]  # location, entry
 
 
 @dataclass(frozen=True)
-class Captioned:
-    """An image and all its captions, repeats included, as the benchmark's file has them."""
+class CaptionedImage:
+    """An image and all its captions as the benchmark's file has them, repeats included."""
 
     image: Any = field(repr=False)
     captions: tuple[str, ...]
+    id: str = ""
 
 
-Entry = tuple[str, str, Callable[[], tuple[list[Any], list[Any]]]]  # where, key, (possible paths, captions)
+def find_caption_file(source: Any) -> Path | None:
+    """Return the file that `load_caption_file` reads: a JSON file, or the one with an official name in a folder.
 
-
-def has_caption_file(source: Path) -> bool:
-    """Whether `load_caption_file` can read it: a JSON file, or a folder that holds one of the official names."""
-    return source.suffix == ".json" or any((source / name).is_file() for name in FILES)
-
-
-def captions_that_count(source: Path) -> int | None:
-    """The first captions of an image that retrieval counts in a file: 5 in COCO's and Flickr30k's, else None for all.
-
-    captions_that_count(Path("dataset_coco.json"))    # 5
+    Raises BadInput if the folder holds several of them.
     """
-    return FILES.get(_file_of(source).name)
+    path = Path(source) if isinstance(source, str | Path) else Path()
+    if path.suffix == ".json":
+        return path
+    found = [path / name for name in FILES if isinstance(source, str | Path) and (path / name).is_file()]
+    if len(found) > 1:
+        raise BadInput(f"{source} holds {', '.join(path.name for path in found)}; give one of these files")
+    return found[0] if found else None
 
 
 def load_caption_file(
@@ -65,150 +60,110 @@ def load_caption_file(
     image_folder: str | Path | None = None,
     split: str = "test",
     skipped: list[str] | None = None,
-) -> list[Captioned]:
-    """Images with all their captions: `load_caption_file("dataset_coco.json", "coco/images", "test")`.
+) -> list[CaptionedImage]:
+    """Read images with all their captions: `load_caption_file("dataset_coco.json", "coco/images", "test")`.
 
     The file is one of
-    - Karpathy's: `{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`, of which `split` is taken;
+    - Karpathy's: `{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`; only `split` is read;
     - COCO's and nocaps': `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`;
     - BLIP's lists of Karpathy's test splits: `[{"image", "caption": […]}]`.
 
-    The images lie in `image_folder`, or else in the folder `images` beside the file.
-    Raises BadInput for broken JSON, other keys, an image that is missing or named twice; with a list `skipped`,
-    refused images are noted there and the others returned.
+    Images are read from `image_folder`, or the folder `images` next to the file.
+    Raises BadInput for invalid JSON, other keys, and an image that is missing or listed twice; with a list `skipped`,
+    bad images are recorded there and left out.
     """
-    path = _file_of(Path(source))
-    images = images_of(path.parent, image_folder, "the folder that the file's image names start from")
-    gallery: list[Captioned] = []
-    seen: dict[str, str] = {}
-    for where, key, read in _entries(read_json(path), path, split):
-        with collect_errors(skipped):
-            if key in seen:
-                raise BadInput(f"{where}: the image {key} is that of {seen[key]} too; each must stand once")
-            seen[key] = where
-            gallery.append(_captioned(*read(), images, where))
-    if not gallery:
-        raise BadInput(f"{path}: no image in it can be used{': ' + skipped[0] if skipped else ''}")
-    return gallery
+    path = find_caption_file(source)
+    if path is None:
+        raise BadInput(f"{source} holds none of {', '.join(FILES)}; give a JSON file of captions or its folder")
+    folder = resolve_image_folder(path.parent, image_folder, "the folder that the file's image names start from")
+    entries, parse = _parser(read_json(path), path, split)
+
+    def read(entry: Any, location: str) -> CaptionedImage:
+        key, names, captions = parse(entry, location)
+        paths = [path_inside(folder, name, location, "image") for name in names]
+        image = next((path for path in paths if path.is_file()), paths[0])
+        return CaptionedImage(image, _clean_captions(captions, location), str(key))
+
+    return read_cases(entries, read, path, skipped)
 
 
-def gallery_of_dataset(
+def load_caption_dataset(
     dataset: datasets.Dataset, skipped: list[str] | None = None, split: str = "test"
-) -> list[Captioned]:
-    """Images with all their captions in a dataset: `gallery_of_dataset(hub_dataset("lmms-lab/NoCaps", "val"))`.
+) -> list[CaptionedImage]:
+    """Read images with all their captions: `load_caption_dataset(open_dataset("lmms-lab/NoCaps", "val"))`.
 
-    One column is the image, one a caption or a list of them, by any of the names in use on the hub. Where a column
-    `split` says which part a row belongs to, as in nlphuji/flickr30k, whose one split holds all 31,014 images, only the
-    rows of `split` are taken. Raises BadInput for other columns, and for rows that cannot be used; with a list
-    `skipped`, those are noted there.
+    One column holds the image, another a caption or a list of them, under any of the names in use on the hub. If a
+    column `split` has several values, as in nlphuji/flickr30k, only the rows of `split` are read. Raises BadInput for
+    other columns and for bad rows; with a list `skipped`, bad rows are recorded there and left out.
     """
-    image = next((name for name in IMAGE_COLUMNS if name in dataset.column_names), None)
-    column = next((name for name in CAPTION_COLUMNS if name in dataset.column_names), None)
-    if image is None or column is None:
-        raise BadInput(
-            f"the dataset has the columns {', '.join(dataset.column_names)}; needed are image and captions: rename "
-            "them with dataset.rename_columns({'img': 'image', 'sentences': 'captions'})"
-        )
-    gallery: list[Captioned] = []
-    places = _rows_of(dataset, split)
-    for index, row in zip(places, rows_undecoded(dataset.select(places), [image]), strict=True):
-        where = f"dataset row {index}"
-        with collect_errors(skipped):
-            check_image(row[image], where)
-            gallery.append(Captioned(row[image], _captions(row[column], where)))
-    if not gallery:
-        raise BadInput(f"the dataset: no row in it can be used{': ' + skipped[0] if skipped else ''}")
-    return gallery
+    image, captions = find_columns(dataset, image=("image", "images", "jpg"), captions=CAPTION_COLUMNS)
+
+    def read(entry: tuple[str, dict[str, Any]], location: str) -> CaptionedImage:
+        key, row = entry
+        return CaptionedImage(row[image], _clean_captions(row[captions], location), key)
+
+    entries = dataset_entries(dataset, [image], _rows_of_split(dataset, split))
+    return read_cases(entries, read, "the dataset", skipped)
 
 
-def _rows_of(dataset: datasets.Dataset, split: str) -> list[int]:
-    """The rows that belong to a split, by the column that says so; all where there is none, or it never changes."""
-    parts = list(dataset["split"]) if "split" in dataset.column_names else []
-    if len(set(parts)) < 2:
+def _rows_of_split(dataset: datasets.Dataset, split: str) -> list[int]:
+    """Return the rows whose column `split` names the split; all rows if there is no such column, or one value."""
+    values = list(dataset["split"]) if "split" in dataset.column_names else []
+    if len(set(values)) < 2:
         return list(range(len(dataset)))
-    if split not in parts:
+    if split not in values:
         raise BadInput(
-            f"the dataset's column 'split' has no {split!r}; it has {', '.join(sorted(set(map(str, parts))))}"
+            f"the dataset's column 'split' has no {split!r}; it has {', '.join(sorted(set(map(str, values))))}"
         )
-    return [index for index, part in enumerate(parts) if part == split]
+    return [index for index, value in enumerate(values) if value == split]
 
 
-def _file_of(source: Path) -> Path:
-    if source.suffix == ".json":
-        return source
-    found = [source / name for name in FILES if (source / name).is_file()]
-    if len(found) > 1:
-        raise BadInput(f"{source} holds {', '.join(path.name for path in found)}; give the one file that is meant")
-    return found[0]
-
-
-def _entries(content: Any, path: Path, split: str) -> Iterator[Entry]:
+def _parser(content: Any, path: Path, split: str) -> tuple[Entries, Parser]:
+    """Recognize the format: return the entries of a file with their locations, and the function that parses one."""
     if isinstance(content, list):
-        yield from _blip(content, path)
-    elif isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        yield from _coco(content, path)
-    elif isinstance(content, dict) and isinstance(content.get("images"), list):
-        yield from _karpathy(content["images"], path, split)
-    else:
+        return [(f"{path.name}, entry {index}", entry) for index, entry in enumerate(content)], _parse_blip
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise BadInput(f"{path}: found {found or 'nothing'}; needed are Karpathy's or COCO's images with captions")
-
-
-def _karpathy(entries: list[Any], path: Path, split: str) -> Iterator[Entry]:
-    splits = sorted({str(entry.get("split")) for entry in entries if isinstance(entry, dict)})
+        raise BadInput(f"{path}: found {found or 'nothing'}; Karpathy's or COCO's images with captions are needed")
+    entries = [(f"{path.name}, image {index}", entry) for index, entry in enumerate(content["images"])]
+    if isinstance(content.get("annotations"), list):
+        return entries, partial(_parse_coco, captions=_captions_by_image(content["annotations"], path))
+    splits = sorted({str(entry.get("split")) for _, entry in entries if isinstance(entry, dict)})
     if split not in splits:
         raise BadInput(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
-
-    def read(entry: dict[str, Any], where: str) -> tuple[list[Any], list[Any]]:
-        entry_with(entry, ("filename", "sentences"), where)
-        if not isinstance(entry["sentences"], list):
-            raise BadInput(f"{where}: 'sentences' is {entry['sentences']!r}; it must be a list")
-        names = [f"{entry['filepath']}/{entry['filename']}"] if entry.get("filepath") else []
-        return [*names, entry["filename"]], [entry_with(one, ("raw",), where)["raw"] for one in entry["sentences"]]
-
-    for index, entry in enumerate(entries):
-        if isinstance(entry, dict) and entry.get("split") == split:
-            where = f"{path.name}, image {index}"
-            yield where, str(entry.get("filename")), partial(read, entry, where)
+    of_split = [one for one in entries if isinstance(one[1], dict) and one[1].get("split") == split]
+    return of_split, _parse_karpathy
 
 
-def _coco(content: dict[str, Any], path: Path) -> Iterator[Entry]:
+def _parse_karpathy(entry: Any, location: str) -> Parsed:
+    entry = require_keys(entry, ("filename", "sentences"), location)
+    if not isinstance(entry["sentences"], list):
+        raise BadInput(f"{location}: 'sentences' is {entry['sentences']!r}; it must be a list")
+    names = [f"{entry['filepath']}/{entry['filename']}"] if entry.get("filepath") else []
+    captions = [require_keys(one, ("raw",), location)["raw"] for one in entry["sentences"]]
+    return entry["filename"], [*names, entry["filename"]], captions
+
+
+def _parse_blip(entry: Any, location: str) -> Parsed:
+    entry = require_keys(entry, ("image", "caption"), location)
+    return entry["image"], [entry["image"]], entry["caption"]
+
+
+def _parse_coco(entry: Any, location: str, captions: dict[Any, list[Any]]) -> Parsed:
+    entry = require_keys(entry, ("id", "file_name"), location)
+    return entry["id"], [entry["file_name"]], captions.get(entry["id"], [])
+
+
+def _captions_by_image(annotations: list[Any], path: Path) -> dict[Any, list[Any]]:
     captions: dict[Any, list[Any]] = {}
-    for index, one in enumerate(content["annotations"]):
-        one = entry_with(one, ("image_id", "caption"), f"{path.name}, annotation {index}")
+    for index, one in enumerate(annotations):
+        one = require_keys(one, ("image_id", "caption"), f"{path.name}, annotation {index}")
         captions.setdefault(one["image_id"], []).append(one["caption"])
-
-    def read(entry: dict[str, Any], where: str) -> tuple[list[Any], list[Any]]:
-        entry_with(entry, ("id", "file_name"), where)
-        return [entry["file_name"]], captions.get(entry["id"], [])
-
-    for index, entry in enumerate(content.get("images") or []):
-        where = f"{path.name}, image {index}"
-        key = str(entry.get("id")) if isinstance(entry, dict) else ""
-        yield where, key, partial(read, entry, where)
+    return captions
 
 
-def _blip(entries: list[Any], path: Path) -> Iterator[Entry]:
-    def read(entry: dict[str, Any], where: str) -> tuple[list[Any], list[Any]]:
-        entry_with(entry, ("image", "caption"), where)
-        captions = entry["caption"] if isinstance(entry["caption"], list) else [entry["caption"]]
-        return [entry["image"]], captions
-
-    for index, entry in enumerate(entries):
-        where = f"{path.name}, entry {index}"
-        key = str(entry.get("image")) if isinstance(entry, dict) else ""
-        yield where, key, partial(read, entry, where)
-
-
-def _captioned(names: list[Any], captions: list[Any], folder: Path, where: str) -> Captioned:
-    paths = [path_inside(folder, name, where, "image") for name in names]
-    image = next((path for path in paths if path.is_file()), paths[0])
-    check_image(image, where)
-    return Captioned(image, _captions(captions, where))
-
-
-def _captions(found: Any, where: str) -> tuple[str, ...]:
-    listed = found if isinstance(found, list | tuple) else [found]
-    if not listed:
-        raise BadInput(f"{where}: no caption; retrieval needs at least one for each image")
-    return tuple(clean_caption(text, "caption", where) for text in listed)
+def _clean_captions(captions: Any, location: str) -> tuple[str, ...]:
+    captions = captions if isinstance(captions, list | tuple) else [captions]
+    if not captions:
+        raise BadInput(f"{location}: no caption; each image needs at least one")
+    return tuple(clean_caption(text, "caption", location) for text in captions)

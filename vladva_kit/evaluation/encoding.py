@@ -1,26 +1,32 @@
-"""Images and captions of a benchmark to similarities: each encoded once, each pair scored in float32."""
+"""Encode the images and captions of a benchmark, each once, and score pairs with float32 precision.
+
+With a cache folder, embeddings are stored by content and by the model's fingerprint, so that a killed run resumes.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 
-from vladva_kit.evaluation.cache import EmbeddingCache
-from vladva_kit.evaluation.identity import fingerprint
+from vladva_kit.data.store import Store
+from vladva_kit.evaluation.bootstrap import number_unique
+from vladva_kit.evaluation.identity import model_fingerprint
 from vladva_kit.models.images import Crop, open_image
 
-COLUMNS = 4096
-ImageRecord = Image.Image | Path | bytes | Crop
+COLUMNS = 4096  # columns that all_dots converts to float64 at a time
+SHARD = 512  # embeddings per cache file, and the most that a killed run loses
+ImageSource = Image.Image | Path | bytes | Crop
 
 
 class ImageTextEncoder(Protocol):
-    """What can be evaluated: unit-length embeddings (n, dim) of images and of texts, as tensors or arrays."""
+    """A model that can be evaluated: it returns unit-length embeddings (n, dim) of images and of texts."""
 
     def encode_image(self, images: Sequence[Image.Image], /) -> Any: ...
 
@@ -29,151 +35,160 @@ class ImageTextEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Embeddings of what was asked, in its order; each different image and text was encoded once."""
+    """Embeddings of images and texts in the order they were given; each different one was encoded once."""
 
     images: np.ndarray  # (images, dim) float32
     texts: np.ndarray  # (texts, dim) float32
-    image_numbers: np.ndarray  # (images,) which of the different images it is
+    image_index: np.ndarray  # (images,) number of the different image
     data: str  # fingerprint of the contents of all images and texts, in order
 
 
 def encode_once(
     embedder: ImageTextEncoder,
-    images: Sequence[ImageRecord],
+    images: Sequence[ImageSource],
     texts: Sequence[str],
     batch_size: int,
     cache: str | Path | None = None,
 ) -> Encoded:
-    """Embeddings of images and texts, repeats encoded once: `encode_once(embedder, images, captions, 64).images`.
+    """Encode images and texts, repeats only once: `encode_once(embedder, images, captions, 64).images`.
 
-    With `cache`, a folder, embeddings are kept there by content and by the embedder's fingerprint; what it holds
-    already is not encoded again, so an interrupted run goes on where it stood.
+    `cache` is a folder. Embeddings are stored there under the model's fingerprint and the SHA-256 of their content;
+    what it already holds is not encoded again, so an interrupted run resumes.
+    Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`.
     """
-    store = EmbeddingCache(cache, fingerprint(embedder)) if cache is not None else None
-    first_image, image_index = number_unique([image_key(image) for image in images])
-    first_text, text_index = number_unique(texts)
-    different = [images[place] for place in first_image]
-    digests = [content_digest(image) for image in different]
-    vectors = embed_images(embedder, different, batch_size, store, digests)
-    captions = embed_texts(embedder, [texts[place] for place in first_text], batch_size, store)
+    model = model_fingerprint(embedder) if cache is not None else ""
+    stores = {
+        kind: Store.open(Path(cache) / model[:32] / kind, {"model": model, "embeddings of": kind})
+        for kind in ("image", "text")
+        if cache is not None
+    }
+    image_index, text_index = number_unique([image_key(image) for image in images]), number_unique(texts)
+    unique_images = [images[index] for index in first_indices(image_index)]
+    unique_texts = [texts[index] for index in first_indices(text_index)]
+    digests = [content_digest(image) for image in unique_images]
     return Encoded(
-        images=vectors[image_index],
-        texts=captions[text_index],
-        image_numbers=image_index,
-        data=data_fingerprint([*(digests[number] for number in image_index), *texts]),
+        images=embed_images(embedder, unique_images, batch_size, stores.get("image"), digests)[image_index],
+        texts=embed_texts(embedder, unique_texts, batch_size, stores.get("text"))[text_index],
+        image_index=image_index,
+        data=data_fingerprint([*(digests[index] for index in image_index), *texts]),
     )
 
 
-def image_key(image: ImageRecord) -> Hashable:
-    """The same key for the same image: a path as the file it leads to, anything else by its content."""
+def image_key(image: ImageSource) -> Hashable:
+    """Return the same key for the same image: a path's resolved file, or the content of anything else."""
     if isinstance(image, Crop):
         return image_key(image.image), image.box
     if isinstance(image, Path):
         return str(image.resolve())
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    return image.mode, image.size, hashlib.sha256(image.tobytes()).digest()
+    return content_digest(image)
 
 
-def content_digest(image: ImageRecord) -> str:
-    """A SHA-256 of an image's content: of the file's bytes, or of the pixels of a PIL image; a crop's with its box."""
+def content_digest(image: ImageSource) -> str:
+    """Compute the SHA-256 of an image's content: the file's bytes, a PIL image's pixels, or a crop's image and box."""
     if isinstance(image, Crop):
-        return _sha256(f"{content_digest(image.image)} {image.box}".encode())
-    if isinstance(image, Path):
-        return _sha256(image.read_bytes())
-    if isinstance(image, bytes):
-        return _sha256(image)
-    return _sha256(f"{image.mode} {image.size} ".encode() + image.tobytes())
-
-
-def data_fingerprint(parts: Iterable[str]) -> str:
-    """A SHA-256 of a benchmark's contents, in order: two runs can be compared where it is the same."""
-    digest = hashlib.sha256()
-    for part in parts:
-        raw = part.encode()
-        digest.update(len(raw).to_bytes(8, "big") + raw)  # with its length, so that no two lists read the same
-    return digest.hexdigest()
-
-
-def _sha256(raw: bytes) -> str:
+        raw = f"{content_digest(image.image)} {image.box}".encode()
+    elif isinstance(image, Image.Image):
+        raw = f"{image.mode} {image.size} ".encode() + image.tobytes()
+    else:
+        raw = image.read_bytes() if isinstance(image, Path) else image
     return hashlib.sha256(raw).hexdigest()
 
 
-def number_unique(keys: Sequence[Hashable]) -> tuple[list[int], np.ndarray]:
-    """First place of each different key, and each key's number: `["a", "b", "a"]` -> `[0, 1], array([0, 1, 0])`."""
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-    first = np.unique(index, return_index=True)[1].tolist()
-    return first, index
+def data_fingerprint(parts: Iterable[str]) -> str:
+    """Compute a SHA-256 of a benchmark's contents, in order: two runs are comparable if theirs are equal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(8, "big") + raw)  # with lengths, so that different lists never collide
+    return digest.hexdigest()
 
 
 def embed_images(
     embedder: ImageTextEncoder,
-    images: Sequence[ImageRecord],
+    images: Sequence[ImageSource],
     batch_size: int,
-    store: EmbeddingCache | None = None,
+    store: Store | None = None,
     digests: Sequence[str] = (),
 ) -> np.ndarray:
-    """Embeddings (n, dim) float32 of images that are opened `batch_size` at a time, so that few are in memory."""
+    """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
-    def encode(batch: list[ImageRecord]) -> np.ndarray:
-        return _unit_rows(
-            embedder.encode_image([open_image(image, alpha="drop") for image in batch]), "encode_image", len(batch)
-        )
+    def encode(batch: list[ImageSource]) -> Any:
+        return embedder.encode_image([open_image(image, alpha="drop") for image in batch])
 
-    return _embed("image", images, digests, encode, batch_size, store)
+    return _encode("image", images, encode, batch_size, store, digests)
 
 
 def embed_texts(
-    embedder: ImageTextEncoder, texts: Sequence[str], batch_size: int, store: EmbeddingCache | None = None
+    embedder: ImageTextEncoder, texts: Sequence[str], batch_size: int, store: Store | None = None
 ) -> np.ndarray:
-    """Embeddings (n, dim) float32 of texts, encoded `batch_size` at a time."""
-
-    def encode(batch: list[str]) -> np.ndarray:
-        return _unit_rows(embedder.encode_text(batch), "encode_text", len(batch))
-
-    digests = [_sha256(text.encode()) for text in texts] if store is not None else ()
-    return _embed("text", texts, digests, encode, batch_size, store)
+    """Encode texts to (n, dim) float32, `batch_size` at a time."""
+    digests = [content_digest(text.encode()) for text in texts] if store is not None else ()
+    return _encode("text", texts, embedder.encode_text, batch_size, store, digests)
 
 
-def _embed(
+def _encode(
     kind: str,
     items: Sequence[Any],
-    digests: Sequence[str],
-    encode: Callable[[list[Any]], np.ndarray],
+    encode: Callable[[list[Any]], Any],
     batch_size: int,
-    store: EmbeddingCache | None,
+    store: Store | None,
+    digests: Sequence[str],
 ) -> np.ndarray:
+    """Encode the items that the store lacks, and store them every `SHARD` embeddings."""
     from tqdm.auto import tqdm
 
-    rows = store.load(kind) if store is not None else {}
-    missing = [place for place in range(len(items)) if store is None or digests[place] not in rows]
-    fresh: dict[int, np.ndarray] = {}
-    shown = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
-    with shown as bar:
+    cached = _read_cache(store) if store is not None else {}
+    missing = [index for index in range(len(items)) if store is None or digests[index] not in cached]
+    rows: dict[int, np.ndarray] = {}
+    unsaved: list[int] = []
+
+    def save() -> None:
+        if store is not None and unsaved:
+            _write_cache(store, {digests[index]: rows[index] for index in unsaved})
+            unsaved.clear()
+
+    progress = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
+    with progress as bar:
         for start in range(0, len(missing), batch_size):
-            places = missing[start : start + batch_size]
-            vectors = encode([items[place] for place in places])
-            fresh.update(zip(places, vectors, strict=True))
-            if store is not None:
-                store.add(kind, [digests[place] for place in places], vectors)
-            bar.update(len(places))
-    if store is not None:
-        store.flush(kind)
-    return np.stack([fresh[place] if place in fresh else rows[digests[place]] for place in range(len(items))])
+            indices = missing[start : start + batch_size]
+            embeddings = encode([items[index] for index in indices])
+            rows.update(zip(indices, _unit_rows(embeddings, f"encode_{kind}", len(indices)), strict=True))
+            unsaved += indices
+            if len(unsaved) >= SHARD:
+                save()
+            bar.update(len(indices))
+    save()
+    return np.stack([rows[index] if index in rows else cached[digests[index]] for index in range(len(items))])
+
+
+def _read_cache(store: Store) -> dict[str, np.ndarray]:
+    """Read all cached embeddings by the SHA-256 of their content."""
+    rows: dict[str, np.ndarray] = {}
+    for name in store.names():
+        rows.update(zip(store.read_json(name, "digests"), store.read(name)["embeddings"].numpy(), strict=True))
+    return rows
+
+
+def _write_cache(store: Store, rows: Mapping[str, np.ndarray]) -> None:
+    name = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]  # by content: concurrent runs never conflict
+    store.write(name, {"embeddings": torch.from_numpy(np.stack(list(rows.values())))}, {"digests": list(rows)})
+
+
+def first_indices(index: np.ndarray) -> list[int]:
+    """Return the first position of each number: [0, 1, 0] -> [0, 1]."""
+    return np.unique(index, return_index=True)[1].tolist()
 
 
 def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Row-by-row dot products (n,) float32 of two (n, dim) arrays.
+    """Compute row-by-row dot products (n,) of two (n, dim) arrays, as float64 rounded to float32 precision.
 
-    Summed in float64 and rounded to float32, so that equal embeddings have equal scores, whatever order a BLAS adds
-    in, and a tie stays a tie.
+    Sums are exact before rounding, so equal embeddings have equal scores in any summation order, and ties stay ties.
     """
-    return np.einsum("nd,nd->n", left, right, dtype=np.float64).astype(np.float32)
+    return np.einsum("nd,nd->n", left, right, dtype=np.float64).astype(np.float32).astype(np.float64)
 
 
 def all_dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Dot products (n, m) float32 of every row with every row, rounded as in `dots`."""
+    """Compute the dot products (n, m) float32 of every row with every row, rounded as in `dots`."""
     exact = left.astype(np.float64)
     scores = np.empty((len(left), len(right)), dtype=np.float32)
     for start in range(0, len(right), COLUMNS):  # few rows of `right` are in float64 at a time
@@ -182,16 +197,16 @@ def all_dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _unit_rows(batch: Any, method: str, n: int) -> np.ndarray:
-    if hasattr(batch, "detach"):  # a torch tensor, maybe on a device, maybe bfloat16
+    if hasattr(batch, "detach"):  # a torch tensor, possibly on a device, possibly bfloat16
         batch = batch.detach().float().cpu().numpy()
     rows = np.asarray(batch, dtype=np.float32)
     if rows.ndim != 2 or len(rows) != n:
-        raise ValueError(f"{method} gave an array of shape {rows.shape} for {n} items; needed is one row an item")
+        raise ValueError(f"{method} returned shape {rows.shape} for {n} items; it must return one row per item")
     length = np.linalg.norm(rows, axis=-1)
     bad = np.flatnonzero(~(np.abs(length - 1) < 0.01))  # NaN is bad too
     if bad.size:
         raise ValueError(
-            f"{method} gave an embedding of length {length[bad[0]]:.4g} (item {bad[0]}, and {bad.size - 1} others); "
-            "cosine needs unit length: divide each by its norm, and look for NaN"
+            f"{method} returned an embedding of length {length[bad[0]]:.4g} (item {bad[0]}, and {bad.size - 1} "
+            "others); cosine similarity needs unit length: divide each by its norm, and check for NaN"
         )
     return rows

@@ -1,4 +1,4 @@
-"""Benchmarks from the hub: by `datasets` where its layout allows, else its own files; the gated ones say the way in."""
+"""Open benchmark datasets: from the hub, or as passed. Errors of the hub explain what to do, as for gated datasets."""
 
 from __future__ import annotations
 
@@ -8,43 +8,69 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vladva_kit.data.validation import pick_split, undecoded_rows
+from vladva_kit.models.hub import is_hub_id
 from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
 
-
-def is_hub_id(source: Any) -> bool:
-    """Whether a source names a dataset on the hub: `is_hub_id("facebook/winoground")`; a path that exists does not."""
-    name = str(source)
-    if not isinstance(source, str) or Path(name).exists():
-        return False
-    owner, slash, repo = name.partition("/")
-    return bool(owner and slash and repo) and "/" not in repo and not owner.startswith((".", "~"))
+DataSource: TypeAlias = "str | Path | datasets.Dataset"  # a path, a hub id, a Dataset or a DatasetDict
 
 
-def hub_dataset(repo_id: str, split: str, subset: str | None = None) -> datasets.Dataset:
-    """A split of a dataset on the hub: `hub_dataset("gowitheflow/ARO-Visual-Relation", "test")`.
+def is_on_hub(source: Any) -> bool:
+    """Tell whether a source is the id of a hub dataset, not an existing path: `is_on_hub("facebook/winoground")`."""
+    return isinstance(source, str) and is_hub_id(source) and not Path(source).exists()
 
-    Raises BadInput, with the step to take, where it is gated, missing, out of reach or made by a script.
+
+def open_dataset(source: Any, split: str) -> datasets.Dataset | None:
+    """Open a split of a hub id, Dataset or DatasetDict; return None for a path: `open_dataset("aro/", "test")`.
+
+    Raises BadInput for a source of another type or without the split, and, with the step to take, for a hub dataset
+    that is gated, missing, unreachable or needs a loading script.
     """
+    if not is_on_hub(source):
+        return None if isinstance(source, str | Path) else pick_split(source, split)
     import datasets
 
-    with _explained(repo_id):
-        return datasets.load_dataset(repo_id, subset, split=split)
+    with _explain_errors(source):
+        return datasets.load_dataset(source, split=split)
+
+
+def find_columns(dataset: datasets.Dataset, **names: Sequence[str]) -> list[str]:
+    """Return the dataset's name of each needed column: `find_columns(dataset, image=("image", "img"))` -> ["img"].
+
+    Raises BadInput if none of a column's possible names is there.
+    """
+    found = [next((name for name in options if name in dataset.column_names), None) for options in names.values()]
+    if None in found:
+        raise BadInput(
+            f"the dataset has the columns {', '.join(dataset.column_names)}; {', '.join(names)} are needed: rename "
+            f"them with dataset.rename_columns({{'old': '{next(iter(names))}', …}})"
+        )
+    return found
+
+
+def dataset_entries(
+    dataset: datasets.Dataset, images: Sequence[str], indices: Sequence[int] | None = None
+) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+    """Yield each row with its location, image columns not decoded: ("dataset row 0", ("0", row))."""
+    indices = range(len(dataset)) if indices is None else indices
+    for index, row in zip(indices, undecoded_rows(dataset.select(indices), images), strict=True):
+        yield f"dataset row {index}", (str(index), row)
 
 
 def hub_file(repo_id: str, names: Sequence[str]) -> Path:
-    """The first of a dataset's own files that exists: `hub_file("facebook/winoground", ["data/examples.jsonl"])`.
+    """Download the first of these files that a hub dataset has: `hub_file("facebook/winoground", ["examples.jsonl"])`.
 
-    Raises BadInput, with the step to take, where it is gated, missing or out of reach.
+    Raises BadInput, with the step to take, if it is gated, missing or unreachable.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with _explained(repo_id):
+    with _explain_errors(repo_id):
         for name in names[:-1]:
             try:
                 return Path(hf_hub_download(repo_id, name, repo_type="dataset"))
@@ -53,72 +79,67 @@ def hub_file(repo_id: str, names: Sequence[str]) -> Path:
         return Path(hf_hub_download(repo_id, names[-1], repo_type="dataset"))
 
 
-def winoground_folder(repo_id: str = "facebook/winoground", cache_dir: str | Path | None = None) -> Path:
-    """A folder with Winoground's `examples.jsonl` and `images/`, download from the hub and unpacked once.
+def winoground_folder(repo_id: str = "facebook/winoground") -> Path:
+    """Download Winoground and unpack it once: a folder with `examples.jsonl` and `images/`.
 
     Raises BadInput as `hub_file` does; the official dataset is gated.
     """
     lines = hub_file(repo_id, ["data/examples.jsonl", "examples.jsonl"])
-    packed = hub_file(repo_id, ["data/images.zip", "images.zip"])
-    revision = packed.parent.name if packed.parent.name != "data" else packed.parent.parent.name
-    home = Path(cache_dir or Path.home() / ".cache" / "vladva_kit")
-    folder = home / "hub" / repo_id.replace("/", "--") / revision
+    archive = hub_file(repo_id, ["data/images.zip", "images.zip"])
+    revision = archive.parent.name if archive.parent.name != "data" else archive.parent.parent.name
+    folder = Path.home() / ".cache" / "vladva_kit" / "hub" / repo_id.replace("/", "--") / revision
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking.") as beside:
-            whole = Path(beside) / "whole"
-            whole.mkdir()
-            (whole / "examples.jsonl").write_bytes(lines.read_bytes())
-            _unpack(packed, whole / "images")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking.") as temporary:
+            complete = Path(temporary) / "complete"
+            complete.mkdir()
+            (complete / "examples.jsonl").write_bytes(lines.read_bytes())
+            _unpack(archive, complete / "images")
             if not folder.is_dir():  # another process may have finished first
-                os.replace(whole, folder)
+                os.replace(complete, folder)
     return folder
 
 
-def _unpack(packed: Path, folder: Path) -> None:
-    """All pictures of a zip, side by side; folders inside it are dropped, and nothing can land outside."""
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack all files of a zip into one folder; paths inside it are dropped, so nothing can be written outside."""
     folder.mkdir()
     try:
-        with zipfile.ZipFile(packed) as archive:
-            for entry in archive.infolist():
+        with zipfile.ZipFile(archive) as opened:
+            for entry in opened.infolist():
                 name = Path(entry.filename).name
                 if not entry.is_dir() and not name.startswith("."):
-                    (folder / name).write_bytes(archive.read(entry))
+                    (folder / name).write_bytes(opened.read(entry))
     except zipfile.BadZipFile as error:
-        raise BadInput(f"{packed}: no whole zip ({error}); delete it and fetch it again") from error
+        raise BadInput(f"{archive}: not a complete zip file ({error}); delete it and download it again") from error
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
-    """The hub's error_list as one sentence that says what to do."""
+def _explain_errors(repo_id: str) -> Iterator[None]:
+    """Turn errors of the hub into one sentence that says what to do."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/datasets/{repo_id}"
     gated = f"{repo_id} is gated: accept its terms at {page}, then log in with `hf auth login`, and run this again"
-    away = (
-        f"{repo_id} is no folder here, and the hub is out of reach; where there is a connection, run "
-        f"`hf download {repo_id} --repo-type dataset --local-dir FOLDER`, and give FOLDER as the data"
-    )
+    download = f"run `hf download {repo_id} --repo-type dataset --local-dir FOLDER`, and give FOLDER as the data"
     try:
         yield
+    except BadInput:
+        raise
     except errors.GatedRepoError as error:
         raise BadInput(gated) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        raise BadInput(away) from error
+        raise BadInput(
+            f"{repo_id} is not a local folder, and the hub is unreachable; on a machine with a connection, {download}"
+        ) from error
     except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, DatasetNotFoundError) as error:
-        if "gated" in str(error):  # how datasets tells it
+        if "gated" in str(error):  # datasets reports gated repositories by this message only
             raise BadInput(gated) from error
         raise BadInput(
-            f"{repo_id} is no folder here, and not found on the hub ({_first_line(error)}); correct the id, see {page}"
+            f"{repo_id} is not a local folder, and not on the hub ({_first_line(error)}); correct the id, see {page}"
         ) from error
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(
-            f"{repo_id} cannot be loaded by datasets ({_first_line(error)}); fetch its files with "
-            f"`hf download {repo_id} --repo-type dataset --local-dir FOLDER`, and give FOLDER as the data"
-        ) from error
+        raise BadInput(f"{repo_id} cannot be loaded by datasets ({_first_line(error)}); {download}") from error
 
 
 def _first_line(error: Exception) -> str:

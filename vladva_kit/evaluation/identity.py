@@ -1,4 +1,4 @@
-"""Which model it is that was judged: name, revision, weights, adapter, prompts, dtype; and one fingerprint of them."""
+"""Identify the model that was evaluated: name, revision, weights, adapter, prompts and dtype, and one fingerprint."""
 
 from __future__ import annotations
 
@@ -7,85 +7,79 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-ADAPTERS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")  # in names of what is attached
+from vladva_kit.embedder.adapter import adapter_state
+
+# parts of the names of parameters that an adapter adds
+ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")
 
 
 def versions() -> dict[str, str]:
-    """What must be the same for the figures to be: kit, torch, transformers, peft, Python, the machine's kind."""
+    """Return the versions that results depend on: kit, torch, transformers, peft, Python and the type of machine."""
     names = ("vladva-kit", "torch", "transformers", "peft")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {**found, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    installed = {name: importlib.metadata.version(name) for name in names}
+    return {**installed, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def describe(embedder: Any) -> dict[str, Any]:
-    """All that tells one embedder from another: `describe(embedder)["adapter"]`, a SHA-256 or None.
+    """Describe a model completely: `describe(embedder)["adapter"]` is a SHA-256, or None without an adapter.
 
-    Takes an Embedder, a ClipEmbedder, or any encoder with a text attribute `fingerprint`. Raises TypeError for others:
-    nothing would tell their embeddings from those of other weights.
+    Takes an Embedder, a baseline, or any encoder with a string attribute `fingerprint`. Raises TypeError for
+    others, since their embeddings could not be distinguished from those of other weights.
     """
-    if isinstance(own := getattr(embedder, "fingerprint", None), str):
-        return {"name": type(embedder).__name__, "weights": own}
+    if isinstance(declared := getattr(embedder, "fingerprint", None), str):
+        return {"name": type(embedder).__name__, "weights": declared}
     lvlm = getattr(embedder, "lvlm", None)
     model = getattr(lvlm or embedder, "model", None)
     if model is None or not hasattr(model, "named_parameters"):
         raise TypeError(
-            f"a {type(embedder).__name__} has no weights that can be told from others; give it a text attribute "
-            "'fingerprint' that changes whenever its embeddings do"
+            f"a {type(embedder).__name__} has no weights to fingerprint; give it a string attribute 'fingerprint' that "
+            "changes whenever its embeddings do"
         )
-    record = {
-        "name": lvlm.name if lvlm is not None else getattr(model.config, "_name_or_path", ""),
-        "revision": getattr(model.config, "_commit_hash", None),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "weights": _hashed(_base_weights(model)),
-        "input": _processing(lvlm.processor if lvlm is not None else embedder),
-        "adapter": None,
-        "prompts": None,
+    return {
+        "name": (lvlm or embedder).name,
+        "revision": getattr(getattr(model, "config", None), "_commit_hash", None),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "weights": _hash_tensors(_base_weights(model)),
+        "input": _hash_processing(lvlm.processor if lvlm is not None else embedder),
+        "adapter": _hash_tensors(adapter_state(lvlm).items()) if lvlm is not None and embedder.adapted else None,
+        "prompts": [embedder.image_prompt.words, embedder.text_prompt.words] if lvlm is not None else None,
     }
-    if lvlm is not None:
-        record["prompts"] = [embedder.image_prompt.words, embedder.text_prompt.words]
-        if embedder.adapted:
-            from vladva_kit.embedder.adapter import adapter_state
-
-            record["adapter"] = _hashed(adapter_state(lvlm).items())
-    return record
 
 
-def fingerprint(embedder: Any) -> str:
-    """A SHA-256 that changes with whatever changes the embeddings: weights, adapter, prompts, dtype, versions.
+def model_fingerprint(embedder: Any) -> str:
+    """Compute a SHA-256 of everything that embeddings depend on: weights, adapter, prompts, dtype and versions.
 
-    fingerprint(embedder) != fingerprint(the_same_after_a_step_of_training)
+    model_fingerprint(embedder) != model_fingerprint(the_same_after_a_training_step)
 
     Raises TypeError as `describe` does.
     """
-    told = describe(embedder)
-    told.pop("name")  # the same weights in another folder are the same model
-    return hashlib.sha256(json.dumps([told, versions()], sort_keys=True).encode()).hexdigest()
+    description = describe(embedder)
+    description.pop("name")  # the same weights in another folder are the same model
+    return hashlib.sha256(json.dumps([description, versions()], sort_keys=True).encode()).hexdigest()
 
 
 def _base_weights(model: Any) -> list[tuple[str, Tensor]]:
-    """The model's own weights by the names that they have without an adapter."""
+    """Return the base model's parameters under the names they have without an adapter."""
     named = ((name.replace(".base_layer", ""), weight) for name, weight in model.named_parameters())
-    return [(name, weight) for name, weight in named if not any(part in name for part in ADAPTERS)]
+    return [(name, weight) for name, weight in named if not any(part in name for part in ADAPTER_PARTS)]
 
 
-def _hashed(weights: Iterable[tuple[str, Tensor]]) -> str:
-    import torch
-
+def _hash_tensors(weights: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, weight in sorted(weights, key=lambda one: one[0]):
+    for name, weight in sorted(weights, key=lambda item: item[0]):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _processing(source: Any) -> str:
-    """A SHA-256 of how pictures and texts are prepared: sizes, means, vocabulary."""
-    parts = [getattr(source, name, None) for name in ("image_processor", "tokenizer")]
-    told = [part.to_dict() for part in parts[:1] if part is not None]
-    told += [sorted(part.get_vocab().items()) for part in parts[1:] if part is not None]
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+def _hash_processing(source: Any) -> str:
+    """Compute a SHA-256 of how inputs are prepared: image sizes, means, vocabulary."""
+    image_processor, tokenizer = (getattr(source, name, None) for name in ("image_processor", "tokenizer"))
+    settings = [image_processor.to_dict()] if image_processor is not None else []
+    settings += [sorted(tokenizer.get_vocab().items())] if tokenizer is not None else []
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,85 +1,120 @@
-"""What an evaluation leaves behind: results.json with all that repeats it, tables, and the margin of every case."""
+"""Save results: results.json with everything needed to reproduce them, tables, and the score of every case."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from vladva_kit.evaluation.identity import describe, versions
-from vladva_kit.evaluation.latex import latex_table
-from vladva_kit.evaluation.per_case import write_per_case
-from vladva_kit.evaluation.tables import markdown_table
+from vladva_kit.evaluation.cases import CaseScore
+from vladva_kit.evaluation.identity import versions
+from vladva_kit.evaluation.tables import latex_table, markdown_table
 from vladva_kit.models.files import atomic_write, write_json
 
-FILES = {"results": "results.json", "markdown": "table.md", "latex": "table.tex", "margins": "margins.parquet"}
+FILES = {"results": "results.json", "markdown": "table.md", "latex": "table.tex", "per_case": "per_case.parquet"}
 
 
 def save_results(
     folder: str | Path,
-    embedder: Any,
-    results: Mapping[str, Any],
-    model: str,
-    seed: int = 0,
-    command: str = "",
-    settings: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write one model's results: `save_results("runs/a", embedder, {"winoground": result}, "base")`.
-
-    Into `folder` go the files of `save_all_results`. Returns what results.json holds. Raises TypeError where the embedder's
-    weights cannot be told from others, see `identity.describe`.
-    """
-    told = {"command": command, "seed": seed, "settings": dict(settings or {})}
-    return save_all_results(folder, {model: results}, {model: describe(embedder)}, told)
-
-
-def save_all_results(
-    folder: str | Path,
-    judged: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Any]],
     identity: Mapping[str, Mapping[str, Any]],
-    told: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write several models' results: `save_all_results("runs/a", {"base": {"winoground": result}}, identity, {"seed": 0})`.
+    """Save results by model and benchmark, and return what results.json holds.
 
-    Into `folder` go results.json, table.md, table.tex and margins.parquet. results.json holds what is `told` (the
-    command, the seed, settings, …), versions, `identity` (each model's, as `identity.describe` gives it: name,
-    revision, dtype, prompts, SHA-256 of weights and of the adapter), `data` (a fingerprint for each benchmark), and
-    under `models` what the tables are made of. Returns that dict. Raises ValueError where two models were not judged on
-    the same data.
+        save_results("runs/a", {"base": {"winoground": result}}, {"base": describe(embedder)}, {"seed": 0})
+
+    Writes results.json, table.md, table.tex and per_case.parquet. results.json holds `metadata` (command, seed,
+    settings, …), versions, `identity` (each model's `identity.describe`), `data` (the fingerprint of each benchmark)
+    and `models`, from which tables are made. Raises ValueError if two models were evaluated on different data.
     """
     folder, data = Path(folder), {}
-    for model, results in judged.items():
-        for name, result in results.items():
+    for model, by_benchmark in results.items():
+        for name, result in by_benchmark.items():
             if data.setdefault(name, result.data) != result.data:
-                raise ValueError(f"{name}: {model} was judged on other data than the models before it")
+                raise ValueError(f"{name}: {model} was evaluated on other data than the models before it")
     record = {
-        **told,
+        **metadata,
         "versions": versions(),
         "identity": {model: dict(one) for model, one in identity.items()},
         "data": data,
-        "models": {model: {name: one.as_dict() for name, one in results.items()} for model, results in judged.items()},
+        "models": {model: {name: one.as_dict() for name, one in each.items()} for model, each in results.items()},
     }
-    write_per_case(folder / FILES["margins"], judged)
+    write_per_case(folder / FILES["per_case"], results)
     tables = {FILES["markdown"]: markdown_table(record), FILES["latex"]: latex_table(record)}
     atomic_write({folder / name: text.encode() for name, text in tables.items()})
-    write_json(folder / FILES["results"], record)  # last: where it lies, the others are whole
+    write_json(folder / FILES["results"], record)  # last: if it exists, the other files are complete
     return record
 
 
-def read_results(place: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The folder and the content of a results.json: `read_results("runs/a")`.
+def read_results(source: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Read a results.json or the one in a folder; return the folder and the content: `read_results("runs/a")`.
 
-    Raises ValueError where there is none, or it is not one that `save_all_results` wrote.
+    Raises ValueError if it is missing or was not written by `save_results`.
     """
-    path = Path(place)
+    path = Path(source)
     path = path / FILES["results"] if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"{path} does not exist; write it with vladva eval MODEL --benchmark NAME --out FOLDER")
     try:
         record = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); the file may be cut short: evaluate again") from error
+        raise ValueError(f"{path}: not JSON ({error}); the file may be truncated: evaluate again") from error
     if not isinstance(record, dict) or not record.get("models") or not isinstance(record.get("data"), dict):
         raise ValueError(f"{path} holds no models with data fingerprints; write it with vladva eval --out, or demo")
     return path.parent, record
+
+
+def write_per_case(path: str | Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the cases of results to one parquet file, atomically, and return its path.
+
+        write_per_case("per_case.parquet", {"base": {"winoground": result}})
+
+    `results` is as in `save_results`. Columns: model, benchmark and the fields of `CaseScore`;
+    `pandas.read_parquet(path)` opens it too.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    text, number = pyarrow.string(), pyarrow.float64()
+    types = {"margin": number, "correct": pyarrow.bool_(), "value": number, "tags": pyarrow.list_(text)}
+    rows = [
+        {"model": model, "benchmark": benchmark} | vars(case)
+        for model, by_benchmark in results.items()
+        for benchmark, result in by_benchmark.items()
+        for case in result.per_case()
+    ]
+    names = ("model", "benchmark", *(field.name for field in fields(CaseScore)))
+    schema = pyarrow.schema([(name, types.get(name, text)) for name in names])
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), buffer)
+    atomic_write({Path(path): buffer.getvalue()})
+    return Path(path)
+
+
+def read_per_case(path: str | Path) -> dict[str, dict[str, list[CaseScore]]]:
+    """Read the cases by model and benchmark: `read_per_case("runs/demo/per_case.parquet")["base"]["winoground"]`.
+
+    Raises ValueError if the file is missing or was not written by `write_per_case`.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist; write it with vladva eval --out, or demo")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a parquet file ({error}); write it again with vladva eval --out") from error
+    names = [field.name for field in fields(CaseScore)]
+    missing = sorted({"model", "benchmark", *names} - set(table.column_names))
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; give the per_case.parquet of vladva eval --out")
+    cases: dict[str, dict[str, list[CaseScore]]] = {}
+    for row in table.to_pylist():
+        case = CaseScore(**{name: row[name] for name in names} | {"tags": tuple(row["tags"])})
+        cases.setdefault(row["model"], {}).setdefault(row["benchmark"], []).append(case)
+    return cases

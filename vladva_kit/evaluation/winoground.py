@@ -1,45 +1,40 @@
-"""Winoground: two pictures, two captions of the same words; which belongs to which? (Thrush et al. 2022, 2204.03162)"""
+"""Winoground: two images, and two captions of the same words; match them (Thrush et al. 2022, arXiv 2204.03162)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vladva_kit.data.validation import (
-    check_image,
     clean_caption,
-    collect_errors,
     error_list,
-    json_line,
-    numbered_lines,
+    parse_json_line,
     path_inside,
     pick_split,
-    rows_undecoded,
+    read_lines,
+    require_keys,
 )
 from vladva_kit.evaluation.bootstrap import Score, score
-from vladva_kit.evaluation.encoding import ImageTextEncoder, data_fingerprint, dots, encode_once
-from vladva_kit.evaluation.hub_data import is_hub_id, winoground_folder
-from vladva_kit.evaluation.metrics import WinogroundScores, winoground
-from vladva_kit.evaluation.per_case import CaseScore
+from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
+from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, winoground_folder
+from vladva_kit.evaluation.metrics import Margins, check_scores
 from vladva_kit.models.images import BadInput
 
-if TYPE_CHECKING:
-    import datasets
-
 CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
-NEEDED = ("id", "image_0", "image_1", "caption_0", "caption_1")
+IMAGES, CAPTIONS = ("image_0", "image_1"), ("caption_0", "caption_1")
 TAGS = ("collapsed_tag", "tag", "secondary_tag", "num_main_preds")
 
 
 @dataclass(frozen=True)
 class WinogroundCase:
-    """One case and what the encoder made of it; `similarities[i][c]` is that of image i with caption c."""
+    """A case with its scores; `similarities[i][c]` is the similarity of image i with caption c."""
 
     id: str
     captions: tuple[str, str]
@@ -54,194 +49,146 @@ class WinogroundCase:
     def group_margin(self) -> float:
         return min(self.text_margin, self.image_margin)
 
+    margin = group_margin
+
+    @property
+    def category(self) -> str:
+        """The tag by which results are usually reported."""
+        return self.tags.get("collapsed_tag", self.tags.get("tag", ""))
+
 
 @dataclass(frozen=True)
-class WinogroundResult:
-    """Text, image and group score, each by tag as well: `result.breakdown["collapsed_tag"]["Relation"]["group"]`."""
+class WinogroundResult(Result):
+    """Text, image and group score, also by tag: `result.breakdown["collapsed_tag"]["Relation"]["group"]`."""
 
     text: Score
     image: Score
     group: Score
-    n: int
-    ties: int
     breakdown: dict[str, dict[str, dict[str, Score]]]
-    cases: tuple[WinogroundCase, ...] = field(repr=False)
-    data: str = ""  # fingerprint of the cases scored
-    skipped: tuple[str, ...] = ()  # why a case was left out, where that was asked for
 
-    def margins(self) -> Iterator[CaseScore]:
-        """Each case three times: by text, image and group."""
+    def per_case(self) -> Iterator[CaseScore]:
+        """Yield each case three times: text, image and group."""
         for case in self.cases:
-            category = case.tags.get("collapsed_tag", case.tags.get("tag", ""))
+            tags = tuple(dict.fromkeys(case.tags.values()))
             for name in CHANCE:
                 margin = getattr(case, f"{name}_margin")
-                told = name, case.id, category, case.id, *case.captions
-                yield CaseScore(*told, margin, margin > 0, tags=tuple(dict.fromkeys(case.tags.values())))
+                yield CaseScore(name, case.id, case.category, case.id, *case.captions, margin, margin > 0, tags=tags)
 
-    def worst(self, k: int = 5) -> list[WinogroundCase]:
-        """The `k` cases with the lowest group margin, worst first."""
-        return sorted(self.cases, key=lambda case: case.group_margin)[:k]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts for JSON; the images themselves are left out."""
-        cases = [asdict(replace(case, images=())) for case in self.cases]
-        for case in cases:
-            del case["images"]
-        scores = {name: asdict(getattr(self, name)) for name in CHANCE}
-        breakdown = {
-            column: {value: {name: asdict(one) for name, one in parts.items()} for value, parts in values.items()}
-            for column, values in self.breakdown.items()
-        }
-        return {**scores, "n": self.n, "ties": self.ties, "breakdown": breakdown, "cases": cases} | {
-            "data": self.data,
-            "skipped": list(self.skipped),
-        }
+def winoground_margins(scores: Any) -> dict[str, Margins]:
+    """Apply Winoground's rule to `scores` (n, 2 images, 2 captions): `winoground_margins(scores)["group"].correct`.
+
+    Image i belongs to caption c where i == c. Text: each image prefers its caption; image: each caption prefers its
+    image; group: both. All comparisons are strict; chance is 25, 25 and 16.7 %.
+    Raises ValueError for another shape or NaN. Rule: Thrush et al. 2022, section 4.
+    """
+    scores = check_scores(scores, ndim=3)
+    if scores.shape[1:] != (2, 2):
+        raise ValueError(f"scores have shape {scores.shape}; Winoground needs (cases, 2 images, 2 captions)")
+    right_0, right_1 = scores[:, 0, 0], scores[:, 1, 1]
+    image_0_caption_1, image_1_caption_0 = scores[:, 0, 1], scores[:, 1, 0]
+    text = np.minimum(right_0 - image_0_caption_1, right_1 - image_1_caption_0)
+    image = np.minimum(right_0 - image_1_caption_0, right_1 - image_0_caption_1)
+    text_tied = (right_0 == image_0_caption_1) | (right_1 == image_1_caption_0)
+    image_tied = (right_0 == image_1_caption_0) | (right_1 == image_0_caption_1)
+    return {
+        "text": Margins(text, text_tied),
+        "image": Margins(image, image_tied),
+        "group": Margins(np.minimum(text, image), text_tied | image_tied),
+    }
 
 
 def evaluate_winoground(
     embedder: ImageTextEncoder,
-    source: str | Path | datasets.Dataset,
+    source: DataSource,
     split: str = "test",
     batch_size: int = 64,
     seed: int = 0,
     on_error: str = "raise",
     cache: str | Path | None = None,
 ) -> WinogroundResult:
-    """Winoground by its official rule: `evaluate_winoground(embedder, vk.sample("winoground_mini")).group.percent`.
+    """Evaluate Winoground by its official rule: `evaluate_winoground(embedder, vk.sample("winoground_mini")).group`.
 
-    `source` is a folder with `examples.jsonl` and `images/` (or both in its folder `data/`), as facebook/winoground
-    has them, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0, caption_1
-    and any of the tags (of a DatasetDict, `split` is taken). Each image and caption is encoded once, `batch_size` at a
-    time; `cache` is a folder that keeps embeddings, see `encode_once`.
-
-    All comparisons are strict: a tie is wrong, and counted. Chance is 25 % (text, image) and 16.7 % (group).
-    Raises BadInput for a missing column, image or caption, an id that occurs twice, a line that is not JSON: nothing
-    is scored then, unless `on_error="skip"` leaves such cases out and counts them in `skipped`.
+    `source` is a folder with `examples.jsonl` and `images/` (or a folder whose `data/` has them), as in
+    facebook/winoground, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0,
+    caption_1 and any of the tags. `cache` is a folder for embeddings, see `encode_once`.
+    Raises BadInput for a missing column, image or caption, a repeated id, or invalid JSON before anything is scored;
+    with `on_error="skip"` such cases are left out and listed in `skipped`.
     """
     skipped = error_list(on_error)
     cases = load_winoground(source, split, skipped)
-    images = [image for case in cases for image in case.images]
-    captions = [caption for case in cases for caption in case.captions]
+    images, captions = ([item for case in cases for item in getattr(case, key)] for key in ("images", "captions"))
     encoded = encode_once(embedder, images, captions, batch_size, cache)
-    similarities = np.empty((len(cases), 2, 2), dtype=np.float32)
-    for i in range(2):
-        for c in range(2):
-            similarities[:, i, c] = dots(encoded.images[i::2], encoded.texts[c::2])
-    data = data_fingerprint(["winoground", encoded.data, *(case.id for case in cases)])
-    return _result(cases, similarities, seed, data, tuple(skipped or ()))
+    grid = [[dots(encoded.images[i::2], encoded.texts[c::2]) for c in range(2)] for i in range(2)]
+    similarities = np.array(grid).transpose(2, 0, 1)  # (n, image, caption)
+    margins = winoground_margins(similarities)
+    breakdown: dict[str, dict[str, dict[str, Score]]] = {}
+    for tag in TAGS:
+        for value in sorted({case.tags[tag] for case in cases if tag in case.tags}):
+            chosen = np.array([case.tags.get(tag) == value for case in cases])
+            breakdown.setdefault(tag, {})[value] = _scores(margins, chosen, seed)
+    tied = margins["group"].tied
+    return WinogroundResult(
+        **_scores(margins, np.ones(len(cases), dtype=bool), seed),
+        breakdown=breakdown,
+        **result_fields(
+            "winoground",
+            cases,
+            [encoded.data],
+            skipped,
+            tied,
+            similarities=[(tuple(first), tuple(second)) for first, second in similarities.tolist()],
+            text_margin=margins["text"].margin,
+            image_margin=margins["image"].margin,
+            tied=tied,
+        ),
+    )
 
 
-def load_winoground(
-    source: str | Path | datasets.Dataset, split: str = "test", skipped: list[str] | None = None
-) -> list[WinogroundCase]:
-    """Read and check all cases of a folder or dataset, as `evaluate_winoground` takes them; none is scored yet.
+def _scores(margins: dict[str, Margins], chosen: np.ndarray, seed: int) -> dict[str, Score]:
+    return {
+        name: score(margins[name].correct[chosen], chance, margins[name].tied[chosen], seed=seed)
+        for name, chance in CHANCE.items()
+    }
 
-    With a list `skipped`, refused cases are noted there and the others returned.
-    """
-    if is_hub_id(source):
+
+def load_winoground(source: DataSource, split: str = "test", skipped: list[str] | None = None) -> list[WinogroundCase]:
+    """Read and check all cases, as `evaluate_winoground` does; a list `skipped` collects bad ones."""
+    if is_on_hub(source):
         source = winoground_folder(str(source))
-    rows = _from_folder(Path(source)) if isinstance(source, str | Path) else _from_dataset(pick_split(source, split))
-    cases: list[WinogroundCase] = []
-    seen: dict[str, str] = {}
-    for where, read in rows:
-        with collect_errors(skipped):
-            case = _case(read(), where)
-            if case.id in seen:
-                raise BadInput(f"{where}: the id {case.id} is that of {seen[case.id]} too; ids must differ")
-            seen[case.id] = where
-            cases.append(case)
-    if not cases:
-        raise BadInput(f"{source}: no Winoground case in it{': ' + skipped[0] if skipped else ''}")
-    return cases
+    if isinstance(source, str | Path):
+        root = Path(source) / ("data" if (Path(source) / "data" / "examples.jsonl").is_file() else "")
+        if not (root / "examples.jsonl").is_file():
+            raise BadInput(f"{source} holds no examples.jsonl; give Winoground's folder, or 'facebook/winoground'")
+        if not (root / "images").is_dir():
+            raise BadInput(f"{root / 'images'} is not a folder; unpack Winoground's images.zip next to examples.jsonl")
+        entries, read = read_lines(root / "examples.jsonl"), partial(_read_line, folder=root / "images")
+    else:
+        dataset = pick_split(source, split)
+        require_keys(dict.fromkeys(dataset.column_names), ("id", *IMAGES, *CAPTIONS), "the dataset")
+        entries, read = dataset_entries(dataset, IMAGES), lambda entry, location: _read_case(entry[1], location)
+    return read_cases(entries, read, source, skipped)
 
 
-def _from_folder(folder: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    root = next((root for root in (folder, folder / "data") if (root / "examples.jsonl").is_file()), None)
-    if root is None:
-        raise BadInput(
-            f"{folder} holds no examples.jsonl; give the folder with Winoground's examples.jsonl and images/, or "
-            "'facebook/winoground'"
-        )
-    images = root / "images"
-    if not images.is_dir():
-        raise BadInput(f"{images} is no folder; unpack Winoground's images.zip beside examples.jsonl")
-    for where, raw in numbered_lines(root / "examples.jsonl"):
-        yield where, partial(_from_line, raw, where, images)
+def _read_line(raw: bytes, location: str, folder: Path) -> WinogroundCase:
+    row = require_keys(parse_json_line(raw, location), ("id", *IMAGES, *CAPTIONS), location)
+    return _read_case(row | {key: _image_path(folder, row[key], location, key) for key in IMAGES}, location)
 
 
-def _from_line(raw: bytes, where: str, images: Path) -> dict[str, Any]:
-    row = json_line(raw, where)
-    _check_columns(row, where)
-    return row | {key: _image_path(images, row[key], where, key) for key in ("image_0", "image_1")}
-
-
-def _image_path(folder: Path, name: object, where: str, key: str) -> Path:
-    path = path_inside(folder, name, where, key)
-    # the official file names its images without ending ("ex_0_img_0"), and they are PNG
+def _image_path(folder: Path, name: object, location: str, key: str) -> Path:
+    path = path_inside(folder, name, location, key)
+    # the official file names its images without a suffix ("ex_0_img_0"), and they are PNG
     return path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png")
 
 
-def _from_dataset(dataset: datasets.Dataset) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    _check_columns(dict.fromkeys(dataset.column_names), "the dataset")
-    for index, row in enumerate(rows_undecoded(dataset, ["image_0", "image_1"])):
-        yield f"dataset row {index}", partial(dict, row)
-
-
-def _check_columns(row: dict[str, Any], where: str) -> None:
-    missing = [name for name in NEEDED if name not in row]
-    if missing:
-        raise BadInput(
-            f"{where}: no {', '.join(missing)} (columns: {', '.join(row) or 'none'}); "
-            f"Winoground has {', '.join((*NEEDED, *TAGS))}: rename them so"
-        )
-
-
-def _case(row: dict[str, Any], where: str) -> WinogroundCase:
-    for key in ("image_0", "image_1"):
-        check_image(row[key], where)
+def _read_case(row: dict[str, Any], location: str) -> WinogroundCase:
     if row["id"] is None or isinstance(row["id"], dict | list):
-        raise BadInput(f"{where}: the id is {row['id']!r}; it must be a number or text")
+        raise BadInput(f"{location}: the id is {row['id']!r}; it must be a number or text")
+    first, second = (clean_caption(row[key], key, location) for key in CAPTIONS)
     tags = {name: str(row[name]).strip() for name in TAGS if row.get(name) is not None}
     return WinogroundCase(
-        id=str(row["id"]),
-        captions=(
-            clean_caption(row["caption_0"], "caption_0", where),
-            clean_caption(row["caption_1"], "caption_1", where),
-        ),
-        images=(row["image_0"], row["image_1"]),
-        tags={name: value for name, value in tags.items() if value},
+        str(row["id"]),
+        (first, second),
+        (row[IMAGES[0]], row[IMAGES[1]]),
+        {name: tag for name, tag in tags.items() if tag},
     )
-
-
-def _result(
-    cases: list[WinogroundCase], similarities: np.ndarray, seed: int, data: str, skipped: tuple[str, ...]
-) -> WinogroundResult:
-    scores = winoground(similarities)
-    breakdown: dict[str, dict[str, dict[str, Score]]] = {}
-    for column in TAGS:
-        values = sorted({case.tags[column] for case in cases if column in case.tags})
-        for value in values:
-            chosen = np.array([case.tags.get(column) == value for case in cases])
-            breakdown.setdefault(column, {})[value] = _scores(scores, chosen, seed)
-    scored = tuple(
-        replace(
-            case,
-            similarities=tuple(map(tuple, similarities[place].tolist())),
-            text_margin=float(scores.text_margin[place]),
-            image_margin=float(scores.image_margin[place]),
-            tied=bool(scores.tied[place]),
-        )
-        for place, case in enumerate(cases)
-    )
-    every = _scores(scores, np.ones(len(cases), dtype=bool), seed)
-    return WinogroundResult(
-        **every, n=len(cases), ties=scores.ties, breakdown=breakdown, cases=scored, data=data, skipped=skipped
-    )
-
-
-def _scores(scores: WinogroundScores, chosen: np.ndarray, seed: int) -> dict[str, Score]:
-    tied = {"text": scores.text_tied, "image": scores.image_tied, "group": scores.tied}
-    return {
-        name: score(getattr(scores, name)[chosen], chance, tied[name][chosen], seed=seed)
-        for name, chance in CHANCE.items()
-    }

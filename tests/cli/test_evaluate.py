@@ -1,0 +1,98 @@
+"""`vladva eval` gives the same numbers as the functions it calls."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import vladva_kit as vk
+from vladva_kit.cli.app import app
+from vladva_kit.data import samples as data_samples
+from vladva_kit.emoji_world import cases, miniatures, samples
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def small_samples(tmp_path, monkeypatch):
+    """The benchmark samples with only a few cases each."""
+    monkeypatch.setattr(samples, "WINOGROUND_KINDS", {"object": 3, "color": 3, "size": 3, "relation": 3})
+    monkeypatch.setattr(cases, "CASES_PER_CATEGORY", 12)
+    monkeypatch.setattr(miniatures, "N_CASES", 4)
+    monkeypatch.setattr(miniatures, "IMAGES_PER_CLASS", 1)
+    monkeypatch.setattr(miniatures, "CLASSES", miniatures.CLASSES[:3])
+    folder = tmp_path / "samples"
+    monkeypatch.setattr(data_samples, "sample", lambda name: folder / name)
+    for name in samples.DRAWN[1:]:
+        samples.write_sample(name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def clip(monkeypatch):
+    """emoji-clip, loaded once for all commands of a test."""
+    model = vk.ClipEmbedder("emoji-clip")
+    monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: model)
+    return model
+
+
+def read_results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_eval_matches_the_functions_on_small_samples(tmp_path, small_samples, clip):
+    images = small_samples / "sugarcrepe_mini" / "images"
+    captions = small_samples / "captions_mini"
+    for benchmark, result in {
+        "winoground": vk.evaluate_winoground(clip, small_samples / "winoground_mini"),
+        "sugarcrepe": vk.evaluate_sugarcrepe(clip, small_samples / "sugarcrepe_mini"),
+        "sugarcrepe_pp": vk.evaluate_sugarcrepe_pp(clip, small_samples / "sugarcrepe_pp_mini", images),
+        "word_order": vk.evaluate_word_order(clip, small_samples / "word_order_mini", images),
+        "coco": vk.evaluate_retrieval(clip, captions / "dataset_coco.json", captions_per_image=5, image_folder=images),
+        "nocaps": vk.evaluate_retrieval(clip, captions / "nocaps_val_4500_captions.json", image_folder=images),
+        "classification": vk.evaluate_classification(clip, small_samples / "classification_mini", ("a {}", "one {}")),
+    }.items():
+        out, cache = tmp_path / benchmark, tmp_path / "cache" / benchmark
+        arguments = ["eval", "emoji-clip", "--benchmark", benchmark, "--out", str(out), "--cache", str(cache)]
+        templates = ["--template", "a {}", "--template", "one {}"] if benchmark == "classification" else []
+        shown = run(app, [*arguments, *templates])
+        assert shown.exit_code == 0, shown.output
+        saved = read_results(out)
+        assert saved["data"] == {benchmark: result.data}
+        assert saved["models"]["emoji-clip"][benchmark] == json.loads(json.dumps(result.as_dict()))
+        assert saved["settings"]["split"] == "test" and len(saved["identity"]["emoji-clip"]["weights"]) == 64
+
+
+def test_eval_scores_generated_answers(tmp_path, small_samples, monkeypatch):
+    class AlwaysYes:
+        fingerprint = "yes"
+
+        def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
+            return ["yes"] * len(prompts)
+
+    monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: AlwaysYes())
+    assert run(app, ["eval", "x", "--benchmark", "vqa", "--out", str(tmp_path / "run")]).exit_code == 0
+    scores = read_results(tmp_path / "run")["models"]["x"]["vqa"]
+    (path,) = (small_samples / "vqa_mini").glob("*annotations.json")
+    answers = [annotation["answers"][0]["answer"] for annotation in json.loads(path.read_text())["annotations"]]
+    assert scores["accuracy"]["percent"] == pytest.approx(100 * answers.count("yes") / len(answers))
+
+
+def test_bad_cases_stop_the_command_unless_skipped(small_samples, clip):
+    path = small_samples / "sugarcrepe_mini" / "swap_obj.json"
+    entries = json.loads(path.read_text())
+    entries["1"]["caption"] = ""
+    path.write_text(json.dumps(entries))
+    arguments = ["eval", "emoji-clip", "--benchmark", "sugarcrepe", "--data", str(path.parent)]
+    stopped = run(app, arguments)
+    assert stopped.exit_code and "swap_obj.json, entry 1: 'caption' is an empty caption" in str(stopped.exception)
+    shown = run(app, [*arguments, "--skip-bad"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0 and "83, 1 left out" in shown.output
+    assert "skipped: swap_obj.json, entry 1" in shown.stderr
+
+
+def test_an_unknown_benchmark_lists_the_known_ones():
+    shown = run(app, ["eval", "emoji-clip", "--benchmark", "imagenet"])
+    assert shown.exit_code == 2 and "winoground" in shown.output and "sugarcrepe" in shown.output

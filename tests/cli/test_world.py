@@ -1,0 +1,24 @@
+"""`vladva world` draws the samples."""
+
+from typer.testing import CliRunner
+
+from vladva_kit.cli.app import app
+from vladva_kit.emoji_world import samples
+
+run = CliRunner().invoke
+
+
+def test_world_writes_the_same_files_as_write_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "WINOGROUND_KINDS", {"object": 1, "color": 1, "size": 1, "relation": 1})
+    arguments = ["world", "winoground_mini", "--out", str(tmp_path / "command"), "--seed", "3"]
+    assert run(app, arguments).exit_code == 0
+    by_command, by_function = tmp_path / "command" / "winoground_mini", tmp_path / "function"
+    samples.write_sample("winoground_mini", by_function, 3)
+    files = sorted(path.relative_to(by_function) for path in by_function.rglob("*") if path.is_file())
+    assert len(files) == 2 + 2 * 2 * 4  # two styles, each with metadata and two images for each of four cases
+    assert all((by_command / file).read_bytes() == (by_function / file).read_bytes() for file in files)
+
+
+def test_an_unknown_sample_lists_the_known_ones(tmp_path):
+    shown = run(app, ["world", "winogrande", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 2 and "winoground_mini" in shown.output and not (tmp_path / "out").exists()
