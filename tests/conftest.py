@@ -1,10 +1,12 @@
-"""What the tests share: the shipped LVLM, and a few scenes of the emoji world with their captions."""
+"""Shared fixtures: the shipped LVLM, and a few scenes of the emoji world with images and captions."""
 
 import os
 import random
 import sys
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here may need a hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need the hub
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: a second thread each would slow both down
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -15,12 +17,12 @@ from vladva_kit.emoji_world.captions import long_caption, short_caption
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import sample_scene
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """For tests of tiny models: a second thread costs them more than it gives."""
+    """Use one thread: for tiny models a second one costs more than it saves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +31,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def nothing_leaks_into_pyplot():
-    """Holds for every test: a figure that pyplot knows stays in memory, and pops up in a notebook."""
+    """Check after every test that no figure is registered with pyplot, where it would stay in memory."""
     yield
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
@@ -37,7 +39,7 @@ def nothing_leaks_into_pyplot():
 
 @pytest.fixture
 def texts_of():
-    """All that can be read on a figure: `texts_of(figure)`."""
+    """Return all visible texts of a figure: `texts_of(figure)`."""
 
     def texts(figure):
         figure.draw_without_rendering()
@@ -48,27 +50,27 @@ def texts_of():
 
 @pytest.fixture(scope="session")
 def scenes():
-    """Twelve scenes of the seen styles."""
+    """Twelve scenes in seen styles."""
     rng = random.Random(7)
     return [sample_scene(rng) for _ in range(12)]
 
 
 @pytest.fixture(scope="session")
 def pictures(scenes):
-    """The scenes' pictures, at a size that the tower shrinks."""
+    """Images of the scenes, larger than the vision encoder's input."""
     return [render(scene, 128) for scene in scenes]
 
 
 @pytest.fixture(scope="session")
 def captions(scenes):
-    """A short caption of each scene."""
+    """One short caption per scene."""
     rng = random.Random(8)
     return [short_caption(scene, rng) for scene in scenes]
 
 
 @pytest.fixture(scope="session")
 def long_captions(scenes):
-    """A long caption of each scene."""
+    """One long caption per scene."""
     rng = random.Random(9)
     return [long_caption(scene, rng) for scene in scenes]
 
@@ -81,5 +83,5 @@ def pairs(pictures, captions, long_captions):
 
 @pytest.fixture
 def lvlm():
-    """A fresh emoji-llava, to attach something to."""
+    """A newly loaded emoji-llava."""
     return vk.load_lvlm("emoji-llava")

@@ -1,1 +1,1 @@
-"""What the kit costs in time and memory, one command each: python -m experiments.benchmarks.encode. None of it is installed."""
+"""Speed and memory of the kit, one command per benchmark: python -m experiments.benchmarks.encode."""

@@ -1,62 +1,61 @@
-"""Seconds of a cached step against batch size, caption length and image tokens: straight lines, with their slopes."""
+"""Time of a cached step against batch size, caption length and image tokens, with a straight-line fit."""
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from experiments.benchmarks.measure import arguments, median, page, table, turns
-from experiments.benchmarks.shapes import learning, scenes, shaped
+from experiments.benchmarks import measure
+from experiments.benchmarks.shapes import sample_pairs, trainable_embedder
+from vladva_kit.training.collator import Collator
 from vladva_kit.training.grad_cache import cached_step
-from vladva_kit.training.trainer import Collator
+from vladva_kit.training.trainer import step_losses
 
 
-def line(xs: list[float], ys: list[float]) -> tuple[float, float, float]:
-    """Slope, intercept and R² of the least-squares line: line([1, 2, 3], [2, 4, 6]) -> (2.0, 0.0, 1.0)."""
+def fit_line(xs: list[float], ys: list[float]) -> tuple[float, float, float]:
+    """Return slope, intercept and R² of the least-squares line: `fit_line([1, 2, 3], [2, 4, 6])` -> (2.0, 0.0, 1.0)."""
     slope, intercept = np.polyfit(xs, ys, 1)
-    rest = np.asarray(ys) - (slope * np.asarray(xs) + intercept)
-    return float(slope), float(intercept), float(1 - rest.var() / np.var(ys))
+    residuals = np.asarray(ys) - (slope * np.asarray(xs) + intercept)
+    return float(slope), float(intercept), float(1 - residuals.var() / np.var(ys))
 
 
 def main() -> None:
-    """Runs and writes the page."""
-    chosen = arguments(
+    """Run the benchmark and write its page."""
+    args = measure.parse_arguments(
         __doc__, shape="smolvlm-2-layers", rows=32, device="cpu", dtype="float32", batches=[32, 64, 128, 256],
-        words=[30, 60, 120, 240], sides=[64, 96, 128, 160], batch=64,
+        caption_tokens=[30, 60, 120, 240], image_sides=[64, 96, 128, 160], batch=64,
     )  # fmt: skip
-    dtype = getattr(torch, chosen.dtype)
-    embedder = learning(shaped(chosen.shape, chosen.device, dtype))
-    pairs = scenes(max([chosen.batch, *chosen.batches]))
-    worded = [replace(pair, long=" ".join(["dog"] * 30)) for pair in pairs]
+    embedder = trainable_embedder(args.shape, args.device, args.dtype)
+    pairs = sample_pairs(max([args.batch, *args.batches]))
 
-    def way(who, data):
-        batch = Collator(who)(data)["batch"]
-        return lambda: cached_step(who, batch, rows=chosen.rows)
+    def step(embedder, batch_size, caption_tokens=30):
+        captioned = [replace(pair, long=" ".join(["dog"] * caption_tokens)) for pair in pairs[:batch_size]]
+        batch = Collator(embedder)(captioned)["batch"]
+        return lambda: cached_step(step_losses, embedder, batch, rows=args.rows)
 
-    groups = {
-        "batch size": {n: way(embedder, worded[:n]) for n in chosen.batches},
-        "caption tokens": {},
+    sweeps = {
+        "batch size": {n: step(embedder, n) for n in args.batches},
+        "caption tokens": {n: step(embedder, args.batch, n) for n in args.caption_tokens},
         "image tokens": {},
     }
-    for n in chosen.words:
-        longer = [replace(pair, long=" ".join(["dog"] * n)) for pair in pairs[: chosen.batch]]
-        groups["caption tokens"][n] = way(embedder, longer)
-    for side in chosen.sides:
-        other = learning(shaped(chosen.shape, chosen.device, dtype, side))
-        batch = Collator(other)(worded[:1])["batch"]
-        tokens = int((batch.images.inputs["input_ids"] == other.lvlm.model.config.image_token_id).sum())
-        groups["image tokens"][tokens] = way(other, worded[: chosen.batch])
+    for side in args.image_sides:
+        other = trainable_embedder(args.shape, args.device, args.dtype, side)
+        ids = Collator(other)(pairs[:1])["batch"].images.inputs["input_ids"]
+        tokens = int((ids == other.lvlm.model.config.image_token_id).sum())
+        sweeps["image tokens"][tokens] = step(other, args.batch)
     parts, values = [], {}
-    for name, ways in groups.items():
-        seconds = turns({str(n): one for n, one in ways.items()}, chosen.runs)
-        medians = [median(own) for own in seconds.values()]
-        slope, _, fit = line([float(n) for n in ways], medians)
-        parts.append(table([[name, "seconds"], *[[n, f"{one:.3g}"] for n, one in zip(seconds, medians, strict=True)]]))
-        parts.append(f"Against {name}: {1000 * slope:.3g} ms for each more, R² {fit:.4f}.")
-        values[name] = {"seconds": seconds, "slope": slope, "r2": fit}
-    page(chosen.out, "cost", __doc__, [f"{chosen.shape}, chunks of {chosen.rows} rows.", *parts], values)
+    for name, steps in sweeps.items():
+        seconds = measure.time_interleaved(steps, args.runs)
+        medians = [statistics.median(times) for times in seconds.values()]
+        slope, _, r2 = fit_line([float(n) for n in steps], medians)
+        parts.append(
+            measure.table([[name, "seconds"], *[[str(n), f"{m:.3g}"] for n, m in zip(steps, medians, strict=True)]])
+        )
+        parts.append(f"Slope: {1000 * slope:.3g} ms per unit of {name}, R² {r2:.4f}.")
+        values[name] = {"seconds": seconds, "slope": slope, "r2": r2}
+    measure.write_page(args.out, "cost", __doc__, [f"{args.shape}, chunks of {args.rows} rows.", *parts], values)
 
 
 if __name__ == "__main__":

@@ -1,106 +1,103 @@
-"""Encoding: the kit, sentence-transformers, the plain recipe, and the bare inner forward on ideal batches (the floor).
+"""Encoding: the kit, sentence-transformers, a plain recipe, and the inner forward pass on prepared batches (the floor).
 
-The plain recipe is what a first attempt does: a full forward with logits and all hidden states, batches as they come.
+The plain recipe is a common first implementation: a full forward pass with logits and all hidden states, on unsorted
+batches.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 import vladva_kit as vk
-from experiments.benchmarks import baselines
-from experiments.benchmarks.measure import arguments, explained, goal, page, ratio, spread, table, turns
-from experiments.benchmarks.shapes import scenes, shaped
+from experiments.benchmarks import baselines, measure
+from experiments.benchmarks.shapes import random_lvlm, sample_pairs
 from vladva_kit.embedder.embedder import summary_embeddings
 from vladva_kit.embedder.prompts import ModelInputs, image_inputs, text_inputs
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+TARGETS = {
+    "plain recipe / kit": {"at_least": 2.0},
+    "sentence-transformers / kit": {"at_least": 1.1},
+    "kit / floor": {"at_most": 1.1},
+}
 
 
-def batches(embedder: vk.Embedder, pairs: list[vk.Pair], size: int, ordered: bool) -> list[ModelInputs]:
-    """Pictures' and captions' sequences, `size` at a time; the captions by length if `ordered`."""
+def prepare_batches(
+    embedder: vk.Embedder, images: list, texts: list[str], size: int, by_length: bool
+) -> list[ModelInputs]:
+    """Prepare batches of images and of captions, the captions sorted by length on request."""
     processor = embedder.lvlm.processor
-    texts = [pair.short for pair in pairs] + [pair.long for pair in pairs]
-    if ordered:
+    if by_length:
         texts = sorted(texts, key=lambda text: len(processor.tokenizer(text).input_ids))
-    images = [pair.load_image() for pair in pairs]
-    parts = [images[at : at + size] for at in range(0, len(images), size)]
-    worded = [texts[at : at + size] for at in range(0, len(texts), size)]
-    pictured = [image_inputs(processor, part, embedder.image_prompt) for part in parts]
-    return pictured + [text_inputs(processor.tokenizer, part, embedder.text_prompt) for part in worded]
+    image_parts, text_parts = (
+        [items[start : start + size] for start in range(0, len(items), size)] for items in (images, texts)
+    )
+    return [
+        *(image_inputs(processor, part, embedder.image_prompt) for part in image_parts),
+        *(text_inputs(processor.tokenizer, part, embedder.text_prompt) for part in text_parts),
+    ]
 
 
 @torch.inference_mode()
-def plain(embedder: vk.Embedder, pairs: list[vk.Pair], size: int) -> list[torch.Tensor]:
-    """Logits for every token and the states of every layer, for one state a row."""
-    found = []
-    for sequences in batches(embedder, pairs, size, ordered=False):
-        moved = sequences.to(embedder.device)
+def encode_plain(embedder: vk.Embedder, images: list, texts: list[str], size: int) -> list[torch.Tensor]:
+    """Compute logits for all tokens and the states of all layers, and use one state per row."""
+    embeddings = []
+    for inputs in prepare_batches(embedder, images, texts, size, by_length=False):
+        moved = inputs.to(embedder.device)
         states = embedder.lvlm.model(**moved.inputs, output_hidden_states=True).hidden_states[-1]
-        found.append(summary_embeddings(states, moved))
-    return found
+        embeddings.append(summary_embeddings(states, moved))
+    return embeddings
 
 
 @torch.inference_mode()
-def floor(embedder: vk.Embedder, ready: list[ModelInputs]) -> list[torch.Tensor]:
-    """Nothing but the inner model on batches that are ready."""
-    return [summary_embeddings(embedder.hidden_states(sequences), sequences) for sequences in ready]
-
-
-def kit(embedder: vk.Embedder, pairs: list[vk.Pair], size: int) -> list[torch.Tensor]:
-    """encode_image and encode_text."""
-    texts = [pair.short for pair in pairs] + [pair.long for pair in pairs]
-    images = [pair.image for pair in pairs]
-    return [embedder.encode_image(images, batch_size=size), embedder.encode_text(texts, batch_size=size)]
-
-
-def sentence(model: SentenceTransformer, pairs: list[vk.Pair], size: int) -> list[torch.Tensor]:
-    """sentence-transformers' own encode on the exported model."""
-    texts = [pair.short for pair in pairs] + [pair.long for pair in pairs]
-    images = [pair.load_image() for pair in pairs]
-    return [model.encode(things, batch_size=size, convert_to_tensor=True).cpu() for things in (images, texts)]
+def encode_floor(embedder: vk.Embedder, prepared: list[ModelInputs]) -> list[torch.Tensor]:
+    """Run only the inner model, on prepared batches."""
+    return [summary_embeddings(embedder.hidden_states(inputs), inputs) for inputs in prepared]
 
 
 def main() -> None:
-    """Runs and writes the page."""
-    chosen = arguments(__doc__, shape="smolvlm-2-layers", pairs=256, batch=64, device="cpu", dtype="float32")
-    embedder = vk.Embedder(shaped(chosen.shape, chosen.device, getattr(torch, chosen.dtype)))
-    pairs = scenes(chosen.pairs)
-    ready = [sequences.to(embedder.device) for sequences in batches(embedder, pairs, chosen.batch, ordered=True)]
-    ways = {
-        "kit": lambda: kit(embedder, pairs, chosen.batch),
-        "plain recipe": lambda: plain(embedder, pairs, chosen.batch),
-        "floor": lambda: floor(embedder, ready),
+    """Run the benchmark and write its page."""
+    args = measure.parse_arguments(
+        __doc__, shape="smolvlm-2-layers", pairs=256, batch=64, device="cpu", dtype="float32"
+    )
+    embedder = vk.Embedder(random_lvlm(args.shape, args.device, args.dtype))
+    pairs = sample_pairs(args.pairs)
+    images, size = [pair.load_image() for pair in pairs], args.batch
+    texts = [pair.short for pair in pairs] + [pair.long for pair in pairs]
+    batches = prepare_batches(embedder, images, texts, size, by_length=True)
+    prepared = [inputs.to(embedder.device) for inputs in batches]
+    methods = {
+        "kit": lambda: [embedder.encode_image(images, batch_size=size), embedder.encode_text(texts, batch_size=size)],
+        "plain recipe": lambda: encode_plain(embedder, images, texts, size),
+        "floor": lambda: encode_floor(embedder, prepared),
     }
-    told = [baselines.MISSING]
-    if baselines.there():
+    note = baselines.NOT_INSTALLED
+    if baselines.installed():
         with tempfile.TemporaryDirectory() as folder:
-            model = baselines.sentence_model(embedder, Path(folder) / "exported")
-        ways["sentence-transformers"] = lambda: sentence(model, pairs, chosen.batch)
-        off = max(
-            float((one - other).abs().max())
-            for one, other in zip(ways["sentence-transformers"](), ways["kit"](), strict=True)
-        )
-        told = [f"The exported model's embeddings are the kit's within {off:.1e}."]
-    seconds = turns(ways, chosen.runs)
-    rows = [["way", "seconds: median (least–largest)", "times the kit's: median over the turns"]]
-    rows += [[name, spread(own), f"{ratio(seconds, name, 'kit'):.2f}"] for name, own in seconds.items()]
-    ratios = {f"{name} / kit": ratio(seconds, name, "kit") for name in seconds if name != "floor"}
-    ratios["kit / floor"] = ratio(seconds, "kit", "floor")
-    goals = {"plain recipe / kit": (2.0, True), "sentence-transformers / kit": (1.1, True), "kit / floor": (1.1, False)}
-    met = [goal(name.capitalize(), ratios[name], *wanted) for name, wanted in goals.items() if name in ratios]
-    page(chosen.out, "encode", __doc__, [
-        f"{chosen.pairs} pictures and {2 * chosen.pairs} captions, {chosen.shape}, batches of {chosen.batch}.",
-        table(rows),
-        *explained(met, "the kit's way", ways["kit"]),
-        "The kit's time holds preprocessing and tokenizing, the floor's does not.",
-        *told,
-    ], {"seconds": seconds, "ratios": ratios})  # fmt: skip
+            model = baselines.sentence_transformer(embedder, Path(folder) / "exported")
+        methods["sentence-transformers"] = lambda: [
+            model.encode(items, batch_size=size, convert_to_tensor=True).cpu() for items in (images, texts)
+        ]
+        both = zip(methods["sentence-transformers"](), methods["kit"](), strict=True)
+        difference = max(float((one - other).abs().max()) for one, other in both)
+        note = f"The exported model's embeddings differ from the kit's by at most {difference:.1e}."
+    seconds = measure.time_interleaved(methods, args.runs)
+    ratios = {f"{name} / kit": measure.median_ratio(seconds, name, "kit") for name in seconds}
+    ratios["kit / floor"] = measure.median_ratio(seconds, "kit", "floor")
+    rows = [[name, measure.median_and_range(t), f"{ratios[f'{name} / kit']:.2f}"] for name, t in seconds.items()]
+    targets = [
+        measure.target(name.capitalize(), ratios[name], **bound) for name, bound in TARGETS.items() if name in ratios
+    ]
+    parts = [
+        f"{args.pairs} images and {2 * args.pairs} captions, {args.shape}, batches of {size}.",
+        measure.table([["method", measure.SECONDS, "relative to the kit"], *rows]),
+        *measure.with_profile(targets, "the kit's encoding", methods["kit"]),
+        "The kit's time includes preprocessing and tokenization; the floor's does not.",
+        note,
+    ]
+    measure.write_page(args.out, "encode", __doc__, parts, {"seconds": seconds, "ratios": ratios})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Medians of runs that take turns, and the page that a benchmark writes."""
+"""Timing, memory and machine of a benchmark, and the page that it writes."""
 
 from __future__ import annotations
 
 import argparse
-import cProfile
 import ctypes
 import gc
 import importlib.metadata
@@ -11,237 +10,214 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vladva_kit import Embedder
-from vladva_kit.evaluation import markdown
+from vladva_kit.evaluation.tables import markdown_rows
 from vladva_kit.models.files import atomic_write, write_json
-from vladva_kit.training.grad_cache import count_target_tokens
-from vladva_kit.training.trainer import Batch
+from vladva_kit.training.collator import Batch
+from vladva_kit.training.encode import count_target_tokens
 
 RESULTS = Path(__file__).parent / "results"
-BUSY = os.getloadavg()[0]  # of the minute before
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+LOAD = os.getloadavg()[0]  # of the minute before the start
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SECONDS = "seconds: median (min–max)"  # heading of a column of `median_and_range`
 
 
-def turns(ways: dict[str, Callable[[], Any]], runs: int = 5, warm: bool = False) -> dict[str, list[float]]:
-    """Seconds of each way, `runs` times, the ways taking turns so that a busy moment hits all; one warm-up each.
+def time_interleaved(
+    methods: Mapping[str, Callable[[], Any]], runs: int = 5, warmed_up: bool = False
+) -> dict[str, list[float]]:
+    """Time each method `runs` times, interleaved, so that a slow moment affects all of them.
 
-    turns({"kit": lambda: encode(), "plain": lambda: plain()}, runs=5)
+        time_interleaved({"kit": lambda: encode(), "plain": lambda: plain()}, runs=5)["kit"]    # 5 times, in seconds
 
-    warm: they have run already, so that no warm-up is needed.
+    Runs each method once before, unless `warmed_up`. Raises ValueError for less than one run.
     """
     if runs < 1:
-        raise ValueError(f"{runs} runs: at least 1, and 5 for figures that are kept")
-    for way in () if warm else ways.values():
-        way()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+        raise ValueError(f"{runs} runs: give at least 1, and 5 for published numbers")
+    for method in () if warmed_up else methods.values():
+        method()
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(runs):
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            way()
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def median(values: Sequence[float]) -> float:
-    """The median."""
-    return statistics.median(values)
+def median_and_range(values: Sequence[float]) -> str:
+    """Format values by their median and range: "1.2 (1.1–1.5)"."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
-def spread(values: Sequence[float]) -> str:
-    """The median with the least and the largest: "1.20 (1.10–1.50)"."""
-    return f"{median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+def median_ratio(seconds: Mapping[str, Sequence[float]], name: str, reference: str) -> float:
+    """Return the median of a method's times over a reference's, each ratio from one interleaved run.
 
-
-def ratio(seconds: dict[str, list[float]], one: str, other: str) -> float:
-    """How many times as long one way takes as another: the median over the turns, so that slow moments weigh on both.
-
-    ratio(seconds, "plain recipe", "kit")
+    median_ratio(seconds, "plain recipe", "kit")
     """
-    return median([a / b for a, b in zip(seconds[one], seconds[other], strict=True)])
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[reference], strict=True))
 
 
-def in_process(module: str, function: str, **values: Any) -> dict[str, Any]:
-    """What a function of a benchmark returns in a process of its own, or {"died": why} where that dies.
+def run_in_process(module: str, function: str, **arguments: Any) -> dict[str, Any]:
+    """Call a function in a new process and return its result, or {"error": message} if the process fails.
 
-    in_process("experiments.benchmarks.step", "peak_of", who="kit", shape="tiny", device="cpu", dtype="float32", batch=8, rows=4)
+    run_in_process("experiments.benchmarks.step", "peak_memory_of", method="kit", shape="tiny", batch=8)
     """
-    told = json.dumps(json.dumps(values))
-    code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({told}))))"
+    encoded = json.dumps(json.dumps(arguments))
+    code = f"import json, {module} as m; print(json.dumps(m.{function}(**json.loads({encoded}))))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
     if done.returncode < 0:
-        return {"died": f"killed by signal {-done.returncode}"}
-    return {"died": done.stderr.strip().splitlines()[-1][:200]}
+        return {"error": f"killed by signal {-done.returncode}"}
+    return {"error": done.stderr.strip().splitlines()[-1][:200]}
 
 
-def contents(embedder: Embedder, batch: Batch) -> tuple[int, int, int]:
-    """What a batch holds: tokens of both towers, those that are learned, and image tokens, a patch each.
+def count_tokens(embedder: Embedder, batch: Batch) -> tuple[int, int, int]:
+    """Count a batch's tokens, target tokens and image tokens: `tokens, targets, image_tokens = count_tokens(…)`."""
+    tokens = sum(int(inputs.inputs["attention_mask"].sum()) for inputs in (batch.images, batch.texts))
+    image_tokens = int((batch.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
+    return tokens, count_target_tokens(batch.images, embedder.device), image_tokens
 
-    tokens, learned, patches = contents(embedder, batch)
+
+def count_flops(model: torch.nn.Module, tokens: int, targets: int, image_tokens: int, forwards: int = 1) -> float:
+    """Count the floating-point operations of a training step in matrix products, without attention scores.
+
+        count_flops(embedder.lvlm.model, tokens=10_000, targets=4_000, image_tokens=16_384)
+
+    Per weight and token: 2 in the forward and 2 in the backward pass, since the LLM is frozen and only states need
+    gradients. `targets` pass the LM head, too; `image_tokens` pass the frozen vision encoder, forward only and once.
+    forwards: 2 with cached gradients, which embed every row twice; 0 for encoding, without a backward pass.
     """
-    tokens = sum(int(tower.inputs["attention_mask"].sum()) for tower in (batch.images, batch.texts))
-    learned = count_target_tokens(batch.images, embedder.device)
-    patches = int((batch.images.inputs["input_ids"] == embedder.lvlm.model.config.image_token_id).sum())
-    return tokens, learned, patches
-
-
-def operations(model: torch.nn.Module, tokens: int, learned: int, patches: int, forwards: int = 1) -> float:
-    """Floating-point operations of a step in matrix products; attention's scores, a few per cent here, are left out.
-
-    operations(embedder.lvlm.model, tokens=10_000, learned=4_000, patches=16_384)
-
-    Two a weight and token forwards, and two backwards, since the LLM is frozen and only states get gradients. tokens:
-    pass through the LLM; learned: meet its head too; patches: pass through the frozen tower, forwards alone and once.
-    forwards: 2 with cached gradients, which embed everything once more without a graph; 0 for what has no backward.
-    """
-    decoder, tower = model.get_decoder(), model.model.vision_tower
+    decoder, encoder = model.get_decoder(), model.model.vision_tower
     layers = sum(w.numel() for name, w in decoder.layers.named_parameters() if w.dim() == 2 and ".lora_" not in name)
-    seen = sum(w.numel() for w in tower.parameters() if w.dim() == 2)
-    return 2 * (forwards + 1) * layers * tokens + 4 * model.lm_head.weight.numel() * learned + 2 * seen * patches
+    vision = sum(w.numel() for w in encoder.parameters() if w.dim() == 2)
+    head = model.lm_head.weight.numel()
+    return 2 * (forwards + 1) * layers * tokens + 4 * head * targets + 2 * vision * image_tokens
 
 
-def peak(device: str) -> float:
-    """The most memory held since `forget_peak`, GB: the allocator's on a GPU, this process's on a CPU."""
+def peak_memory(device: str) -> float:
+    """Return the peak memory in GB since `reset_peak_memory`: the allocator's on a GPU, the process's on a CPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 1e9
-    if STATUS.is_file():  # Linux; only there can the most so far be forgotten
+    if STATUS.is_file():  # Linux, where the peak can be reset
         return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def forget_peak(device: str) -> None:
-    """Lets `peak` begin anew at what is held now, so that preparations do not count."""
+def reset_peak_memory(device: str) -> None:
+    """Reset `peak_memory` to the current memory, to exclude preparations."""
     gc.collect()
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-    elif CLEAR.exists():
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, and is not held any more
-        CLEAR.write_text("5")
+    elif CLEAR_REFS.exists():
+        ctypes.CDLL(None).malloc_trim(0)  # returns freed memory to the system
+        CLEAR_REFS.write_text("5")
 
 
-def give_back_freed() -> None:
-    """Lets a CPU process give blocks back to the system when they are freed, so that `peak` is what was held.
+def return_freed_memory() -> None:
+    """Return freed blocks to the system at once, so that a CPU's peak excludes fragmentation, as a GPU's does.
 
-    Else what lies unused between blocks counts too, as it does not on a GPU, and grows with how long a step runs. It
-    costs time: not for what is timed.
+    Slows the process down: do not use it where time is measured.
     """
-    if CLEAR.exists() and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
-        glibc.mallopt(-3, 2**17)  # M_MMAP_THRESHOLD, which otherwise rises with the sizes that are freed
+    if CLEAR_REFS.exists() and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        glibc.mallopt(-3, 2**17)  # M_MMAP_THRESHOLD, which otherwise grows with the freed blocks
 
 
-def arguments(about: str, **more: Any) -> argparse.Namespace:
-    """A benchmark's options; each keyword is one more, with its default: arguments(__doc__, batch=64)."""
+def parse_arguments(about: str, **defaults: Any) -> argparse.Namespace:
+    """Parse a benchmark's options, one per keyword with its default: `parse_arguments(__doc__, batch=64).batch`."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--runs", type=int, default=5, help="medians over this many")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the page goes")
-    for name, default in more.items():
-        kind = type(default) if not isinstance(default, list) else type(default[0])
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if isinstance(default, list) else None
-        )
+    parser.add_argument("--runs", type=int, default=5, help="timed runs; reported is their median")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the page")
+    for name, default in defaults.items():
+        several = isinstance(default, list)
+        kind = type(default[0] if several else default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="+" if several else None)
     return parser.parse_args()
 
 
-def machine() -> str:
-    """What the figures were measured on: processor, threads, memory and versions."""
-    on = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+def describe_machine() -> str:
+    """Describe the processor or GPU, threads, memory and library versions."""
+    processor = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     versions = [f"Python {platform.python_version()}"]
     for name in ("torch", "transformers", "peft", "sentence-transformers"):
         if importlib.util.find_spec(name.replace("-", "_")):
             versions.append(f"{name} {importlib.metadata.version(name)}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{on}, {torch.get_num_threads()} threads, {memory:.0f} GB, {', '.join(versions)}"
+    return f"{processor}, {torch.get_num_threads()} threads, {memory:.0f} GB, {', '.join(versions)}"
 
 
 def _processor() -> str:
-    told = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    models = [line.partition(":")[2].strip() for line in told if line.startswith("model name")]
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def free_memory() -> float:
-    """GB that a process may still take: free_memory(); 0 where the system does not say."""
-    told = Path("/proc/meminfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), 0.0)
-
-
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first row the heading."""
+    """Return a Markdown table; the first row is the heading."""
     heading, *rest = rows
-    return markdown.table(heading, rest, "l" * len(heading)).removesuffix("\n")
+    return markdown_rows(heading, rest, "l" * len(heading)).removesuffix("\n")
 
 
-def page(out: Path, name: str, about: str, parts: Sequence[str], values: dict[str, Any]) -> Path:
-    """Writes out/name.md and out/name.json, whole; returns the page's path."""
+def write_page(out: Path, name: str, about: str, parts: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Write OUT/name.md from a benchmark's docstring and parts, and its values to OUT/name.json; print the page."""
     command = " ".join(["python -m", f"experiments.benchmarks.{name}", *sys.argv[1:]])
     title, *more = about.strip().split("\n\n")
-    measured = f"Measured on {machine()}; {BUSY:.1f} other processes wanted to run when it began."
+    measured = f"Measured on {describe_machine()}. Load average at the start: {LOAD:.1f}."
     text = "\n\n".join([f"# {title}", f"`{command}`", measured, *more, *parts])
     atomic_write({out / f"{name}.md": f"{text}\n".encode()})
-    write_json(out / f"{name}.json", {"command": command, "machine": machine(), "busy": BUSY, **values})
+    write_json(out / f"{name}.json", {"command": command, "machine": describe_machine(), "load": LOAD, **values})
     print(text)
-    return out / f"{name}.md"
 
 
-def profile(way: Callable[[], Any], most: int = 8) -> str:
-    """Where a way's time goes, as a Markdown table: the operations that take the largest shares of one run."""
+def read_values(path: Path) -> dict[str, Any]:
+    """Read a benchmark's JSON file. Raises ValueError if the benchmark was not run."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: run python -m experiments.benchmarks.{path.stem} first")
+    return json.loads(path.read_text())
+
+
+def profile_operations(function: Callable[[], Any], n: int = 8) -> str:
+    """Profile one call: a Markdown table of the n torch operations that take the most time."""
     on_gpu = torch.cuda.is_available()
     kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
-    with torch.profiler.profile(activities=kinds) as seen:
-        way()
-    name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    spent = sorted(((getattr(event, name), event) for event in seen.key_averages()), key=lambda one: -one[0])
+    with torch.profiler.profile(activities=kinds) as profile:
+        function()
+    attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = sorted(((getattr(event, attribute), event) for event in profile.key_averages()), key=lambda one: -one[0])
     total = sum(time for time, _ in spent)
-    rows = [["operation", "calls", "of the time"]]
-    rows += [[f"`{event.key}`", str(event.count), f"{100 * time / total:.1f} %"] for time, event in spent[:most]]
-    return table(rows)
+    rows = [[f"`{event.key}`", str(event.count), f"{100 * time / total:.1f} %"] for time, event in spent[:n]]
+    return table([["operation", "calls", "share of time"], *rows])
 
 
-def profile_functions(way: Callable[[], Any], most: int = 8) -> str:
-    """As `profile`, by Python's functions: for a way that has little to do with torch."""
-    seen = cProfile.Profile()
-    seen.runcall(way)
-    seen.create_stats()
-    spent = sorted(((own, calls, place) for place, (_, calls, own, *_) in seen.stats.items()), reverse=True)
-    total = sum(own for own, *_ in spent)
-    rows = [["function", "calls", "of the time"]]
-    for own, calls, (file, _, name) in spent[:most]:
-        rows.append([f"`{Path(file).stem}: {name}`", str(calls), f"{100 * own / total:.1f} %"])
-    return table(rows)
+def target(name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> str:
+    """State whether a target was met: "Kit / floor: measured 1.05, target at most 1.1, target met."."""
+    met = value >= at_least if at_most is None else value <= at_most
+    bound = f"at least {at_least:g}" if at_most is None else f"at most {at_most:g}"
+    return f"{name}: measured {value:.3g}, target {bound}, target {'met' if met else 'missed'}."
 
 
-def explained(
-    goals: Sequence[str], what: str, way: Callable[[], Any], profiler: Callable[[Callable], str] = profile
-) -> list[str]:
-    """The goals' lines; where one is missed, a profile of the way behind them: explained(lines, "encoding", way)."""
-    if not any(line.endswith("missed.") for line in goals):
-        return list(goals)
-    return [*goals, f"Where the time of {what} goes, by a profiler:", profiler(way)]
+def find_targets(text: str) -> list[tuple[str, str, str, str]]:
+    """Return (name, measured, bound, result) of all targets on a page: `find_targets(page)[0][3]` -> "target met"."""
+    pattern = r"^(.+): measured (\S+), target (at (?:least|most) \S+), (target (?:met|missed))\.$"
+    return re.findall(pattern, text, re.MULTILINE)
 
 
-def goal(said: str, value: float, limit: float, least: bool) -> str:
-    """A goal, and whether it was met: "Kit / floor: goal at most 1.1, measured 1.05, met."."""
-    met = "met" if (value >= limit if least else value <= limit) else "missed"
-    return f"{said}: goal {'at least' if least else 'at most'} {limit:g}, measured {value:.3g}, {met}."
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The values beside a page. Raises ValueError where the benchmark has not run."""
-    if not path.is_file():
-        raise ValueError(f"{path} is not there: run python -m experiments.benchmarks.{path.stem} first")
-    return json.loads(path.read_text())
+def with_profile(targets: Sequence[str], title: str, function: Callable[[], Any]) -> list[str]:
+    """Add a profile to the targets if one is missed: `with_profile(targets, "encoding", encode)`."""
+    if not any(line.endswith("missed.") for line in targets):
+        return list(targets)
+    return [*targets, f"Profile of {title}:", profile_operations(function)]

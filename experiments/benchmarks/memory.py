@@ -1,99 +1,95 @@
-"""Peak memory of a step against the batch size: cached, and the whole batch in one graph until it dies.
+"""Peak memory of a training step by batch size: with cached gradients, and in one graph until memory runs out.
 
-Each point is a process of its own. On a GPU it is the allocator's peak; on a CPU the process's, and since the batch's
-pixels, ids and features lie in the same memory there, what they take is told apart. What preparing a batch takes beside
-it is not counted. A chunk takes as much as its longest rows, so all batches hold the same longest captions, those of
-the largest batch; else a larger one would have longer ones by chance. Freed blocks are given back at once: what lies
-unused between blocks is not counted, as it is not on a GPU. A CPU process may take nine tenths of what memory is free,
-unless --limit-gb says otherwise.
+Each value is measured in its own process. On a GPU it is the allocator's peak; on a CPU the process's peak, of which
+the batch's inputs and image features are listed separately. Preparing the batch is excluded. A chunk's memory depends
+on its longest rows, so all batch sizes use the longest captions of the largest batch. Freed blocks are returned at
+once, so that fragmentation does not count, as on a GPU. A process may use nine tenths of the free memory, unless
+--limit-gb is set.
 """
 
 from __future__ import annotations
 
 import resource
-from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
-import torch
+from experiments.benchmarks import measure
 
-from experiments.benchmarks.measure import (
-    arguments,
-    contents,
-    forget_peak,
-    free_memory,
-    give_back_freed,
-    goal,
-    in_process,
-    page,
-    peak,
-    table,
-)
-
-FIELDS = ("batch", "rows", "shape", "device", "dtype", "limit_gb", "longest_of")
+OPTIONS = ("shape", "device", "dtype")
 
 
-def one(
+def free_memory() -> float:
+    """Return the memory in GB that processes may still use; 0 if the system does not report it."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable")), 0.0)
+
+
+def measure_step(
     batch: int, rows: int, shape: str, device: str, dtype: str, limit_gb: float, longest_of: int
 ) -> dict[str, float]:
-    """Peak GB of a step; rows = 0 runs it in one graph. What the batch itself takes is "held"."""
-    from experiments.benchmarks.shapes import learning, scenes, shaped
+    """Return the peak memory in GB of a step, and the batch's own part of it. rows: of a chunk; 0: one graph."""
+    from experiments.benchmarks.shapes import sample_pairs, trainable_embedder
+    from vladva_kit.training.collator import Collator
     from vladva_kit.training.grad_cache import cached_step
-    from vladva_kit.training.trainer import Collator, step_losses
+    from vladva_kit.training.trainer import step_losses
 
-    give_back_freed()
-    embedder = learning(shaped(shape, device, getattr(torch, dtype)))
-    data = Collator(embedder)(scenes(batch, longest_of=longest_of))["batch"]
-    forget_peak(device)
+    measure.return_freed_memory()
+    embedder = trainable_embedder(shape, device, dtype)
+    data = Collator(embedder)(sample_pairs(batch, longest_of=longest_of))["batch"]
+    measure.reset_peak_memory(device)
     if limit_gb and device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9), int(limit_gb * 1e9)))
-    before = peak(device)
+    before = measure.peak_memory(device)
     if rows:
-        cached_step(embedder, data, rows=rows)
+        cached_step(step_losses, embedder, data, rows=rows)
     else:
         step_losses(embedder, data)["loss"].backward()
-    most, width = peak(device), embedder.lvlm.model.config.text_config.hidden_size
-    parts = [*data.images.inputs.values(), data.images.labels, *data.texts.inputs.values()]
-    patches = contents(embedder, data)[2]
-    held = sum(part.nbytes for part in parts) + bool(rows) * patches * width * embedder.lvlm.model.dtype.itemsize
-    return {"peak": most, "before": before, "held": held / 1e9 if device == "cpu" else 0.0}
-
-
-def point(chosen: Namespace, batch: int, rows: int) -> dict[str, float | str]:
-    """One point in a process of its own, or {"died": why}."""
-    values = {**{name: getattr(chosen, name, None) for name in FIELDS}, "batch": batch, "rows": rows}
-    return in_process("experiments.benchmarks.memory", "one", **values)
+    peak, width = measure.peak_memory(device), embedder.lvlm.model.config.text_config.hidden_size
+    inputs = [*data.images.inputs.values(), data.images.labels, *data.texts.inputs.values()]
+    image_tokens = measure.count_tokens(embedder, data)[2]
+    own = sum(part.nbytes for part in inputs) + bool(rows) * image_tokens * width * embedder.lvlm.model.dtype.itemsize
+    return {"peak": peak, "before": before, "batch": own / 1e9 if device == "cpu" else 0.0}
 
 
 def main() -> None:
-    """Runs and writes the page."""
-    chosen = arguments(
+    """Run the benchmark and write its page."""
+    args = measure.parse_arguments(
         __doc__, shape="smolvlm-2-layers", batches=[64, 256, 1024, 4096], rows=32, device="cpu",
         dtype="float32", limit_gb=0.0,
     )  # fmt: skip
-    chosen.longest_of = max(chosen.batches)
-    chosen.limit_gb = chosen.limit_gb or 0.9 * free_memory()
-    found, whole = [], {}
-    for batch in chosen.batches:
-        cached = point(chosen, batch, chosen.rows)
-        whole = whole if "died" in whole else point(chosen, batch, 0)  # a larger one would die too
-        found.append({"batch": batch, "cached": cached, "whole": whole})
-    rows = [["batch", "cached: peak GB", "of it the batch and features", "the rest", "one graph: peak GB"]]
-    for each in found:
-        one, whole = each["cached"], each["whole"]
-        rest = one.get("peak", 0) - one.get("held", 0)
-        told = ["died", "–", "–"] if "died" in one else [f"{x:.2f}" for x in (one["peak"], one["held"], rest)]
-        rows.append([str(each["batch"]), *told, "died" if "died" in whole else f"{whole['peak']:.2f}"])
-    deaths = {each[way]["died"] for each in found for way in ("cached", "whole") if "died" in each[way]}
-    if any("died" in each["cached"] for each in found):
-        raise RuntimeError(f"a cached step died: {deaths}")
-    peaks = [each["cached"]["peak"] - each["cached"]["held"] for each in found]
-    flat = max(peaks) / min(peaks)
-    page(chosen.out, "memory", __doc__, [
-        f"{chosen.shape}, chunks of {chosen.rows} rows, at most {chosen.limit_gb:.1f} GB a process. One run a point: "
-        "peaks do not vary as times do.",
-        table(rows),
-        *[f"What the process that died said: {said}" for said in sorted(deaths)],
-        goal("Cached, the rest: largest / least", flat, 1.1, least=False),
-    ], {"points": found, "flat": flat})  # fmt: skip
+    args.limit_gb = args.limit_gb or 0.9 * free_memory()
+
+    def run(batch: int, rows: int) -> dict[str, Any]:
+        options = {name: getattr(args, name) for name in OPTIONS}
+        options |= {"limit_gb": args.limit_gb, "longest_of": max(args.batches)}
+        return measure.run_in_process(
+            "experiments.benchmarks.memory", "measure_step", batch=batch, rows=rows, **options
+        )
+
+    points, one_graph = [], {}
+    for batch in args.batches:
+        cached = run(batch, args.rows)
+        if "error" in cached:
+            raise RuntimeError(f"the cached step with a batch of {batch} failed: {cached['error']}")
+        one_graph = one_graph if "error" in one_graph else run(batch, 0)  # a larger batch would fail, too
+        points.append({"batch": batch, "cached": cached, "one_graph": one_graph})
+    lines, rests = [], []
+    for point in points:
+        cached, one_graph = point["cached"], point["one_graph"]
+        rests.append(cached["peak"] - cached["batch"])
+        values = [f"{value:.2f}" for value in (cached["peak"], cached["batch"], rests[-1])]
+        lines.append([str(point["batch"]), *values, "failed" if "error" in one_graph else f"{one_graph['peak']:.2f}"])
+    heading = ["batch", "cached: peak GB", "of it batch and features", "rest", "one graph: peak GB"]
+    growth = max(rests) / min(rests)
+    parts = [
+        f"{args.shape}, chunks of {args.rows} rows, at most {args.limit_gb:.1f} GB per process. Single runs, since "
+        "peaks hardly vary.",
+        measure.table([heading, *lines]),
+        *({f"Error of the failed process: {one_graph['error']}"} if "error" in one_graph else ()),
+        measure.target("Cached, rest: largest / smallest", growth, at_most=1.1),
+    ]
+    measure.write_page(args.out, "memory", __doc__, parts, {"points": points, "growth": growth})
 
 
 if __name__ == "__main__":

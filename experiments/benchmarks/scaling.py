@@ -1,7 +1,7 @@
-"""docs/scaling.md, from measured throughput: the paper's run in hours and money, what ranks exchange, where it ends.
+"""Estimate the paper's training run from measured throughput: hours, dollars, communication. Writes docs/scaling.md.
 
-python -m experiments.benchmarks.step …                  first, on the machine that is meant
-python -m experiments.benchmarks.scaling --price 2.5     dollars an hour for one device
+python -m experiments.benchmarks.step                    first, on the machine in question
+python -m experiments.benchmarks.scaling --price 2.5     dollars per GPU hour
 """
 
 from __future__ import annotations
@@ -11,169 +11,156 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.measure import RESULTS, arguments, read, table
+from experiments.benchmarks import measure
 from vladva_kit.models.files import atomic_write
 
-PAIRS, EPOCHS, BATCH = 8_100_000, 7, 1024  # the paper's (section 4.1)
+PAIRS, EPOCHS, BATCH = 8_100_000, 7, 1024  # paper, section 4.1
 RANKS = (1, 8, 32, 256)
+PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0}  # dense bfloat16, from the data sheets
+FIFTH = 0.2
 NO_GPU = """
-**No GPU was at hand.** The one measured figure is a CPU's; what is said of GPUs below is an estimate, from operations
-counted by hand, the peak in the device's data sheet and an assumed share of it, and has not been seen on any.
+**Nothing here was measured on a GPU.** The measured throughput is a CPU's. GPU numbers are estimates from operation
+counts, the peak in the device's data sheet, and an assumed utilization.
 """
-DEVICES = {"A100, 312 TFLOP/s in bfloat16": 312.0, "H100, 989 TFLOP/s in bfloat16": 989.0}  # their data sheets'
 
 
 @dataclass(frozen=True)
 class Paper:
-    """LLaVA-1.5-7B as the paper trains it: weights by its published config, tokens of a pair as assumed here."""
+    """LLaVA-1.5-7B as trained in the paper: weights from its published config, tokens per pair as assumed here."""
 
     layers: int = 32 * (4 * 4096**2 + 3 * 4096 * 11_008)
     head: int = 4096 * 32_064
-    tower: int = 24 * 12 * 1024**2
+    encoder: int = 24 * 12 * 1024**2
     dim: int = 4096
-    adapter: int = 39_976_960 + 2 * 20 * 4096  # LoRA of rank 16; two soft prompts of some 20 rows
+    adapter: int = 39_976_960 + 2 * 20 * 4096  # LoRA of rank 16; two soft prompts of about 20 tokens
     patches: int = 577
-    tokens: int = 576 + 40 + 100 + 60  # the picture, its prompt, a long caption; a short caption with its prompt
-    learned: int = 100
+    tokens: int = 576 + 40 + 100 + 60  # image, image prompt, long caption, short caption with its prompt
+    targets: int = 100
 
-    def operations(self, forwards: int) -> float:
-        """Of a pair, in matrix products: 1 forward, or 2 with cached gradients (see measure.operations)."""
+    def flops(self, forwards: int) -> float:
+        """Return the operations per pair in matrix products. forwards: as in `measure.count_flops`."""
         llm = 2 * (forwards + 1) * self.layers * self.tokens
-        return llm + 4 * self.head * self.learned + 2 * self.tower * self.patches
+        return llm + 4 * self.head * self.targets + 2 * self.encoder * self.patches
 
 
-def exchanged(ranks: int, batch: int, dim: int, adapter: int) -> dict[str, float]:
-    """MB that each rank sends in a step: embeddings, their gradients, the adapter's gradients.
+def megabytes_sent(ranks: int, batch: int, dim: int, adapter: int) -> dict[str, float]:
+    """Return the MB that each rank sends per step, in float32: embeddings, their gradients, adapter gradients.
 
-    Rings: an all-gather of n bytes sends n·(r-1)/r a rank, an all-reduce twice that. Both towers, float32.
+    In a ring, an all-gather of n bytes sends n·(r-1)/r per rank, and an all-reduce twice as much.
     """
-    share = (ranks - 1) / ranks
-    rows = 2 * batch * dim * 4
-    return {"embeddings": rows * share / 1e6, "their gradients": 2 * rows * share / 1e6,
-            "adapter": 2 * adapter * 4 * share / 1e6}  # fmt: skip
+    share = (ranks - 1) / ranks / 1e6
+    embeddings = 2 * batch * dim * 4 * share
+    return {"embeddings": embeddings, "their gradients": 2 * embeddings, "adapter": 2 * adapter * 4 * share}
 
 
-def seconds_of_step(ranks: int, rate: float, dim: int, adapter: int, bandwidth: float) -> tuple[float, float]:
-    """Computing and sending in one step: `rate` pairs a second and device, `bandwidth` GB/s from each rank.
+def step_seconds(ranks: int, rate: float, dim: int, adapter: int, bandwidth: float) -> tuple[float, float]:
+    """Return the compute and communication time of a step. rate: pairs per second and device; bandwidth: GB/s per rank.
 
-    seconds_of_step(8, rate=4.0, dim=4096, adapter=40_000_000, bandwidth=25.0)    # (32.0, 0.015)
+    step_seconds(8, rate=4.0, dim=4096, adapter=40_000_000, bandwidth=25.0)    # (32.0, 0.015)
     """
-    return BATCH / ranks / rate, sum(exchanged(ranks, BATCH, dim, adapter).values()) / 1e3 / bandwidth
+    return BATCH / ranks / rate, sum(megabytes_sent(ranks, BATCH, dim, adapter).values()) / 1e3 / bandwidth
 
 
-def by_ranks(rate: float, dim: int, adapter: int, chosen: Namespace, price: float) -> str:
-    """The run's hours and dollars, `price` an hour and rank, at each number of ranks, with what is sent."""
-    rows = [["ranks", "pairs a rank and step", "hours", "dollars", "MB sent a rank and step", "of the step's time"]]
+def ranks_table(rate: float, dim: int, adapter: int, bandwidth: float, price: float) -> str:
+    """Tabulate the run's hours, dollars and communication by number of ranks. price: per hour and rank."""
+    rows = [["ranks", "pairs per rank and step", "hours", "dollars", "MB sent per rank and step", "share of step time"]]
     for ranks in RANKS:
-        compute, talk = seconds_of_step(ranks, rate, dim, adapter, chosen.bandwidth)
-        whole = PAIRS * EPOCHS / BATCH * (compute + talk) / 3600
-        sent = talk * chosen.bandwidth * 1e3
-        rows.append([str(ranks), f"{BATCH / ranks:g}", f"{whole:,.0f}", f"{whole * ranks * price:,.0f}",
-                     f"{sent:.1f}", f"{100 * talk / (compute + talk):.2g} %"])  # fmt: skip
-    return table(rows)
+        compute, send = step_seconds(ranks, rate, dim, adapter, bandwidth)
+        hours = PAIRS * EPOCHS / BATCH * (compute + send) / 3600
+        rows.append([str(ranks), f"{BATCH / ranks:g}", f"{hours:,.0f}", f"{hours * ranks * price:,.0f}",
+                     f"{1e3 * send * bandwidth:.1f}", f"{100 * send / (compute + send):.2g} %"])  # fmt: skip
+    return measure.table(rows)
 
 
-def devices(paper: Paper, measured: dict[str, Any], chosen: Namespace) -> str:
-    """The paper's run on one device of each kind: the machine that was measured, and GPUs at the assumed share."""
-    each = paper.operations(_forwards(chosen)) / 1e12
-    speeds = [
-        ("the machine above, at the speed measured there", measured["tflops"][chosen.way], _price(measured, chosen)),
-        *(
-            (f"{name}: {100 * chosen.share:.0f} % of it, assumed", chosen.share * peak, chosen.price)
-            for name, peak in DEVICES.items()
-        ),
-    ]
-    rows = [["device", "TFLOP/s", "pairs a second", "hours of one device", "dollars"]]
-    for name, speed, dollars in speeds:
-        hours = PAIRS * EPOCHS * each / speed / 3600
-        rows.append([name, f"{speed:.3g}", f"{speed / each:.3g}", f"{hours:,.0f}", f"{hours * dollars:,.0f}"])
-    return table(rows)
+def devices_table(tflops_per_pair: float, devices: dict[str, tuple[float, float]]) -> str:
+    """Tabulate the run on one device. devices: TFLOP/s and price per hour, by name."""
+    rows = [["device", "TFLOP/s", "pairs per second", "hours", "dollars"]]
+    for name, (tflops, price) in devices.items():
+        hours = PAIRS * EPOCHS * tflops_per_pair / tflops / 3600
+        rows.append(
+            [name, f"{tflops:.3g}", f"{tflops / tflops_per_pair:.3g}", f"{hours:,.0f}", f"{hours * price:,.0f}"]
+        )
+    return measure.table(rows)
 
 
-def _forwards(chosen: Namespace) -> int:
-    return 2 if chosen.way == "cached" else 1
+def communication_limit(rate: float, paper: Paper, bandwidth: float) -> str:
+    """State from how many ranks on communication takes more than a fifth of the compute time."""
+    for ranks in range(2, BATCH + 1):
+        compute, send = step_seconds(ranks, rate, paper.dim, paper.adapter, bandwidth)
+        if send > FIFTH * compute:
+            return f"From {ranks} ranks on, communication takes more than a fifth of the compute time."
+    return f"Up to {BATCH:,} ranks with one pair each, communication takes less than a fifth of the compute time."
 
 
-def _price(measured: dict[str, Any], chosen: Namespace) -> float:
-    return chosen.cpu_price if measured["device"] == "cpu" else chosen.price
+def scaling_page(measured: dict[str, Any], args: Namespace) -> str:
+    """Return the page. measured: the values of the step benchmark."""
+    paper, method = Paper(), args.method
+    tflops = paper.flops(forwards=2 if method == "cached" else 1) / 1e12
+    gpu_rate = args.utilization * PEAK_TFLOPS["A100"] / tflops
+    price = args.cpu_price if measured["device"] == "cpu" else args.price
+    rate = measured["pairs_per_second"][method]
+    devices = {"the machine above, at its measured speed": (measured["tflops"][method], price)} | {
+        f"{name}: {100 * args.utilization:.0f} % (assumed) of {peak:g} TFLOP/s": (args.utilization * peak, args.price)
+        for name, peak in PEAK_TFLOPS.items()
+    }
+    sent = [megabytes_sent(ranks, BATCH, paper.dim, paper.adapter) for ranks in RANKS[1:]]
+    sent_rows = [[str(r), *(f"{mb:.1f}" for mb in one.values())] for r, one in zip(RANKS[1:], sent, strict=True)]
+    return f"""# Scaling to the paper's training run
 
-
-def written(measured: dict[str, Any], chosen: Namespace) -> str:
-    """The page."""
-    paper, way = Paper(), chosen.way
-    each = paper.operations(_forwards(chosen)) / 1e12
-    fast = chosen.share * DEVICES["A100, 312 TFLOP/s in bfloat16"] / each
-    rate, dim, adapter = measured["pairs_a_second"][way], measured["dim"], measured["adapter_weights"]
-    small = by_ranks(rate, dim, adapter, chosen, _price(measured, chosen))
-    return f"""# The paper's run, on paper
-
-Written by `python -m experiments.benchmarks.scaling`. {PAIRS / 1e6:g} million pairs × {EPOCHS} epochs at batch {BATCH:,} are
-{PAIRS * EPOCHS // BATCH:,} steps. Assumed, not measured: {chosen.bandwidth:g} GB/s from each rank to the others,
-${chosen.price:g} an hour of a GPU and ${chosen.cpu_price:g} of a machine of the kind measured, where that is a CPU, the
-same rate a device at any batch size, and sending that waits for computing.
+Generated by `python -m experiments.benchmarks.scaling`. {PAIRS / 1e6:g} million pairs × {EPOCHS} epochs with batch size
+{BATCH:,} are {PAIRS * EPOCHS // BATCH:,} steps. Assumptions: each rank sends {args.bandwidth:g} GB/s; a GPU costs \
+${args.price:g} per hour and a CPU machine
+${args.cpu_price:g}; throughput per device does not depend on the batch size; communication and computation do not \
+overlap.
 {NO_GPU if measured["device"] == "cpu" else ""}
-## What was measured
+## Measured throughput
 
-`{measured["command"]}`, on {measured["machine"]}: {rate:.1f} pairs a second ({way}, {measured["shape"]}, batch
-{measured["batch"]}), which is {measured["tflops"][way]:.3g} TFLOP/s in matrix products. A model of that shape,
-a small one, would take for the paper's pairs:
+`{measured["command"]}` on {measured["machine"]}: {rate:.1f} pairs per second ({method},
+{measured["shape"]}, batch {measured["batch"]}), or {measured["tflops"][method]:.3g} TFLOP/s in matrix products. A \
+model of this small shape would need for the
+paper's pairs:
 
-{small}
+{ranks_table(rate, measured["dim"], measured["adapter_parameters"], args.bandwidth, price)}
 
-## The paper's model: an estimate
+## Estimate for the paper's model
 
-LLaVA-1.5-7B costs {each:.1f} TFLOP a pair ({way}): {paper.layers / 1e9:.2f} billion weights in its layers,
-{paper.tokens} tokens a pair (assumed: 576 of a picture, 100 of a long caption, 100 of prompts and a short one).
+LLaVA-1.5-7B takes {tflops:.1f} TFLOP per pair ({method}): {paper.layers / 1e9:.2f} billion weights in its layers and \
+{paper.tokens} tokens per pair (assumed:
+576 for an image, 100 for a long caption, 100 for prompts and a short caption). On one device:
 
-{devices(paper, measured, chosen)}
+{devices_table(tflops, devices)}
 
-Over ranks, each an A100 at {100 * chosen.share:.0f} % of its peak, which is assumed:
+On several A100 at {100 * args.utilization:.0f} % utilization (assumed):
 
-{by_ranks(fast, paper.dim, paper.adapter, chosen, chosen.price)}
+{ranks_table(gpu_rate, paper.dim, paper.adapter, args.bandwidth, args.price)}
 
-## What is communicated
+## Communication
 
-A step gathers the embeddings of both towers, sends their gradients back to the ranks that own the rows, and averages
-the adapter's gradients ({paper.adapter:,} weights of the paper's model) in one call. The frozen LVLM is never sent;
-nor are logits: a rank computes its own rows against everybody's columns. In a step of the paper's model, MB a rank:
+A step gathers the image and text embeddings of all ranks, returns their gradients to the ranks that own the rows, and
+averages the adapter's gradients ({paper.adapter:,} parameters for the paper's model) in one call. The frozen LVLM and
+logits are never sent: each rank computes its own rows of logits. MB sent per rank and step, for the paper's model:
 
-{_parts(paper)}
+{measure.table([["ranks", *sent[0]], *sent_rows])}
 
-## Where it stops
+## Limits
 
-{_limit(fast, paper, chosen)} At 256 ranks a rank has {BATCH // 256} pairs of a batch of {BATCH:,}, fewer than a device
-needs to be busy, so the rate assumed above falls before the wires are full; and each rank still loads the whole LVLM.
-What would be done then, in this order: a larger batch (cached gradients hold it, and the contrastive loss gains from
-it); a reduce-scatter in place of the all-reduce of the embeddings' gradients, which halves that part; the adapter's
-gradients sent while the last chunk still runs; beyond that, ranks in groups that share a batch's rows.
+{communication_limit(gpu_rate, paper, args.bandwidth)} With 256
+ranks, a rank has {BATCH // 256} pairs of a batch of {BATCH:,}, too few to keep a GPU busy, so throughput per device
+falls below the assumption before communication matters. Each rank also loads the complete LVLM. Possible remedies, in
+this order: a larger batch, which cached gradients fit in memory and which helps the contrastive loss; a reduce-scatter
+instead of the all-reduce of the embeddings' gradients, which halves that part; sending the adapter's gradients while
+the last chunk is still running; groups of ranks that share a batch's rows.
 """
 
 
-def _parts(paper: Paper) -> str:
-    rows = [["ranks", *exchanged(8, BATCH, paper.dim, paper.adapter)]]
-    for ranks in RANKS[1:]:
-        sent = exchanged(ranks, BATCH, paper.dim, paper.adapter)
-        rows.append([str(ranks), *[f"{value:.1f}" for value in sent.values()]])
-    return table(rows)
-
-
-def _limit(rate: float, paper: Paper, chosen: Namespace) -> str:
-    """From how many ranks on sending takes a fifth of the time of computing."""
-    for ranks in range(2, BATCH + 1):
-        compute, talk = seconds_of_step(ranks, rate, paper.dim, paper.adapter, chosen.bandwidth)
-        if talk > 0.2 * compute:
-            return f"From {ranks} ranks on, sending takes more than a fifth of the time of computing."
-    return f"Up to {BATCH:,} ranks, one pair each, sending takes less than a fifth of the time of computing."
-
-
 def main() -> None:
-    """Writes the page."""
-    chosen = arguments(
-        __doc__, way="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, share=0.4, out_file="docs/scaling.md",
-        results=str(RESULTS),
+    """Write the page."""
+    args = measure.parse_arguments(
+        __doc__, method="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, utilization=0.4,
+        out_file="docs/scaling.md", results=str(measure.RESULTS),
     )  # fmt: skip
-    text = written(read(Path(chosen.results) / "step.json"), chosen)
-    atomic_write({Path(chosen.out_file): text.encode()})
+    text = scaling_page(measure.read_values(Path(args.results) / "step.json"), args)
+    atomic_write({Path(args.out_file): text.encode()})
     print(text)
 
 

@@ -1,7 +1,7 @@
-"""LVLMs of random weights in the shapes of real ones: what a step costs does not depend on what the weights are.
+"""LVLMs with random weights in the shapes of real ones: the cost of a step does not depend on the weights' values.
 
-The classes are LLaVA's, the LLM has the real one's layers, widths and vocabulary, and the pictures and words are the
-emoji world's. A small vocabulary would make logits free and flatter every recipe that computes too many of them.
+The model class is LLaVA's and the LLM has the real one's layers, widths and vocabulary; images and captions come from
+the emoji world. The vocabulary has its real size, since logits are a large part of the cost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vladva_kit.models.load import LVLM, resolve
 
 @dataclass(frozen=True)
 class Shape:
-    """An LLM's and a vision tower's sizes."""
+    """Sizes of an LLM and a vision encoder."""
 
     hidden: int
     intermediate: int
@@ -36,15 +36,15 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(64, 96, 2, 2, 2, 512, 64, 1),
-    "smolvlm-2-layers": Shape(576, 1536, 2, 9, 3, 49_280, 768, 2),  # SmolVLM-256M, cut to what a CPU does in minutes
+    "smolvlm-2-layers": Shape(576, 1536, 2, 9, 3, 49_280, 768, 2),  # SmolVLM-256M cut down to minutes on a CPU
     "smolvlm-256m": Shape(576, 1536, 30, 9, 3, 49_280, 768, 12),
     "qwen2-vl-2b": Shape(1536, 8960, 28, 12, 2, 151_936, 1280, 32),
     "llava-1.5-7b": Shape(4096, 11_008, 32, 32, 32, 32_064, 1024, 24),
 }
 
 
-def shaped(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32, side: int | None = None) -> LVLM:
-    """An LVLM of a shape: shaped("smolvlm-2-layers"). side: of the pictures, in pixels, for more image tokens.
+def random_lvlm(name: str, device: str = "cpu", dtype: str = "float32", image_side: int | None = None) -> LVLM:
+    """Build an LVLM of a shape: `random_lvlm("smolvlm-2-layers")`. image_side: in pixels; larger gives more tokens.
 
     Raises KeyError for a shape that is not in SHAPES.
     """
@@ -56,29 +56,30 @@ def shaped(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32, s
     llm.head_dim, llm.vocab_size = shape.hidden // shape.heads, shape.vocabulary
     vision.hidden_size, vision.num_hidden_layers = shape.vision_hidden, shape.vision_layers
     vision.intermediate_size, vision.num_attention_heads = 4 * shape.vision_hidden, max(1, shape.vision_hidden // 64)
-    if side is not None:
-        vision.image_size = side
-        pictures = processor.image_processor
-        for size in (pictures.size, pictures.crop_size):
+    if image_side is not None:
+        vision.image_size = image_side
+        for size in (processor.image_processor.size, processor.image_processor.crop_size):
             for key in ("height", "width", "shortest_edge"):
                 if size is not None and size.get(key):
-                    size[key] = side
+                    size[key] = image_side
     torch.manual_seed(0)
     with torch.device(device):
-        model = LlavaForConditionalGeneration(config).to(dtype)
+        model = LlavaForConditionalGeneration(config).to(getattr(torch, dtype))
     return LVLM(name, model.eval().requires_grad_(False), processor, family_of(model.config))
 
 
-def learning(lvlm: LVLM) -> vk.Embedder:
-    """With soft prompts and LoRA, as in the paper."""
-    return vk.attach(lvlm, quiet=True)
+def trainable_embedder(
+    name: str, device: str = "cpu", dtype: str = "float32", image_side: int | None = None
+) -> vk.Embedder:
+    """Attach soft prompts and LoRA, as in the paper, to a random LVLM: `trainable_embedder("tiny")`."""
+    return vk.attach(random_lvlm(name, device, dtype, image_side), quiet=True)
 
 
-def scenes(n: int, seed: int = 0, longest_of: int | None = None) -> list[vk.Pair]:
-    """n pairs of the emoji world; longest_of: those with the longest captions among so many."""
+def sample_pairs(n: int, seed: int = 0, longest_of: int | None = None) -> list[vk.Pair]:
+    """Sample n pairs of the emoji world. longest_of: sample that many and keep those with the longest captions."""
     rng = random.Random(seed)
-    drawn = [sample_scene(rng) for _ in range(longest_of or n)]
-    told = [(scene, short_caption(scene, rng), long_caption(scene, rng)) for scene in drawn]
+    scenes = [sample_scene(rng) for _ in range(longest_of or n)]
+    captioned = [(scene, short_caption(scene, rng), long_caption(scene, rng)) for scene in scenes]
     if longest_of is not None:
-        told = sorted(told, key=lambda one: -len(one[2].split()))[:n]
-    return [vk.Pair(render(scene, 128), short, long) for scene, short, long in told]
+        captioned = sorted(captioned, key=lambda one: -len(one[2].split()))[:n]
+    return [vk.Pair(render(scene, 128), short, long) for scene, short, long in captioned]

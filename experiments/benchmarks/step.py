@@ -1,11 +1,12 @@
-"""A training step: one forward for both losses against two; cached gradients against one graph, and against a peer's.
+"""A training step: one forward pass for both losses or two, cached gradients, and sentence-transformers' cached loss.
 
-The peer is sentence-transformers' cached loss on the exported model, contrastive alone on both sides, at a batch of its
-own; its and the kit's peak memory are those of a process each.
+sentence-transformers trains the exported model with the contrastive loss only, and so does the kit in that comparison,
+which has its own batch size. Peak memory is measured in one process per method.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,161 +14,147 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import vladva_kit as vk
-from experiments.benchmarks import baselines
-from experiments.benchmarks.measure import (
-    arguments,
-    contents,
-    explained,
-    forget_peak,
-    give_back_freed,
-    goal,
-    in_process,
-    median,
-    operations,
-    page,
-    peak,
-    ratio,
-    spread,
-    table,
-    turns,
-)
-from experiments.benchmarks.shapes import learning, scenes, shaped
+from experiments.benchmarks import baselines, measure
+from experiments.benchmarks.shapes import sample_pairs, trainable_embedder
+from vladva_kit.training.collator import Batch, Collator
 from vladva_kit.training.grad_cache import cached_step
-from vladva_kit.training.trainer import Batch, Collator, step_losses
+from vladva_kit.training.trainer import step_losses
 
 
-def two_forwards(embedder: vk.Embedder, both: Batch, bare: Batch) -> None:
-    """The picture once for the contrastive loss and once more, with the long caption, for next-token."""
-    step_losses(embedder, bare, 0.0)["loss"].backward()
+def run_two_forwards(embedder: vk.Embedder, both: Batch, contrastive: Batch) -> None:
+    """Run each image twice: for the contrastive loss, and with its long caption for the next-token loss."""
+    step_losses(embedder, contrastive, 0.0)["loss"].backward()
     step_losses(embedder, replace(both, texts=None, paired=both.paired[:0], keys=both.keys[:0]))["loss"].backward()
 
 
-def contrastive_steps(
-    shape: str, device: str, dtype: str, batch: int, rows: int, folder: Path, who: tuple[str, ...]
-) -> dict[str, Callable[[], Any]]:
-    """A cached step of the contrastive loss alone, by the kit and by sentence-transformers, on the same pairs."""
-    embedder, pairs = learning(shaped(shape, device, getattr(torch, dtype))), scenes(batch)
-    ways: dict[str, Callable[[], Any]] = {}
-    if "sentence-transformers" in who:  # exported first, so that it has LoRA as it begins
-        ways["sentence-transformers"] = baselines.cached_loss_step(embedder, pairs, rows, folder)
-    if "kit" in who:
-        bare = Collator(embedder, next_token=False)(pairs)["batch"]
-        parameters = [weight for weight in embedder.lvlm.model.parameters() if weight.requires_grad]
-
-        def step() -> float:
-            for weight in parameters:
-                weight.grad = None
-            return float(cached_step(embedder, bare, 0.0, rows=rows)[0]["loss"])
-
-        ways["kit"] = step
-    return ways
-
-
-def peak_of(who: str, **values: Any) -> dict[str, float]:
-    """The peak memory of one contrastive step, GB, and what was held before it."""
-    give_back_freed()
-    with tempfile.TemporaryDirectory() as folder:
-        step = contrastive_steps(**values, folder=Path(folder) / "exported", who=(who,))[who]
-    forget_peak(values["device"])  # the export and a second model are no part of the step
-    before = peak(values["device"])
-    step()
-    return {"peak": peak(values["device"]), "before": before}
-
-
-def against_peer(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
-    """The page's part on sentence-transformers, and its values; one sentence where it is missing."""
-    if not baselines.there():
-        return [baselines.MISSING], {}
-    values = {name: getattr(chosen, name) for name in ("shape", "device", "dtype", "rows")}
-    values["batch"] = chosen.peer_batch
-    with tempfile.TemporaryDirectory() as folder:
-        ways = contrastive_steps(**values, folder=Path(folder) / "exported", who=("sentence-transformers", "kit"))
-    losses = {name: way() for name, way in ways.items()}  # the warm-up too
-    seconds = turns(ways, chosen.runs, warm=True)
-    peaks = {who: in_process("experiments.benchmarks.step", "peak_of", who=who, **values) for who in ways}
-    if any("died" in one for one in peaks.values()):
-        raise RuntimeError(f"a step in a process of its own died: {peaks}; take a smaller --peer-batch")
-    rows = [["contrastive step", "seconds: median (least–largest)", "peak GB", "loss"]]
-    rows += [[name, spread(own), f"{peaks[name]['peak']:.2f}", f"{losses[name]:.4f}"] for name, own in seconds.items()]
-    faster = ratio(seconds, "sentence-transformers", "kit")
-    memory = peaks["kit"]["peak"] / peaks["sentence-transformers"]["peak"]
-    met = [
-        goal("sentence-transformers' cached loss / the kit's step", faster, 1.0, least=True),
-        goal("The kit's peak memory / its", memory, 1.0, least=False),
-    ]
-    return [
-        f"The contrastive loss alone, {chosen.peer_batch} pairs, chunks of {chosen.rows} rows, on both sides; in the "
-        "kit the soft prompts and the temperature learn besides LoRA.",
-        table(rows),
-        *explained(met, "the kit's step", ways["kit"]),
-    ], {"seconds": seconds, "peaks": peaks, "losses": losses, "faster": faster, "memory": memory}
-
-
-def within_kit(chosen: Namespace) -> tuple[list[str], dict[str, Any]]:
-    """The page's part on the kit's own ways of a step with both losses, and its values."""
-    embedder = learning(shaped(chosen.shape, chosen.device, getattr(torch, chosen.dtype)))
-    pairs = scenes(chosen.batch)
-    both = Collator(embedder)(pairs)["batch"]
-    bare = Collator(embedder, next_token=False)(pairs)["batch"]
+def without_gradients(embedder: vk.Embedder, function: Callable[[], Any]) -> Callable[[], Any]:
+    """Wrap a step so that it starts without gradients of the previous one."""
     parameters = [weight for weight in embedder.lvlm.model.parameters() if weight.requires_grad]
 
-    def clean(way: Callable[[], Any]) -> Callable[[], None]:
-        def cleaned() -> None:
-            for weight in parameters:
-                weight.grad = None
-            way()
+    def step() -> Any:
+        for weight in parameters:
+            weight.grad = None
+        return function()
 
-        return cleaned
+    return step
 
-    ways = {
-        "one forward": clean(lambda: step_losses(embedder, both)["loss"].backward()),
-        "two forwards": clean(lambda: two_forwards(embedder, both, bare)),
-        "cached": clean(lambda: cached_step(embedder, both, rows=chosen.rows)),
+
+def contrastive_steps(
+    shape: str, device: str, dtype: str, batch: int, rows: int, folder: Path, methods: tuple[str, ...]
+) -> dict[str, Callable[[], float]]:
+    """Return a cached step of the contrastive loss for each method, on the same pairs; a step returns the loss."""
+    embedder, pairs = trainable_embedder(shape, device, dtype), sample_pairs(batch)
+    steps: dict[str, Callable[[], float]] = {}
+    if "sentence-transformers" in methods:  # exported before any training
+        steps["sentence-transformers"] = baselines.cached_loss_step(embedder, pairs, rows, folder)
+    if "kit" in methods:
+        data = Collator(embedder, next_token=False)(pairs)["batch"]
+        steps["kit"] = without_gradients(
+            embedder, lambda: float(cached_step(step_losses, embedder, data, 0.0, rows=rows)[0]["loss"])
+        )
+    return steps
+
+
+def peak_memory_of(method: str, **settings: Any) -> dict[str, float]:
+    """Return the peak memory of one contrastive step, and the memory before it, in GB."""
+    measure.return_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        step = contrastive_steps(**settings, folder=Path(folder) / "exported", methods=(method,))[method]
+    measure.reset_peak_memory(settings["device"])  # excludes the export and the second model
+    before = measure.peak_memory(settings["device"])
+    step()
+    return {"peak": measure.peak_memory(settings["device"]), "before": before}
+
+
+def compare_with_baseline(args: Namespace) -> tuple[list[str], dict[str, Any]]:
+    """Return the page's part on sentence-transformers and its values."""
+    if not baselines.installed():
+        return [baselines.NOT_INSTALLED], {}
+    settings = {name: getattr(args, name) for name in ("shape", "device", "dtype", "rows")}
+    settings["batch"] = args.baseline_batch
+    with tempfile.TemporaryDirectory() as folder:
+        names = ("sentence-transformers", "kit")
+        steps = contrastive_steps(**settings, folder=Path(folder) / "exported", methods=names)
+    losses = {name: step() for name, step in steps.items()}  # also the warm-up
+    seconds = measure.time_interleaved(steps, args.runs, warmed_up=True)
+    peaks = {
+        name: measure.run_in_process("experiments.benchmarks.step", "peak_memory_of", method=name, **settings)
+        for name in steps
     }
-    seconds = turns(ways, chosen.runs)
-    rate = {name: chosen.batch / median(own) for name, own in seconds.items()}
-    rows = [["way", "seconds: median (least–largest)", "pairs a second"]]
-    rows += [[name, spread(own), f"{rate[name]:.1f}"] for name, own in seconds.items()]
-    longer = ratio(seconds, "two forwards", "one forward")
-    tokens, learned, image_tokens = contents(embedder, both)
-    model, again = embedder.lvlm.model, int(bare.images.inputs["attention_mask"].sum())
-    flops = {
-        "one forward": operations(model, tokens, learned, image_tokens),
-        "two forwards": operations(model, tokens + again, learned, 2 * image_tokens),
-        "cached": operations(model, tokens, learned, image_tokens, forwards=2),
-    }
-    tflops = {name: flops[name] / median(own) / 1e12 for name, own in seconds.items()}
-    parts = [
-        f"{chosen.batch} pairs of {tokens / chosen.batch:.0f} tokens, {chosen.shape}; chunks of {chosen.rows} rows.",
-        table(rows),
-        *explained([goal("Two forwards / one", longer, 1.5, least=True)], "the one forward", ways["one forward"]),
-        f"Counted in matrix products, two forwards cost {flops['two forwards'] / flops['one forward']:.2f} times one "
-        "at this depth; the head, which both meet once, weighs the less the more layers there are.",
-        f"The one forward makes {tflops['one forward']:.3g} TFLOP/s, the cached step {tflops['cached']:.3g}.",
+    if any("error" in peak for peak in peaks.values()):
+        raise RuntimeError(f"a step in its own process failed: {peaks}; use a smaller --baseline-batch")
+    rows = [["contrastive step", measure.SECONDS, "peak GB", "loss"]]
+    for name, times in seconds.items():
+        rows.append([name, measure.median_and_range(times), f"{peaks[name]['peak']:.2f}", f"{losses[name]:.4f}"])
+    speedup = measure.median_ratio(seconds, "sentence-transformers", "kit")
+    memory = peaks["kit"]["peak"] / peaks["sentence-transformers"]["peak"]
+    targets = [
+        measure.target("Time of sentence-transformers / kit", speedup, at_least=1.0),
+        measure.target("Peak memory of kit / sentence-transformers", memory, at_most=1.0),
     ]
-    if chosen.peak_tflops:
-        mfu = 100 * tflops["one forward"] / chosen.peak_tflops
-        parts.append(f"MFU of the one forward: {mfu:.1f} % of {chosen.peak_tflops:g} TFLOP/s.")
+    parts = [
+        f"Contrastive loss only, {args.baseline_batch} pairs, chunks of {args.rows} rows. The kit also trains soft "
+        "prompts and the temperature.",
+        measure.table(rows),
+        *measure.with_profile(targets, "the kit's step", steps["kit"]),
+    ]
+    return parts, {"seconds": seconds, "peaks": peaks, "losses": losses, "speedup": speedup, "memory": memory}
+
+
+def compare_within_kit(args: Namespace) -> tuple[list[str], dict[str, Any]]:
+    """Return the page's part on the kit's own steps with both losses, and its values."""
+    embedder, pairs = trainable_embedder(args.shape, args.device, args.dtype), sample_pairs(args.batch)
+    both = Collator(embedder)(pairs)["batch"]
+    contrastive = Collator(embedder, next_token=False)(pairs)["batch"]
+    functions = {
+        "one forward": lambda: step_losses(embedder, both)["loss"].backward(),
+        "two forwards": lambda: run_two_forwards(embedder, both, contrastive),
+        "cached": lambda: cached_step(step_losses, embedder, both, rows=args.rows),
+    }
+    steps = {name: without_gradients(embedder, function) for name, function in functions.items()}
+    seconds = measure.time_interleaved(steps, args.runs)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    rate = {name: args.batch / median for name, median in medians.items()}
+    rows = [["step", measure.SECONDS, "pairs per second"]]
+    rows += [[name, measure.median_and_range(times), f"{rate[name]:.1f}"] for name, times in seconds.items()]
+    ratio = measure.median_ratio(seconds, "two forwards", "one forward")
+    tokens, targets, image_tokens = measure.count_tokens(embedder, both)
+    model, repeated = embedder.lvlm.model, int(contrastive.images.inputs["attention_mask"].sum())
+    flops = {
+        "one forward": measure.count_flops(model, tokens, targets, image_tokens),
+        "two forwards": measure.count_flops(model, tokens + repeated, targets, 2 * image_tokens),
+        "cached": measure.count_flops(model, tokens, targets, image_tokens, forwards=2),
+    }
+    tflops = {name: flops[name] / medians[name] / 1e12 for name in steps}
+    reached = [measure.target("Time of two forwards / one", ratio, at_least=1.5)]
+    parts = [
+        f"{args.batch} pairs of {tokens / args.batch:.0f} tokens, {args.shape}; chunks of {args.rows} rows.",
+        measure.table(rows),
+        *measure.with_profile(reached, "the step with one forward", steps["one forward"]),
+        f"In matrix products, two forwards cost {flops['two forwards'] / flops['one forward']:.2f} times one forward "
+        "with this number of layers. Both use the LM head once, whose share falls with more layers.",
+        f"One forward: {tflops['one forward']:.3g} TFLOP/s; cached: {tflops['cached']:.3g} TFLOP/s.",
+    ]
+    if args.peak_tflops:
+        mfu = 100 * tflops["one forward"] / args.peak_tflops
+        parts.append(f"MFU of one forward: {mfu:.1f} % of {args.peak_tflops:g} TFLOP/s.")
     return parts, {
-        "seconds": seconds, "ratio": longer, "pairs_a_second": rate, "tflops": tflops,
-        "device": chosen.device,
-        "adapter_weights": sum(weight.numel() for weight in parameters), "batch": chosen.batch,
-        "dim": embedder.lvlm.model.config.text_config.hidden_size, "shape": chosen.shape,
+        "seconds": seconds, "ratio": ratio, "pairs_per_second": rate, "tflops": tflops, "device": args.device,
+        "adapter_parameters": sum(w.numel() for w in model.parameters() if w.requires_grad), "batch": args.batch,
+        "dim": model.config.text_config.hidden_size, "shape": args.shape,
     }  # fmt: skip
 
 
 def main() -> None:
-    """Runs and writes the page."""
-    chosen = arguments(
-        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, peer_batch=1024, device="cpu", dtype="float32",
+    """Run the benchmark and write its page."""
+    args = measure.parse_arguments(
+        __doc__, shape="smolvlm-2-layers", batch=256, rows=32, baseline_batch=1024, device="cpu", dtype="float32",
         peak_tflops=0.0,
     )  # fmt: skip
-    parts, values = within_kit(chosen)
-    told, peer = against_peer(chosen)
-    page(chosen.out, "step", __doc__, [*parts, *told], {**values, "peer": peer})
+    parts, values = compare_within_kit(args)
+    baseline_parts, baseline = compare_with_baseline(args)
+    measure.write_page(args.out, "step", __doc__, [*parts, *baseline_parts], {**values, "baseline": baseline})
 
 
 if __name__ == "__main__":

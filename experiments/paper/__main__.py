@@ -1,65 +1,66 @@
-"""Commands for the paper's study: `ablate`, `reproduction`, `prompts`."""
+"""Commands of the paper's study: python -m experiments.paper ablate, and python -m experiments.paper reproduction."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from experiments.paper.plan import EXPERIMENTS, Plan
 from vladva_kit.cli.options import BatchSize, Out, Steps
 
+NAMES = (*EXPERIMENTS, "prompts")
+app = typer.Typer(help="The paper's study in miniature.", no_args_is_help=True, add_completion=False)
 
+
+@app.command()
 def ablate(
-    experiment: Annotated[
-        str, typer.Option(help="components, generation, prompts, batch-size, data-size, rank, temperature, "
-        "next-token-weight, negatives, soft-prompt-rate, collapse, or all.")
-    ] = "components",
+    experiment: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}, or all.")] = "components",
     out: Out = Path("runs/ablation"),
-    steps: Steps = 80,
-    batch_size: BatchSize = 64,
-    seeds: Annotated[int, typer.Option(help="Seeds of each trained row of the components.")] = 3,
-    line_seeds: Annotated[int, typer.Option(help="Seeds of each trained row of the other experiments.")] = 1,
-    talks_about: Annotated[int, typer.Option(help="Pictures a style that the model is asked about.")] = 100,
-) -> None:  # fmt: skip
-    """The paper's component table and its other experiments on emoji-llava; goes on from the last cell in OUT."""
-    from experiments.paper import EXPERIMENTS, Plan, markdown_table, run_experiments
+    steps: Steps = Plan.steps,
+    batch_size: BatchSize = Plan.batch_size,
+    seeds: Annotated[int, typer.Option(help="Seeds per trained variant of components.")] = len(Plan.seeds),
+    sweep_seeds: Annotated[int, typer.Option(help="Seeds per variant elsewhere.")] = len(Plan.sweep_seeds),
+    generation_images: Annotated[
+        int, typer.Option(help="Images per style for questions and captions.")
+    ] = Plan.n_generation_images,
+) -> None:
+    """Run experiments on emoji-llava and write OUT/results.json. Resumes after the last run stored in OUT."""
+    from experiments.paper.study import run_experiments
+    from experiments.paper.tables import results_table
 
-    names = [*EXPERIMENTS, "prompts"] if experiment == "all" else [experiment]
+    names = list(NAMES) if experiment == "all" else [experiment]
     plan = Plan(
-        steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)), line_seeds=tuple(range(line_seeds)),
-        talks_about=talks_about,
+        steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)), sweep_seeds=tuple(range(sweep_seeds)),
+        n_generation_images=generation_images,
     )  # fmt: skip
     command = (
-        f"vladva ablate --experiment {experiment} --steps {steps} --batch-size {batch_size} --seeds {seeds} "
-        f"--line-seeds {line_seeds} --talks-about {talks_about}"
+        f"python -m experiments.paper ablate --experiment {experiment} --steps {steps} --batch-size {batch_size} "
+        f"--seeds {seeds} --sweep-seeds {sweep_seeds} --generation-images {generation_images}"
     )
     results = run_experiments(names, plan, out, command, typer.echo)
     for name in names:
         if name in results["experiments"]:
-            typer.echo(f"\n{name}\n\n{markdown_table(results, name)}")
+            typer.echo(f"\n{name}\n\n{results_table(results, name)}")
     if "prompts" in names:
         typer.echo(f"prompts: {results['prompts']['correlations']}")
-    typer.echo(f"The results: {out / 'results.json'}; the page of them: vladva reproduction {out / 'results.json'}")
+    path = out / "results.json"
+    typer.echo(f"Results: {path}. Write the page with: python -m experiments.paper reproduction {path}")
 
 
+@app.command()
 def reproduction(
-    results: Annotated[Path, typer.Argument(help="results.json, as vladva ablate wrote it.")] = Path(
-        "runs/ablation/results.json"
-    ),
+    results: Annotated[Path, typer.Argument(help="results.json of ablate.")] = Path("runs/ablation/results.json"),
     out: Out = Path("docs"),
 ) -> None:
-    """Writes reproduction.md with its figures and verdicts from the results of an ablation."""
-    import json
+    """Write reproduction.md with its tables, verdicts and figures, and a copy of the results, to OUT."""
+    from experiments.paper.page import COMMAND, write_reproduction
 
-    from experiments.paper.page import write_reproduction
+    command = f"{COMMAND} reproduction {results.as_posix()}"
+    typer.echo(write_reproduction(json.loads(results.read_text()), out, command))
 
-    typer.echo(write_reproduction(json.loads(results.read_text()), out, f"vladva reproduction {results.as_posix()}"))
-
-
-app = typer.Typer(help="The paper's study in miniature.", no_args_is_help=True, add_completion=False)
-app.command("ablate")(ablate)
-app.command("reproduction")(reproduction)
 
 if __name__ == "__main__":
     app()

@@ -1,4 +1,4 @@
-"""A CLIP trained on, by the plain contrastive loop: the peer that a fine-tuned LVLM has to be held against."""
+"""Fine-tune a CLIP with the plain contrastive loss: the baseline for a fine-tuned LVLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from vladva_kit.data.pairs import Pair
 from vladva_kit.evaluation.baselines import ClipEmbedder
-from vladva_kit.training.losses import contrastive, same_caption_mask
+from vladva_kit.training.losses import contrastive_loss, same_caption_mask
 
 
 def fit_clip(
@@ -25,18 +25,18 @@ def fit_clip(
     weight_decay: float = 0.05,
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """Trains all of a CLIP's weights on (picture, short caption); returns the history, a row a step.
+    """Train all weights of a CLIP on images and short captions; return the history, one dict per step.
 
         fit_clip(clip, load_pairs(sample("emoji_pairs")), steps=100)[-1]["accuracy"]
 
-    AdamW, cosine, gradients clipped at 1; CLIP's own temperature. Raises ValueError for a pair without a short
-    caption, or for fewer pairs than fill a batch.
+    Uses AdamW, a cosine schedule, gradients clipped at norm 1, and CLIP's own temperature. Raises ValueError for a pair
+    without a short caption, or for fewer pairs than one batch.
     """
-    lacking = next((place for place, pair in enumerate(pairs) if not pair.short), None)
-    if lacking is not None:
-        raise ValueError(f"{pairs[lacking].where or f'pair {lacking}'} has no short caption: a CLIP learns from those")
+    missing = next((index for index, pair in enumerate(pairs) if not pair.short), None)
+    if missing is not None:
+        raise ValueError(f"pair {missing} has no short caption: CLIP is trained on images and short captions")
     if len(pairs) < batch_size:
-        raise ValueError(f"{len(pairs)} pairs do not fill one batch of {batch_size}: give more or lower batch_size")
+        raise ValueError(f"{len(pairs)} pairs do not fill a batch of {batch_size}: add pairs or lower batch_size")
     optimizer = torch.optim.AdamW(clip.model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
     history: list[dict[str, float]] = []
@@ -56,22 +56,22 @@ def fit_clip(
 
 
 def clip_loss(clip: ClipEmbedder, batch: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-    """The batch's contrastive loss and in-batch accuracy, 0–1; identical captions are no negatives of each other."""
+    """Return the contrastive loss and the in-batch accuracy (0 to 1). Identical captions are not negatives."""
     captions = [pair.short for pair in batch]
     pixels = clip.image_processor([pair.load_image() for pair in batch], return_tensors="pt").to(clip.model.device)
-    limit = clip.model.config.text_config.max_position_embeddings
-    ids = clip.tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    max_length = clip.model.config.text_config.max_position_embeddings
+    ids = clip.tokenizer(captions, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     images = F.normalize(clip.model.get_image_features(**pixels).pooler_output, dim=-1)
     texts = F.normalize(clip.model.get_text_features(**ids.to(clip.model.device)).pooler_output, dim=-1)
     scale = clip.model.logit_scale.exp().clamp(max=100)
-    return contrastive(images, texts, lambda cosines: cosines * scale, same_caption_mask(captions))
+    return contrastive_loss(images, texts, lambda cosines: cosines * scale, same_caption_mask(captions))
 
 
 def _batches(pairs: Sequence[Pair], steps: int, batch_size: int, seed: int) -> Iterator[list[Pair]]:
-    """`steps` batches; each epoch in an order of its own, its last few pairs left out."""
-    rng, left = random.Random(seed), []
+    """Yield `steps` batches, reshuffling for each epoch and dropping its incomplete last batch."""
+    rng, order = random.Random(seed), []
     for _ in range(steps):
-        if len(left) < batch_size:
-            left = rng.sample(range(len(pairs)), len(pairs))
-        yield [pairs[place] for place in left[:batch_size]]
-        left = left[batch_size:]
+        if len(order) < batch_size:
+            order = rng.sample(range(len(pairs)), len(pairs))
+        yield [pairs[index] for index in order[:batch_size]]
+        order = order[batch_size:]

@@ -1,216 +1,177 @@
-"""One figure a claim, from the results of `vladva ablate`; a figure whose cells were not run is left out."""
+"""Draw one figure per claim from the results of the study."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from experiments.paper.claims import SIDES
 from experiments.paper.plan import BASE, FULL
-from experiments.paper.tables import cells_of, figure_of
-from vladva_kit.plots.study import loss_curves, prompt_scatter, variance_before_after
-from vladva_kit.plots.style import BLUE, GRAY, INK, LOOKS, ORANGE, STYLE, wrapped
+from experiments.paper.tables import GENERATION, RETRIEVAL, STYLES, Results, runs_of, values_of, variants_of
+from vladva_kit.plots import loss_curves, prompt_scatter, variance_before_after
+from vladva_kit.plots.style import BLUE, GRAY, INK, MODEL_STYLES, ORANGE, label_rows, new_figure, styled, wrap_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from experiments.paper.statistics import Estimate
 
-RETRIEVAL = tuple(
-    f"{way} R@1, {style}" for style in ("seen", "unseen style") for way in ("text → image", "image → text")
-)
 COMPOSITION = tuple(
-    f"{name}, {style}"
-    for style in ("seen", "unseen style")
-    for name in ("SugarCrepe replace", "SugarCrepe swap", "SugarCrepe add", "Winoground group")
+    f"{score}, {style}"
+    for style in STYLES
+    for score in ("SugarCrepe replace", "SugarCrepe swap", "SugarCrepe add", "Winoground group")
 )
-SHOWN = 5  # percent that guessing gets, from which on its line is drawn: R@1 of hundreds has the axis for itself
-TALK = tuple(
-    f"{name}, adapter {state}, seen"
-    for name in ("question accuracy", "caption truth", "second turn")
-    for state in ("on", "off")
-)
+MIN_CHANCE = 5  # percent; a lower chance level, as of R@1 among hundreds, is not drawn
 
 
-@matplotlib.rc_context(STYLE)
-def rows_over_columns(results: Mapping[str, Any], experiment: str, columns: Sequence[str], title: str) -> Figure:
-    """An experiment's rows, a panel a column: mean over the seeds, 95 % interval over the cases, guessing dotted.
+@styled
+def score_panels(
+    results: Results, experiment: str, columns: Sequence[str], title: str, panels_per_row: int = 4
+) -> Figure:
+    """Draw an experiment's variants, one panel per score: mean over seeds, 95 % interval, chance as a dotted line.
 
-    rows_over_columns(results, "components", RETRIEVAL, "What each part adds to retrieval")
+    score_panels(results, "components", RETRIEVAL, "Retrieval by component")
     """
-    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
-    found = {column: [figure_of(results, experiment, row, column) for row in rows] for column in columns}
-    across = min(4, len(columns))
-    down = -(-len(columns) // across)
-    figure = Figure(figsize=(2.3 * across + 1.6, down * (0.32 * len(rows) + 1.0) + 0.5), layout="constrained")
-    figure.suptitle(title)
-    panels = np.ravel(figure.subplots(down, across, sharey=True, squeeze=False))
-    guesses = {column: max(one.chance for one in estimates if one) for column, estimates in found.items()}
-    for axes, (column, estimates) in zip(panels, found.items(), strict=False):
-        _panel(axes, estimates, rows, column)
-        if guesses[column] >= SHOWN:
-            axes.axvline(guesses[column], linestyle=":", color=INK, linewidth=1.2, zorder=0)
-        alike = [one for other in columns if guesses[other] == guesses[column] for one in found[other] if one]
-        axes.set_xlim(_span(alike))  # those that guessing gets as much of are drawn to one scale
+    all_values = values_of(results, experiment)
+    values = {column: all_values[column] for column in columns}
+    variants = list(variants_of(results, experiment))
+    n_columns = min(panels_per_row, len(columns))
+    n_rows = -(-len(columns) // n_columns)
+    height = n_rows * (0.32 * len(variants) + 1.0) + 0.7
+    figure = new_figure(2.3 * n_columns + 1.6, height, title, _largest_difference(values))
+    panels = np.ravel(figure.subplots(n_rows, n_columns, sharey=True, squeeze=False))
+    chance = {column: max(value.chance for value in row.values() if value) for column, row in values.items()}
+    for axes, (column, row) in zip(panels, values.items(), strict=False):
+        _draw_panel(axes, row, column)
+        if chance[column] >= MIN_CHANCE:
+            axes.axvline(chance[column], linestyle=":", color=INK, linewidth=1.2, zorder=0)
+        # panels with the same chance level share a scale
+        alike = [value for other in columns if chance[other] == chance[column] for value in values[other].values()]
+        axes.set_xlim(_limits(alike))
     for axes in panels[len(columns) :]:
         axes.set_visible(False)
-    dotted = "; dotted: guessing" if max(guesses.values()) >= SHOWN else ""
-    figure.supxlabel(f"right answers (%), mean over seeds with 95 % interval{dotted}", fontsize=9)
+    dotted = "; dotted line: chance" if max(chance.values()) >= MIN_CHANCE else ""
+    figure.supxlabel(f"correct (%), mean over seeds with 95 % interval over cases{dotted}", fontsize=9)
     return figure
 
 
-def _span(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """The axis from ten to ten round all intervals, and round guessing where it is shown."""
-    ends = [end for one in estimates for end in (one.low, one.high, *([one.chance] if one.chance >= SHOWN else []))]
+def _largest_difference(values: Mapping[str, Mapping[str, Estimate | None]]) -> str:
+    """State the score that differs most between variants."""
+    known = {score: [(one.percent, name) for name, one in row.items() if one] for score, row in values.items()}
+    score = max(known, key=lambda score: max(known[score])[0] - min(known[score])[0])
+    (low, lowest), (high, highest) = min(known[score]), max(known[score])
+    return f"largest difference: {score}, {low:.0f} % ({lowest}) to {high:.0f} % ({highest})"
+
+
+def _limits(values: Sequence[Estimate | None]) -> tuple[float, float]:
+    """Return axis limits at multiples of 10 that contain all intervals, and the chance level if it is drawn."""
+    known = [value for value in values if value]
+    ends = [end for one in known for end in (one.low, one.high, *([one.chance] if one.chance >= MIN_CHANCE else []))]
     low, high = 10 * np.floor((min(ends) - 2) / 10), 10 * np.ceil((max(ends) + 2) / 10)
     return max(low, -2), min(high, 104)
 
 
-def _panel(axes: Axes, estimates: Sequence[Estimate | None], rows: Sequence[str], column: str) -> None:
-    for place, found in enumerate(estimates):
-        color, marker = LOOKS[place % len(LOOKS)]
-        if found is None:
-            axes.text(0.03, place, "not measured", color=GRAY, fontsize=7, va="center",
+def _draw_panel(axes: Axes, values: Mapping[str, Estimate | None], title: str) -> None:
+    for y, value in enumerate(values.values()):
+        color, marker = MODEL_STYLES[y % len(MODEL_STYLES)]
+        if value is None:
+            axes.text(0.03, y, "not measured", color=GRAY, fontsize=7, va="center",
                       transform=axes.get_yaxis_transform())  # fmt: skip
             continue
-        axes.plot([found.low, found.high], [place, place], color=color, linewidth=2.2, alpha=0.6)
-        axes.plot(found.mean, place, marker, color=color, markersize=6, markeredgecolor="white")
+        axes.plot([value.low, value.high], [y, y], color=color, linewidth=2.2, alpha=0.6)
+        axes.plot(value.percent, y, marker, color=color, markersize=6, markeredgecolor="white")
         axes.annotate(
-            f"{found.mean:.0f}", (found.mean, place), (0, 5), textcoords="offset points", ha="center", fontsize=7,
+            f"{value.percent:.0f}", (value.percent, y), (0, 5), textcoords="offset points", ha="center", fontsize=7,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
-    axes.set_title(wrapped(column, 24), fontsize=8, fontweight="normal")
-    axes.set_ylim(len(rows) - 0.4, -0.7)
-    axes.set_yticks(range(len(rows)), [wrapped(row, 24) for row in rows], fontsize=8)
+    axes.set_title(title.replace(", ", "\n"), fontsize=8, fontweight="normal")
+    label_rows(axes, [wrap_text(name, 24) for name in values], fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
 
 
-@matplotlib.rc_context(STYLE)
-def density_before_after(before: Any, after: Any, title: str = "How densely the summary token looks") -> Figure:
-    """Attention density (layers, heads) before and after training, in one color scale, as percent of the picture."""
+@styled
+def density_before_after(before: Any, after: Any, title: str = "Attention density of the summary token") -> Figure:
+    """Draw attention density (layers, heads), 0 to 1, before and after fine-tuning, in percent."""
     grids = [100 * np.asarray(grid, dtype=float) for grid in (before, after)]
-    figure = Figure(figsize=(7.0, 0.42 * len(grids[0]) + 1.9), layout="constrained")
-    figure.suptitle(title)
+    means = [grid.mean() for grid in grids]
+    answer = f"mean over layers and heads: {means[0]:.0f} → {means[1]:.0f} % of the image tokens"
+    figure = new_figure(7.0, 0.42 * len(grids[0]) + 2.1, title, answer)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, grid, label in zip(panels, grids, ("before training", "after training"), strict=True):
-        drawn = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        for layer, row in enumerate(grid):
-            for head, value in enumerate(row):
-                axes.text(head, layer, f"{value:.0f}", ha="center", va="center", fontsize=7, color=_ink(value, 100))
-        axes.set_title(f"{label}: {grid.mean():.0f} % on average", fontweight="normal")
+    for axes, grid, label in zip(panels, grids, ("before fine-tuning", "after fine-tuning"), strict=True):
+        image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (layer, head), value in np.ndenumerate(grid):
+            ink = "white" if value > 60 else INK
+            axes.text(head, layer, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+        axes.set_title(label, fontweight="normal")
         axes.set(xlabel="head", yticks=range(len(grid)))
     panels[0].set_ylabel("layer")
-    figure.colorbar(drawn, ax=panels, label="of the picture's tokens (%)", shrink=0.9)
+    figure.colorbar(image, ax=panels, label="attended image tokens (%)", shrink=0.9)
     return figure
 
 
-def _ink(value: float, most: float) -> str:
-    return "white" if value > 0.6 * most else INK
-
-
-@matplotlib.rc_context(STYLE)
-def maps_before_after(before: Any, after: Any, title: str = "Where the summary token looks") -> Figure:
-    """Mean attention maps (layers, side, side), a column a layer, before training above and after it below."""
-    maps = [np.asarray(one, dtype=float) for one in (before, after)]
-    layers = len(maps[0])
-    figure = Figure(figsize=(1.5 * layers + 1.2, 3.9), layout="constrained")
-    figure.suptitle(title)
-    panels = figure.subplots(2, layers, squeeze=False)
-    for row, (label, one) in enumerate(zip(("before", "after"), maps, strict=True)):
-        for layer in range(layers):
-            axes = panels[row][layer]
-            axes.imshow(one[layer], cmap="Blues", vmin=0, vmax=max(m[layer].max() for m in maps))
-            axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"{100 * one[layer].sum():.0f} % of it", fontsize=8)
-            if row == 0:
-                axes.set_title(f"layer {layer}", fontweight="normal")
-        panels[row][0].set_ylabel(label)
-    figure.supxlabel(
-        "mean over heads and pictures; below each: the part of the attention that goes to the patches", fontsize=8
-    )
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
+@styled
 def entropy_before_after(
-    before: Mapping[str, Any], after: Mapping[str, Any], title: str = "How open the next word is"
+    before: Mapping[str, Any], after: Mapping[str, Any], title: str = "Entropy of the summary token's next word"
 ) -> Figure:
-    """Entropies (n,) of the summary token's next word for pictures and captions, before training and after it."""
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots()
-    places, labels = [], []
-    for side_place, (side, said) in enumerate((("image", "pictures"), ("text", "captions"))):
-        for state, (values, color) in enumerate(((before[side], ORANGE), (after[side], BLUE))):
-            place = 2.5 * side_place + state
-            values = np.asarray(values, dtype=float)
-            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
-            axes.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.6)
-            axes.plot(middle, place, "so"[state], color=color, markersize=8, markeredgecolor="white")
-            axes.annotate(f"{middle:.2f}", (middle, place), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-            places.append(place)
-            labels.append(f"{said}, {('before', 'after')[state]}")
-    axes.set_yticks(places, labels)
-    axes.set_ylim(max(places) + 0.6, -0.8)
-    axes.set_xlabel("entropy of the next word (nats): median, 5 to 95 %")
+    """Draw the entropies (n,) of image and text prompts before and after fine-tuning, in nats."""
+    states = {"before": (before, ORANGE, "s"), "after": (after, BLUE, "o")}
+    medians = {name: [np.median(values[side]) for values, *_ in states.values()] for side, name in SIDES.items()}
+    answer = "median: " + ", ".join(f"{name} {old:.2f} → {new:.2f}" for name, (old, new) in medians.items()) + " nats"
+    figure = new_figure(5.2, 3.4, title, answer)
+    axes, labels = figure.subplots(), []
+    for side, name in SIDES.items():
+        for state, (values, color, marker) in states.items():
+            y = len(labels)
+            low, median, high = np.quantile(np.asarray(values[side], dtype=float), [0.05, 0.5, 0.95])
+            axes.plot([low, high], [y, y], color=color, linewidth=3, alpha=0.6)
+            axes.plot(median, y, marker, color=color, markersize=8, markeredgecolor="white")
+            axes.annotate(f"{median:.2f}", (median, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+            labels.append(f"{name}, {state}")
+    label_rows(axes, labels)
+    axes.set_xlabel("entropy (nats): median, 5th to 95th percentile")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
-def _loss(results: Mapping[str, Any]) -> Figure:
-    curves = {
-        row: [cell["history"] for cell in cells_of(results, "collapse", row)]
-        for row in ("short captions", "long captions")
-    }
-    return loss_curves(curves, "Contrastive loss on short captions and on long ones")
-
-
-def _inside(draw: Callable[..., Figure], key: str) -> Callable[[Mapping[str, Any]], Figure]:
-    def drawn(results: Mapping[str, Any]) -> Figure:
-        before, after = (cells_of(results, "components", row)[0]["inside"][key] for row in (BASE, FULL))
-        return draw(before, after)
-
-    return drawn
-
-
-def _rows(experiment: str, columns: Sequence[str], title: str) -> Callable[[Mapping[str, Any]], Figure]:
-    return lambda results: rows_over_columns(results, experiment, columns, title)
-
-
-_LINES = {
-    "batch-size": "As many pairs, in larger batches",
-    "data-size": "As many steps, on more pairs",
-    "rank": "LoRA's rank",
-    "temperature": "Temperature, fixed and learned",
-    "next-token-weight": "The weight of the next-token loss",
-    "negatives": "Swapped captions as hard negatives",
-    "soft-prompt-rate": "The soft prompt alone, by its learning rate",
+_SWEEP_SCORES = (*RETRIEVAL, "SugarCrepe swap, seen", "Winoground group, seen")
+_GENERATION_SCORES = tuple(f"{score}, {style}" for style in STYLES for score in GENERATION.values())
+_SCORES = {  # file name -> experiment, scores, title, panels per row
+    "retrieval": ("components", RETRIEVAL, "Retrieval by component", 4),
+    "composition": ("components", COMPOSITION, "Composition by component", 4),
+    "generation": ("generation", _GENERATION_SCORES, "Generation with the adapter on", 3),
+    "batch-size": ("batch-size", _SWEEP_SCORES, "Batch size, at equal pairs seen", 4),
+    "data-size": ("data-size", _SWEEP_SCORES, "Number of training pairs, at equal steps", 4),
+    "rank": ("rank", _SWEEP_SCORES, "Rank of LoRA", 4),
+    "temperature": ("temperature", _SWEEP_SCORES, "Fixed and learned temperature", 4),
+    "next-token-weight": ("next-token-weight", _SWEEP_SCORES, "Weight of the next-token loss", 4),
+    "negatives": ("negatives", _SWEEP_SCORES, "Swapped captions as hard negatives", 4),
+    "soft-prompt-rate": ("soft-prompt-rate", _SWEEP_SCORES, "Soft prompt alone, by learning rate", 4),
 }
-# name of the file -> the experiment that it needs, and how it is drawn
-FIGURES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure]]] = {
-    "retrieval": ("components", _rows("components", RETRIEVAL, "What each part adds to retrieval")),
-    "composition": ("components", _rows("components", COMPOSITION, "What each part adds to composition")),
-    "collapse": ("collapse", _loss),
-    "attention-density": ("components", _inside(density_before_after, "density")),
-    "attention-maps": ("components", _inside(maps_before_after, "maps")),
-    "entropy": ("components", _inside(entropy_before_after, "entropy")),
-    "variance": ("components", _inside(variance_before_after, "cumulative")),
-    "generation": ("generation", _rows("generation", TALK, "Does it still talk?")),
-    **{
-        name: (name, _rows(name, (*RETRIEVAL, "SugarCrepe swap, seen", "Winoground group, seen"), title))
-        for name, title in _LINES.items()
-    },
-}  # fmt: skip
+_PROBES: dict[str, tuple[Callable[..., Figure], str]] = {  # file name -> function, key of the representations
+    "attention-density": (density_before_after, "attention_density"),
+    "entropy": (entropy_before_after, "entropy"),
+    "variance": (variance_before_after, "cumulative"),
+}
 
 
-def claim_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
-    """All figures that the results have the cells for, by file name: `claim_figures(results)["retrieval"]`."""
-    figures = {name: draw(results) for name, (needs, draw) in FIGURES.items() if needs in results["experiments"]}
+def claim_figures(results: Results) -> dict[str, Figure]:
+    """Draw all figures whose experiments are in the results, by file name: `claim_figures(results)["retrieval"]`.
+
+    Probes compare the base with the first seed of the full method.
+    """
+    experiments = results["experiments"]
+    figures = {name: score_panels(results, *options) for name, options in _SCORES.items() if options[0] in experiments}
+    if "components" in experiments:
+        before, after = (runs_of(results, "components", name)[0]["representations"] for name in (BASE, FULL))
+        figures |= {name: draw(before[key], after[key]) for name, (draw, key) in _PROBES.items()}
+    if "collapse" in experiments:
+        curves = {name: [run["history"] for run in runs] for name, runs in variants_of(results, "collapse").items()}
+        figures["collapse"] = loss_curves(curves, "Contrastive loss on short and on long captions")
     if results.get("prompts"):
         figures["prompts"] = prompt_scatter(results["prompts"])
     return figures

@@ -1,4 +1,4 @@
-"""What is counted: one bit a case, so that rows can be compared case by case long after the models are gone."""
+"""Reduce evaluation results to one bit per case, so that models can be compared case by case later."""
 
 from __future__ import annotations
 
@@ -9,63 +9,65 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.evaluation import RetrievalResult, SugarCrepeResult, WinogroundResult
-from vladva_kit.evaluation.bootstrap import Score
 from vladva_kit.evaluation.generation import GenerationResult
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Cases right and wrong. `together` neighbors belong to one picture and are drawn together by the bootstrap."""
+    """Which cases are correct. Each `group_size` consecutive cases share an image; the bootstrap keeps them together.
 
-    right: str  # "0110…", a digit a case
-    together: int
-    chance: float  # percent
+    correct: "0110…", one digit per case; chance: in percent.
+    """
+
+    correct: str
+    group_size: int
+    chance: float
     ties: int
 
     @staticmethod
-    def of(right: Sequence[bool] | np.ndarray, chance: float, ties: int = 0, together: int = 1) -> Measure:
-        """From one bool a case: Measure.of([True, False], 50.0).right == "10"."""
-        return Measure("".join("01"[bool(one)] for one in right), together, float(chance), int(ties))
+    def of(correct: Sequence[bool] | np.ndarray, chance: float, ties: int = 0, group_size: int = 1) -> Measure:
+        """Build a measure from one bool per case: `Measure.of([True, False], 50.0).correct == "10"`."""
+        return Measure("".join("01"[bool(one)] for one in correct), group_size, float(chance), int(ties))
 
 
-def cases_right(measure: Mapping[str, Any]) -> np.ndarray:
-    """(n,) bool, from a measure as JSON holds it."""
-    return np.frombuffer(measure["right"].encode(), dtype=np.uint8) == ord("1")
+def correct_cases(measure: Mapping[str, Any]) -> np.ndarray:
+    """Return a measure's cases as (n,) bool: `correct_cases({"correct": "10"})` -> `[True, False]`."""
+    return np.frombuffer(measure["correct"].encode(), dtype=np.uint8) == ord("1")
 
 
-def measures_of(judged: Mapping[str, Any]) -> dict[str, Measure]:
-    """The measures of results by "benchmark/style".
+def measures_of(results: Mapping[str, Any]) -> dict[str, Measure]:
+    """Return the measures of evaluation results, which are keyed by "benchmark/style".
 
     measures_of({"winoground/seen": result})["winoground/seen/group"]
 
-    Raises TypeError for a result that is none of the kit's.
+    Raises TypeError for a result of an unknown type.
     """
-    found: dict[str, Measure] = {}
-    for place, result in judged.items():
-        kind = next((kind for kind in _READ if isinstance(result, kind)), None)
+    measures: dict[str, Measure] = {}
+    for key, result in results.items():
+        kind = next((kind for kind in _CONVERTERS if isinstance(result, kind)), None)
         if kind is None:
-            raise TypeError(f"{place} is of type {type(result).__name__}: give the results of the kit's evaluations")
-        found |= {f"{place}/{name}": measure for name, measure in _READ[kind](result).items()}
-    return found
+            raise TypeError(f"{key} is of type {type(result).__name__}: pass results of the kit's evaluations")
+        measures |= {f"{key}/{name}": measure for name, measure in _CONVERTERS[kind](result).items()}
+    return measures
 
 
 def _retrieval(result: RetrievalResult) -> dict[str, Measure]:
-    each, left = divmod(result.n_captions, result.n_images)
-    if left:
-        raise ValueError(f"{result.n_captions} captions of {result.n_images} pictures: as many of each are needed here")
+    per_image, rest = divmod(result.n_captions, result.n_images)
+    if rest:
+        raise ValueError(f"{result.n_captions} captions of {result.n_images} images: give every image equally many")
     images, captions = result.image_to_text[1], result.text_to_image[1]
     return {
         "image_to_text": Measure.of(np.array(result.image_ranks) == 0, images.chance, images.ties),
-        "text_to_image": Measure.of(np.array(result.caption_ranks) == 0, captions.chance, captions.ties, each),
+        "text_to_image": Measure.of(np.array(result.caption_ranks) == 0, captions.chance, captions.ties, per_image),
     }
 
 
 def _winoground(result: WinogroundResult) -> dict[str, Measure]:
-    parts = {
-        name: [getattr(case, f"{name}_margin") > 0 for case in result.cases] for name in ("text", "image", "group")
+    scores = {name: getattr(result, name) for name in ("text", "image", "group")}
+    return {
+        name: Measure.of([getattr(case, f"{name}_margin") > 0 for case in result.cases], score.chance, score.ties)
+        for name, score in scores.items()
     }
-    scores: dict[str, Score] = {name: getattr(result, name) for name in parts}
-    return {name: Measure.of(right, scores[name].chance, scores[name].ties) for name, right in parts.items()}
 
 
 def _sugarcrepe(result: SugarCrepeResult) -> dict[str, Measure]:
@@ -76,10 +78,10 @@ def _sugarcrepe(result: SugarCrepeResult) -> dict[str, Measure]:
 
 
 def _generation(result: GenerationResult) -> dict[str, Measure]:
-    return {name: Measure.of(right, 0.0) for name, right in result.right.items()}
+    return {name: Measure.of(correct, 0.0) for name, correct in result.right.items()}
 
 
-_READ = {
+_CONVERTERS = {
     RetrievalResult: _retrieval,
     WinogroundResult: _winoground,
     SugarCrepeResult: _sugarcrepe,

@@ -1,119 +1,138 @@
-"""docs/reproduction.md, made from the results of `vladva ablate`: claim, the paper's figure, ours, verdict, command."""
+"""Generate docs/reproduction.md from the results: claims with verdicts, tables, comparisons and figures."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
-from experiments.paper.claims import CLAIMS, Claim
+from experiments.paper.claims import CLAIMS, SIDES, Claim
 from experiments.paper.figures import claim_figures
-from experiments.paper.tables import comparison_lines, markdown_table
-from vladva_kit.evaluation import markdown
+from experiments.paper.plan import N_EQUALITY_IMAGES
+from experiments.paper.tables import Results, gain_table, results_table, variants_of
+from vladva_kit.evaluation.tables import markdown_rows
 from vladva_kit.models.files import atomic_write, write_json
-from vladva_kit.plots.style import save
+from vladva_kit.plots.style import as_png
 
 PAGE, FIGURES, RESULTS = "reproduction.md", "figures", "ablation.json"
+COMMAND = "python -m experiments.paper"
+_INTRODUCTION = f"""\
+Each value is the mean over the seeds ± their standard deviation; brackets hold the 95 % bootstrap interval over the
+cases. Variants are compared on the same cases: a gain is "higher" or "lower" if its paired interval excludes 0, else
+"n.s." (not significant). A claim is supported if all of its values agree with it, and partly supported if some do.
+Intervals are not corrected for the number of comparisons, so about one in twenty excludes 0 by chance.
+
+Generation with the adapter off was evaluated for "+ both + next-token" only. All trained variants were checked
+for bit-identical outputs on {N_EQUALITY_IMAGES} images.
+"""
 
 
-def write_reproduction(results: Mapping[str, Any], folder: str | Path, command: str = "vladva reproduction") -> Path:
-    """Writes reproduction.md, its figures as PNG and SVG, and the results themselves beside it; returns the page.
+def write_reproduction(results: Results, folder: str | Path, command: str = f"{COMMAND} reproduction") -> Path:
+    """Write reproduction.md, its figures as PNG, and the results; return the path of the page.
 
         write_reproduction(json.loads(Path("runs/ablation/results.json").read_text()), "docs")
 
-    Raises ValueError for results of something else than `vladva ablate`.
+    Raises ValueError for results of another command.
     """
     if "experiments" not in results:
-        raise ValueError(f"the results hold {', '.join(results) or 'nothing'}: give results.json of `vladva ablate`")
+        raise ValueError(
+            f"the results contain {', '.join(results) or 'nothing'}: pass results.json of `{COMMAND} ablate`"
+        )
     folder = Path(folder)
     figures = claim_figures(results)
-    for name, figure in figures.items():
-        save(figure, folder / FIGURES / name)
+    atomic_write({folder / FIGURES / f"{name}.png": _small_png(figure) for name, figure in figures.items()})
     write_json(folder / RESULTS, results, indent=None)
     page = folder / PAGE
     atomic_write({page: reproduction_page(results, list(figures), command).encode()})
     return page
 
 
-def reproduction_page(results: Mapping[str, Any], figures: list[str], command: str = "vladva reproduction") -> str:
-    """The page as Markdown; a claim whose experiment was not run is there and says so."""
-    parts = [_head(results, command), _claims(results, figures)]
-    for name, one in results["experiments"].items():
-        rows = {cell: results["cells"][cell] for row in one["rows"] for cell in row["cells"]}
-        seconds = sum(sum(cell["seconds"].values()) for cell in rows.values())
-        seeds = max(len(row["cells"]) for row in one["rows"])
+def _small_png(figure: Figure) -> bytes:
+    """Render at 140 dpi with a palette of 256 colors, which takes less than half the bytes of full color."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(as_png(figure, dpi=140))).convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def reproduction_page(results: Results, figures: Sequence[str], command: str = f"{COMMAND} reproduction") -> str:
+    """Return the page as Markdown. Claims whose experiment was not run are listed as "not measured"."""
+    parts = [_header(results, command), _claim_table(results, figures)]
+    for name, experiment in results["experiments"].items():
+        runs = {run for variant in experiment["variants"] for run in variant["runs"]}
+        minutes = sum(sum(results["runs"][run]["seconds"].values()) for run in runs) / 60
+        seeds = max(len(variant["runs"]) for variant in experiment["variants"])
         parts += [
             f"## {name.replace('-', ' ').capitalize()}\n",
-            f"`vladva ablate --experiment {name}`: {len(rows)} cells, {seconds / 60:.0f} minutes, "
-            f"{seeds} {'seed' if seeds == 1 else 'seeds'} a trained row.\n",
-            markdown_table(results, name),
-            "<details><summary>Neighboring rows, compared case by case</summary>\n",
-            comparison_lines(results, name),
+            f"`{COMMAND} ablate --experiment {name}`: {len(runs)} runs, {minutes:.0f} minutes, "
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
+            results_table(results, name),
+            "<details><summary>Comparisons, case by case</summary>\n",
+            gain_table(results, name),
             "</details>\n",
         ]
     if "components" in results["experiments"]:
-        parts.append(_inside(results))
+        parts.append(_representations(results))
     return "\n".join(parts)
 
 
-def _inside(results: Mapping[str, Any]) -> str:
-    """What the summary tokens do in each row that was read: means over the seeds, and the words of the first."""
-    names = ["", "entropy (nats)", "effective rank", "modality gap", "attention density (%)", "of its ten words"]
-    lines, read = [], 0
-    for row in results["experiments"]["components"]["rows"]:
-        seeds = [found for found in (results["cells"][name].get("inside") for name in row["cells"]) if found]
-        if seeds:
-            read = seeds[0]["n"]
-            lines.append([row["name"], *_figures(seeds), _words(seeds[0])])
-    return (
-        "## Inside\n\n"
-        f"The summary tokens of {read} pictures and {read} captions: pictures / captions, means over the seeds. Words: "
-        "the commonest among the ten likeliest after a picture, and after how many pictures they are (seed 0).\n\n"
-        + markdown.table(names, lines, "lrrrrl")
-    )
-
-
-def _figures(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
-    def mean(key: str, side: str) -> float:
-        return float(np.mean([np.mean(one[key][side]) for one in seeds]))
-
-    both = [
-        " / ".join(f"{mean(key, side):.{places}f}" for side in ("image", "text"))
-        for key, places in (("entropy", 2), ("effective_rank", 1))
-    ]
-    gap, density = (np.mean([np.mean(one[key]) for one in seeds]) for key in ("modality_gap", "density"))
-    return [*both, f"{gap:.2f}", f"{100 * density:.1f}"]
-
-
-def _words(found: Mapping[str, Any], most: int = 4) -> str:
-    words = sorted(found["words"]["image"].items(), key=lambda item: -item[1])[:most]
-    return ", ".join(f"{word} {count}" for word, count in words)
-
-
-def _head(results: Mapping[str, Any], command: str) -> str:
+def _header(results: Results, command: str) -> str:
     plan, versions = results["plan"], results["versions"]
     return (
         "# The paper's study in miniature\n\n"
-        f"Written by `{command}` from [{RESULTS}]({RESULTS}), which `{results['command']}` made; not by hand. "
-        f"Each training is {plan['steps']} steps of {plan['batch_size']} pairs on emoji-llava. The paper's figures are "
-        "those of LLaVA-1.5-7B on real pictures (arXiv 2412.04378): only the directions can be compared.\n\n"
-        "A figure is the mean over the seeds ± their standard deviation; in brackets the 95 % bootstrap interval over "
-        "the cases. Rows are compared case by case: a gain counts where its paired interval leaves out 0. "
-        f"A claim holds where all of its figures do, in part where some do. Intervals are for each figure by itself; "
-        "among so many, one in twenty would leave out 0 by chance.\n\n"
-        f"Made with {', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
+        f"Generated by `{command}` from [{RESULTS}]({RESULTS}), the results of `{results['command']}`. "
+        f"Unless an experiment varies it, a run trains emoji-llava for {plan['steps']} steps of {plan['batch_size']} "
+        "pairs. The paper's values are those of LLaVA-1.5-7B on photos (arXiv 2412.04378), so only the direction of an "
+        f"effect can be compared.\n\n{_INTRODUCTION}\n"
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
     )
 
 
-def _claims(results: Mapping[str, Any], figures: list[str]) -> str:
-    heading = ["claim", "the paper", "here", "verdict", "command"]
-    return "## Claims\n\n" + markdown.table(heading, [_line(claim, results, figures) for claim in CLAIMS], "lllll")
+def _claim_table(results: Results, figures: Sequence[str]) -> str:
+    heading = ["claim", "paper", "this study", "verdict", "command"]
+    return "## Claims\n\n" + markdown_rows(heading, [_claim(claim, results, figures) for claim in CLAIMS], "lllll")
 
 
-def _line(claim: Claim, results: Mapping[str, Any], figures: list[str]) -> list[str]:
-    found = claim.found(results)
-    shown = f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
-    command = f"`vladva ablate --experiment {claim.experiment}`"
-    return [shown, claim.paper, found.ours or "—", f"**{found.verdict}**", command]
+def _claim(claim: Claim, results: Results, figures: Sequence[str]) -> list[str]:
+    finding = claim.test(results)
+    text = f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
+    command = f"`{COMMAND} ablate --experiment {claim.experiment}`"
+    return [text, claim.paper, finding.evidence or "—", f"**{finding.verdict}**", command]
+
+
+def _representations(results: Results) -> str:
+    """Tabulate the probes of each variant: means over the seeds, and the likeliest words of the first seed."""
+    heading = ["", "entropy (nats)", "effective rank", "modality gap", "attention density (%)", "likeliest words"]
+    lines, n = [], 0
+    for name, records in variants_of(results, "components").items():
+        probes = [probe for record in records if (probe := record.get("representations"))]
+        if probes:
+            n = probes[0]["n"]
+            lines.append([name, *_probe_values(probes), _top_words(probes[0])])
+    return (
+        "## Representations\n\n"
+        f"Summary tokens of {n} images and {n} captions: images / captions, means over the seeds. Likeliest words: "
+        "those most often among the ten likeliest next words of an image, with the number of images (seed 0).\n\n"
+        + markdown_rows(heading, lines, "lrrrrl")
+    )
+
+
+def _probe_values(probes: Sequence[Mapping[str, Any]]) -> list[str]:
+    def mean(values: Sequence[Any]) -> float:
+        return float(np.mean([np.mean(one) for one in values]))
+
+    per_side = [
+        " / ".join(f"{mean([probe[key][side] for probe in probes]):.{digits}f}" for side in SIDES)
+        for key, digits in (("entropy", 2), ("effective_rank", 1))
+    ]
+    gap, density = (mean([probe[key] for probe in probes]) for key in ("modality_gap", "attention_density"))
+    return [*per_side, f"{gap:.2f}", f"{100 * density:.1f}"]
+
+
+def _top_words(probe: Mapping[str, Any], n: int = 4) -> str:
+    words = sorted(probe["top_words"]["image"].items(), key=lambda item: -item[1])[:n]
+    return ", ".join(f"{word} {count}" for word, count in words)

@@ -1,4 +1,4 @@
-"""One cell: load, attach, train, judge, read; the record that is kept of it."""
+"""Train, evaluate and probe one model: a run, and the record that is stored for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,150 +15,144 @@ import torch
 import vladva_kit as vk
 from experiments.paper.clip_training import fit_clip
 from experiments.paper.measures import measures_of
-from experiments.paper.plan import Cell
-from experiments.paper.representations import inside
-from vladva_kit.cli.demo import judge
+from experiments.paper.plan import N_EQUALITY_IMAGES, Run
+from experiments.paper.representations import probe_representations
+from experiments.paper.swaps import swapped_captions
+from vladva_kit.cli.demo import evaluate_all
 from vladva_kit.data.pairs import load_pairs
-from vladva_kit.emoji_world.swaps import swapped_captions
-from vladva_kit.evaluation.generation import GenerationResult, load_scenes
+from vladva_kit.evaluation.generation import load_scenes
 
 STYLES = {"seen": "test", "unseen style": "unseen_style"}  # style -> split of emoji_pairs
-LONG_LIMIT = 500  # tokens: under it, the contrastive loss takes a long caption too where it is told to
-PROBED = 8  # pictures that the adapter must leave as they were when it is off
+LONG_LIMIT = 500  # tokens of the longest caption when the contrastive loss takes long captions
+_evaluate = partial(evaluate_all, generation=False, log=lambda message: None)  # the study logs one line per run
 
 
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """Trains and judges one cell; plain values for JSON: measures by case, training curve, what the summary tokens do.
+def train_and_evaluate(run: Run) -> dict[str, Any]:
+    """Train and evaluate one run; return its record for JSON: measures per case, training history, representations.
 
-    run_cell(Cell(seed=0, lora_rank=16, steps=100, batch_size=64, learning_rate=2e-3))["measures"]
+    train_and_evaluate(Run(seed=0, lora_rank=16, steps=100, batch_size=64, learning_rate=2e-3))["measures"]
     """
-    clock = _Clock()
-    record: dict[str, Any] = {"cell": asdict(cell)}
-    if cell.model == "emoji-clip":
-        clip = vk.ClipEmbedder(cell.model)
-        if cell.seed is not None:
-            record["history"] = _columns(
-                fit_clip(
-                    clip, _pairs(cell), cell.steps, cell.batch_size, cell.learning_rate, _warmup(cell), seed=cell.seed
-                )
-            )
-            clock.stop("training")
-        record["measures"] = measures_of(judge(clip, talk=False, say=_silent))
+    timer = _Timer()
+    record: dict[str, Any] = {"config": asdict(run)}
+    if run.model == "emoji-clip":
+        clip = vk.ClipEmbedder(run.model)
+        if run.seed is not None:
+            pairs, warmup = training_pairs(run), _warmup(run)
+            history = fit_clip(clip, pairs, run.steps, run.batch_size, run.learning_rate, warmup, seed=run.seed)
+            record["history"] = _columns(history)
+            timer.stop("training")
+        record["measures"] = measures_of(_evaluate(clip))
+        timer.stop("evaluation")
     else:
-        embedder = _trained(cell, record, clock)
-        record["measures"] = _measured(embedder, cell)
-        clock.stop("judging")
-        record["inside"] = inside(embedder, _test_pairs(cell.reads)) if cell.reads else None
-    clock.stop("judging" if cell.model == "emoji-clip" else "reading")
-    return {**record, "seconds": clock.seconds}
+        embedder = _trained_embedder(run, record, timer)
+        record["measures"] = _measures(embedder, run)
+        timer.stop("evaluation")
+        pairs = _test_pairs(run.n_probe_images)
+        record["representations"] = probe_representations(embedder, pairs) if pairs else None
+        timer.stop("probing")
+    return {**record, "seconds": timer.seconds}
 
 
-class _Clock:
-    """Seconds by name, each from where the last one stopped."""
+class _Timer:
+    """Seconds per stage, each counted from the end of the previous stage."""
 
     def __init__(self) -> None:
-        self.since, self.seconds = time.perf_counter(), {}
+        self.start, self.seconds = time.perf_counter(), {}
 
-    def stop(self, name: str) -> None:
+    def stop(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[name], self.since = round(now - self.since, 1), now
+        self.seconds[stage], self.start = round(now - self.start, 1), now
 
 
-def _silent(_: str) -> None:
-    """Judging is one line of the command's output, not eight."""
-
-
-def _trained(cell: Cell, record: dict[str, Any], clock: _Clock) -> vk.Embedder:
-    """The cell's embedder; with the adapter off it must be what it was, bit for bit, and the record says whether."""
-    lvlm = vk.load_lvlm(cell.model)
-    baseline = vk.Embedder(lvlm)
-    if cell.seed is None:
-        return baseline
-    probed = _test_pairs(PROBED)
-    before = _probe(baseline, probed)
-    lora = {"r": cell.lora_rank, "lora_alpha": cell.lora_rank} if cell.lora_rank else False  # scaled by 1 at any rank
-    embedder = vk.attach(lvlm, cell.soft_prompt, lora, cell.temperature, seed=cell.seed, quiet=True)
-    record["learning"] = embedder.trainable()
-    record["history"] = _columns(vk.fit(embedder, _pairs(cell), settings(cell), progress=False))
+def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer) -> vk.Embedder:
+    """Return the run's embedder. Records whether the model with its adapter off still equals the base bit for bit."""
+    lvlm = vk.load_lvlm(run.model)
+    base = vk.Embedder(lvlm)
+    if run.seed is None:
+        return base
+    pairs = _test_pairs(N_EQUALITY_IMAGES)
+    before = _outputs(base, pairs)
+    lora = {"r": run.lora_rank, "lora_alpha": run.lora_rank} if run.lora_rank else False  # scaling 1 at any rank
+    embedder = vk.attach(lvlm, run.soft_prompt, lora, run.temperature, seed=run.seed, quiet=True)
+    record["trainable"] = embedder.trainable()
+    record["history"] = _columns(vk.fit(embedder, training_pairs(run), training_settings(run), progress=False))
     with embedder.base():
-        after = _probe(embedder, probed)
+        after = _outputs(embedder, pairs)
     embeddings_equal = all(torch.equal(one, other) for one, other in zip(before[0], after[0], strict=True))
     record["adapter_off_equal"] = embeddings_equal and before[1] == after[1]
-    clock.stop("training")
+    timer.stop("training")
     return embedder
 
 
-def settings(cell: Cell) -> vk.Settings:
-    """How `fit` is to train the cell; large batches go through in parts of 64."""
+def training_settings(run: Run) -> vk.Settings:
+    """Return the `fit` settings of a run. Batches above 256 use cached gradients in chunks of 64."""
     return vk.Settings(
-        steps=cell.steps,
-        batch_size=cell.batch_size,
-        learning_rate=cell.learning_rate,
-        warmup=_warmup(cell),
-        next_token_weight=cell.next_token_weight,
-        learn_temperature=cell.learn_temperature,
-        seed=cell.seed,
-        micro_batch_size=64 if cell.batch_size > 256 else None,
-        **({"short_limit": LONG_LIMIT + 1} if cell.captions == "long" else {}),
+        steps=run.steps,
+        batch_size=run.batch_size,
+        learning_rate=run.learning_rate,
+        warmup=_warmup(run),
+        next_token_weight=run.next_token_weight,
+        learn_temperature=run.learn_temperature,
+        seed=run.seed,
+        micro_batch_size=64 if run.batch_size > 256 else None,
+        **({"short_limit": LONG_LIMIT + 1} if run.captions == "long" else {}),
     )
 
 
-def _warmup(cell: Cell) -> int:
-    return max(1, cell.steps // 10)
+def _warmup(run: Run) -> int:
+    return max(1, run.steps // 10)
 
 
 def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """A row a step to a list a figure, without the clock: the same seed gives the same."""
+    """Turn one dict per step into one list per metric. Drops the seconds, so that equal seeds give equal records."""
     return {key: [row[key] for row in history] for key in history[0] if key != "seconds"}
 
 
-def _pairs(cell: Cell) -> list[vk.Pair]:
-    """The training pairs as the cell wants them."""
+def training_pairs(run: Run) -> list[vk.Pair]:
+    """Return the run's training pairs: the first `n_pairs`, with long captions or hard negatives if the run says so."""
     folder = vk.sample("emoji_pairs")
-    pairs = list(_checked(folder, "train")[: cell.pairs])
-    if cell.captions == "long":  # the counter-example: what belongs to the next-token loss goes to the contrastive one
-        return [vk.Pair(pair.image, short=pair.long, where=pair.where) for pair in pairs]
-    if cell.negatives:
+    pairs = list(_loaded(folder, "train")[: run.n_pairs])
+    if run.captions == "long":  # the long caption moves from the next-token loss to the contrastive loss
+        return [replace(pair, short=pair.long, long=None) for pair in pairs]
+    if run.hard_negatives:
         rng, scenes = random.Random(0), load_scenes(folder, "train", len(pairs))[1]
         swaps = [swapped_captions(pair.short, scene) for pair, scene in zip(pairs, scenes, strict=True)]
-        return [
-            replace(pair, negatives=(rng.choice(made),) if made else ())
-            for pair, made in zip(pairs, swaps, strict=True)
-        ]
+        negatives = [(rng.choice(captions),) if captions else () for captions in swaps]
+        return [replace(pair, negatives=captions) for pair, captions in zip(pairs, negatives, strict=True)]
     return pairs
 
 
 def _test_pairs(n: int) -> list[vk.Pair]:
-    return list(_checked(vk.sample("emoji_pairs"), "test")[:n])
+    return list(_loaded(vk.sample("emoji_pairs"), "test")[:n])
 
 
 @lru_cache(maxsize=4)
-def _checked(folder: Path, split: str) -> tuple[vk.Pair, ...]:
-    """A split's pairs: its pictures are decoded and checked once, not for every cell."""
+def _loaded(folder: Path, split: str) -> tuple[vk.Pair, ...]:
+    """Load a split once for all runs: loading decodes and validates every image."""
     return tuple(load_pairs(folder, split))
 
 
-def _probe(embedder: vk.Embedder, pairs: Sequence[vk.Pair]) -> tuple[list[torch.Tensor], list[str]]:
-    """Embeddings of both towers and captions generated, for a comparison bit by bit."""
+def _outputs(embedder: vk.Embedder, pairs: Sequence[vk.Pair]) -> tuple[list[torch.Tensor], list[str]]:
+    """Return image and text embeddings and generated answers, to be compared bit by bit."""
     images = [pair.load_image() for pair in pairs]
-    vectors = [embedder.encode_image(images), embedder.encode_text([pair.short for pair in pairs])]
-    return vectors, embedder.generate_batch(images, ["what is in the picture?"] * len(images), max_new_tokens=12)
+    embeddings = [embedder.encode_image(images), embedder.encode_text([pair.short for pair in pairs])]
+    return embeddings, embedder.generate_batch(images, ["what is in the picture?"] * len(images), max_new_tokens=12)
 
 
-def _measured(embedder: vk.Embedder, cell: Cell) -> dict[str, Any]:
-    """Every benchmark in both styles; questions too, with the adapter on and, if the cell says so, off."""
-    judged: dict[str, Any] = judge(embedder, talk=False, say=_silent)
-    if cell.talks_about:
-        judged |= _talk(embedder, cell.talks_about, "generation")
-    if cell.adapter_off:
+def _measures(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
+    """Evaluate every benchmark in both styles; generation with the adapter on and, if the run says so, off."""
+    results = _evaluate(embedder)
+    if run.n_generation_images:
+        results |= _generation(embedder, run.n_generation_images, "generation")
+    if run.generate_adapter_off:
         with embedder.base():
-            judged |= _talk(embedder, cell.talks_about, "generation, adapter off")
-    return measures_of(judged)
+            results |= _generation(embedder, run.n_generation_images, "generation_adapter_off")
+    return measures_of(results)
 
 
-def _talk(embedder: vk.Embedder, n: int, name: str) -> dict[str, GenerationResult]:
-    folder, results = vk.sample("emoji_pairs"), {}
+def _generation(embedder: vk.Embedder, n: int, name: str) -> dict[str, Any]:
+    results, folder = {}, vk.sample("emoji_pairs")
     for style, split in STYLES.items():
-        pictures, scenes = load_scenes(folder, split, n)
-        results[f"{name}/{style}"] = vk.evaluate_generation(embedder, pictures, scenes, long_captions=False)
+        images, scenes = load_scenes(folder, split, n)
+        results[f"{name}/{style}"] = vk.evaluate_generation(embedder, images, scenes, long_captions=False)
     return results

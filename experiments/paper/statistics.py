@@ -1,4 +1,7 @@
-"""A row's figures over its seeds, and whether two rows differ: by cases, paired, with intervals."""
+"""Statistics over a variant's seeds: mean and standard deviation, and paired differences between two variants.
+
+Intervals and tests are those of `vladva_kit.evaluation.bootstrap`.
+"""
 
 from __future__ import annotations
 
@@ -8,116 +11,109 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper.measures import cases_right
-from vladva_kit.evaluation.bootstrap import bootstrap_means, interval_of, mcnemar
+from experiments.paper.measures import correct_cases
+from vladva_kit.evaluation.bootstrap import Score, bootstrap_means, interval_of, mcnemar
 
-Cells = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Any]]  # the runs of a variant, one per seed
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure in percent: its mean and standard deviation over the seeds, and a 95 % interval over the cases."""
+class Estimate(Score):
+    """A score whose `percent` is the mean over the seeds. The 95 % interval resamples the cases, not the seeds."""
 
-    mean: float
-    sd: float | None  # None for one seed
-    low: float
-    high: float
-    chance: float
-    n: int  # cases
-    seeds: int
-    ties: int  # over all seeds
+    sd: float | None = None  # over the seeds; None for a single seed
 
     @property
     def short(self) -> str:
-        """Without the interval: "97.4 ± 0.3"."""
-        return f"{self.mean:.1f}" + ("" if self.sd is None else f" ± {self.sd:.1f}")
+        """The score without its interval: "97.4 ± 0.3"."""
+        return f"{self.percent:.1f}" + ("" if self.sd is None else f" ± {self.sd:.1f}")
 
     def __str__(self) -> str:
         return f"{self.short} [{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how many points the second row lies above the first, with its paired 95 % interval; McNemar's p a seed."""
+class Gain:
+    """Percentage points by which the second variant beats the first, with a paired 95 % interval over the cases."""
 
-    mean: float
+    points: float
     low: float
     high: float
-    p_values: tuple[float, ...]
+    p_values: tuple[float, ...]  # McNemar's exact test, one per seed
 
     @property
     def outcome(self) -> str:
-        """ "above" or "below" where the interval leaves out 0, else "level"."""
-        return "above" if self.low > 0 else "below" if self.high < 0 else "level"
+        """ "higher" or "lower" if the interval excludes 0, else "n.s."."""
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else "n.s."
 
     def __str__(self) -> str:
-        mean, low, high = (round(value, 1) + 0.0 for value in (self.mean, self.low, self.high))  # no "−0.0"
-        return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+        points, low, high = (round(value, 1) + 0.0 for value in (self.points, self.low, self.high))  # no "−0.0"
+        return f"{points:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def estimate(cells: Cells, measures: Sequence[str]) -> Estimate | None:
-    """The mean of these measures, as SugarCrepe's macro is; None where a cell lacks one.
+def estimate(records: Records, measures: Sequence[str]) -> Estimate | None:
+    """Return the mean of these measures over measures and seeds; None if a record lacks one of them.
 
-        estimate(cells, ["winoground/seen/group"]).mean
+        estimate(records, ["winoground/seen/group"]).percent
 
-    A case counts by its share of right seeds, and cases are drawn anew, each measure's by themselves: the interval
-    says what other cases might have given to these very models; what other seeds might is the standard deviation.
+    Each measure counts the same, as in SugarCrepe's macro average, and is resampled independently. A case counts by
+    the share of seeds that have it correct.
     """
-    if not _have(cells, measures):
+    if not _measured(records, measures):
         return None
-    each = [float(np.mean([100 * cases_right(cell["measures"][name]).mean() for name in measures])) for cell in cells]
-    means = np.mean([_resampled(cells, name, place) for place, name in enumerate(measures)], axis=0)
-    low, high = interval_of(means)
-    first = [cells[0]["measures"][name] for name in measures]
+    correct = [_correct(records, name) for name in measures]
+    per_seed = np.mean([100 * cases.mean(axis=1) for cases in correct], axis=0)
+    low, high = _interval([cases.mean(axis=0) for cases in correct], records, measures)
     return Estimate(
-        mean=float(np.mean(each)),
-        sd=float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        percent=float(per_seed.mean()),
         low=low,
         high=high,
-        chance=float(np.mean([measure["chance"] for measure in first])),
-        n=sum(len(measure["right"]) for measure in first),
-        seeds=len(cells),
-        ties=sum(cell["measures"][name]["ties"] for cell in cells for name in measures),
+        chance=float(np.mean([records[0]["measures"][name]["chance"] for name in measures])),
+        n=sum(cases.shape[1] for cases in correct),
+        ties=sum(record["measures"][name]["ties"] for record in records for name in measures),
+        sd=float(np.std(per_seed, ddof=1)) if len(records) > 1 else None,
     )
 
 
-def difference(first: Cells, second: Cells, measures: Sequence[str]) -> Difference | None:
-    """What the second row has over the first on the same cases; None where one lacks a measure.
+def gain(first: Records, second: Records, measures: Sequence[str]) -> Gain | None:
+    """Return by how much the second variant beats the first on the same cases; None if a record lacks a measure.
 
-    A row that was trained from several seeds is held against the other's of the same place, or against its only one.
-    Raises ValueError for rows judged on other cases, or with numbers of seeds that cannot be paired.
+        gain(base, tuned, ["winoground/seen/group"]).outcome
+
+    Seeds are paired in order; a variant with a single run is paired with every seed of the other.
+    Raises ValueError for different cases, or for numbers of seeds that cannot be paired.
     """
-    if not _have([*first, *second], measures):
+    if not _measured([*first, *second], measures):
         return None
     seeds = max(len(first), len(second))
     if {len(first), len(second)} - {1, seeds}:
-        raise ValueError(f"{len(first)} and {len(second)} seeds: give as many of both, or one of one")
-    resampled, points, rights = [], [], ([], [])
-    for place, name in enumerate(measures):
-        right = [np.array([cases_right(cell["measures"][name]) for cell in cells]) for cells in (first, second)]
-        if right[0].shape[1] != right[1].shape[1]:
-            raise ValueError(f"{name}: {right[0].shape[1]} and {right[1].shape[1]} cases; judge both on the same")
-        gained = right[1].mean(0) - right[0].mean(0)
-        together = first[0]["measures"][name]["together"]
-        resampled.append(bootstrap_means(gained, seed=place, groups=_groups(len(gained), together)))
-        points.append(100 * gained.mean())
-        for side in (0, 1):
-            rights[side].append(np.broadcast_to(right[side], (seeds, right[side].shape[1])))
-    both = [np.concatenate(parts, axis=1) for parts in rights]
-    low, high = interval_of(np.mean(resampled, axis=0))
-    p_values = tuple(mcnemar(one, other).p_value for one, other in zip(*both, strict=True))
-    return Difference(float(np.mean(points)), low, high, p_values)
+        raise ValueError(f"{len(first)} and {len(second)} seeds cannot be paired: give equally many, or a single run")
+    before, after = ([_correct(records, name) for name in measures] for records in (first, second))
+    for name, one, other in zip(measures, before, after, strict=True):
+        if one.shape[1] != other.shape[1]:
+            raise ValueError(f"{name}: {one.shape[1]} and {other.shape[1]} cases; evaluate both on the same cases")
+    changes = [other.mean(axis=0) - one.mean(axis=0) for one, other in zip(before, after, strict=True)]
+    low, high = _interval(changes, first, measures)
+    pooled = [np.concatenate(cases, axis=1) for cases in (before, after)]
+    pairs = zip(*(np.broadcast_to(cases, (seeds, cases.shape[1])) for cases in pooled), strict=True)
+    points = 100 * float(np.mean([change.mean() for change in changes]))
+    return Gain(points, low, high, tuple(mcnemar(one, other).p_value for one, other in pairs))
 
 
-def _have(cells: Cells, measures: Sequence[str]) -> bool:
-    return bool(cells) and all(name in cell["measures"] for cell in cells for name in measures)
+def _measured(records: Records, measures: Sequence[str]) -> bool:
+    return bool(records) and all(name in record["measures"] for record in records for name in measures)
 
 
-def _resampled(cells: Cells, name: str, seed: int) -> np.ndarray:
-    """Bootstrap means of a measure, a case being its share of right seeds."""
-    share = np.mean([cases_right(cell["measures"][name]) for cell in cells], axis=0)
-    return bootstrap_means(share, seed=seed, groups=_groups(len(share), cells[0]["measures"][name]["together"]))
+def _correct(records: Records, name: str) -> np.ndarray:
+    """(seeds, cases) bool."""
+    return np.array([correct_cases(record["measures"][name]) for record in records])
 
 
-def _groups(n: int, together: int) -> list[int]:
-    return (np.arange(n) // together).tolist()
+def _interval(values: Sequence[np.ndarray], records: Records, measures: Sequence[str]) -> tuple[float, float]:
+    """Return the interval of the mean over measures, given each measure's values per case."""
+    sizes = [records[0]["measures"][name]["group_size"] for name in measures]
+    means = [
+        bootstrap_means(cases, seed=seed, groups=(np.arange(len(cases)) // size).tolist())
+        for seed, (cases, size) in enumerate(zip(values, sizes, strict=True))
+    ]
+    return interval_of(np.mean(means, axis=0))

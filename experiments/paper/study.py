@@ -1,18 +1,20 @@
-"""Runs experiments cell by cell; each cell is a file written whole, so that a killed run goes on from its last one."""
+"""Run experiments. Each run is stored in its own file, so an interrupted study resumes after its last run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import vladva_kit as vk
-from experiments.paper.plan import EXPERIMENTS, Cell, Experiment, Plan, experiment
-from experiments.paper.runs import run_cell
-from vladva_kit.analysis.prompt_study import study_emoji_prompts
+from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
+from experiments.paper.runs import train_and_evaluate
+from vladva_kit.analysis.prompt_lists import EMOJI_PROMPTS
+from vladva_kit.analysis.prompt_study import study_prompts
+from vladva_kit.data.pairs import load_pairs
 from vladva_kit.evaluation.identity import versions
 from vladva_kit.models.files import write_json
 from vladva_kit.models.load import SHIPPED
@@ -22,71 +24,77 @@ def run_experiments(
     names: Sequence[str],
     plan: Plan,
     out: Path,
-    command: str = "vladva ablate",
-    say: Callable[[str], None] = print,
+    command: str = "python -m experiments.paper ablate",
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs what is not there yet of these experiments and writes OUT/results.json; returns what stands in it.
+    """Run what is missing of these experiments, write OUT/results.json, and return its content.
 
         run_experiments(["components", "rank"], Plan(steps=100), Path("runs/ablation"))
 
-    names: of EXPERIMENTS, or "prompts". A cell's file is named by all that could change its figures: settings,
-    weights and data; so other settings find nothing to go on from and leave the old cells alone. The results hold
-    every experiment whose cells are all there. Raises ValueError for an unknown name before anything is run.
+    `names` are keys of EXPERIMENTS, or "prompts". The name of a run's file depends on its settings, the weights and
+    the data, so a change of any of them starts new runs and leaves the old files alone. The results contain every
+    experiment of the plan whose runs are complete. Raises ValueError for an unknown name before anything is run.
     """
-    asked = [experiment(name, plan) for name in names if name != "prompts"]
-    made_from = {model: _fingerprint(model) for model in ("emoji-llava", "emoji-clip")}
-    wanted = list(dict.fromkeys(cell for one in asked for cell in one.cells()))
-    for place, cell in enumerate(wanted, start=1):
-        path = _path(out, cell, made_from)
-        if path.is_file():
-            say(f"{place}/{len(wanted)} {_title(cell)}: there already")
-            continue
-        say(f"{place}/{len(wanted)} {_title(cell)}")
-        write_json(path, run_cell(cell), indent=None)
-    prompts = out / f"prompts-{_digest([plan.prompt_pictures, made_from['emoji-llava']])}.json"
+    experiments = [experiment(name, plan) for name in names if name != "prompts"]
+    fingerprints = {model: _fingerprint(model) for model in ("emoji-llava", "emoji-clip")}
+    runs = list(dict.fromkeys(run for one in experiments for run in one.runs()))
+    for number, run in enumerate(runs, start=1):
+        path = _path(out, run, fingerprints)
+        done = path.is_file()
+        log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
+        if not done:
+            write_json(path, train_and_evaluate(run), indent=None)
+    prompts = out / f"prompts-{_digest([plan.n_prompt_images, fingerprints['emoji-llava']])}.json"
     if "prompts" in names and not prompts.is_file():
-        say(f"fifty prompts, {plan.prompt_pictures} pictures")
-        write_json(prompts, study_emoji_prompts(plan.prompt_pictures), indent=None)
-    results = _collected(plan, out, made_from, command)
+        log(f"prompt study, {plan.n_prompt_images} images")
+        pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
+        write_json(prompts, study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS), indent=None)
+    results = _collect(plan, out, fingerprints, command)
     results["prompts"] = json.loads(prompts.read_text()) if prompts.is_file() else None
     write_json(out / "results.json", results, indent=None)
     return results
 
 
-def _collected(plan: Plan, out: Path, made_from: dict[str, str], command: str) -> dict[str, Any]:
-    """All experiments of the plan whose cells are all there."""
-    whole: list[Experiment] = []
-    for name in EXPERIMENTS:
-        one = experiment(name, plan)
-        if all(_path(out, cell, made_from).is_file() for cell in one.cells()):
-            whole.append(one)
-    names = {cell: _path(out, cell, made_from).stem for one in whole for cell in one.cells()}
+def study_emoji_prompts(n: int = 300) -> dict[str, Any]:
+    """Run the prompt study of emoji-llava on the first `n` test pairs: `study_emoji_prompts(300)["correlations"]`."""
+    pairs = load_pairs(vk.sample("emoji_pairs"), "test")[:n]
+    return study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS)
+
+
+def _collect(plan: Plan, out: Path, fingerprints: dict[str, str], command: str) -> dict[str, Any]:
+    """Collect the experiments of the plan whose runs are complete."""
+    experiments = [experiment(name, plan) for name in EXPERIMENTS]
+    paths = {run: _path(out, run, fingerprints) for one in experiments for run in one.runs()}
+    complete = [one for one in experiments if all(paths[run].is_file() for run in one.runs())]
     return {
         "command": command,
         "plan": asdict(plan),
         "versions": versions(),
-        "made_from": made_from,
+        "fingerprints": fingerprints,
         "experiments": {
             one.name: {
-                "rows": [{"name": row.name, "cells": [names[cell] for cell in row.cells]} for row in one.rows],
-                "compared": [list(pair) for pair in one.compared],
+                "variants": [
+                    {"name": variant.name, "runs": [paths[run].stem for run in variant.runs]}
+                    for variant in one.variants
+                ],
+                "comparisons": [list(pair) for pair in one.comparisons],
             }
-            for one in whole
+            for one in complete
         },
-        "cells": {name: json.loads(_path(out, cell, made_from).read_text()) for cell, name in names.items()},
+        "runs": {paths[run].stem: json.loads(paths[run].read_text()) for one in complete for run in one.runs()},
     }
 
 
-def _title(cell: Cell) -> str:
-    """A cell in a line: what is not as it is without being said."""
-    usual = asdict(Cell())
-    said = [f"{key} {value}" for key, value in asdict(cell).items() if value != usual[key] and key != "model"]
-    return ", ".join([cell.model, *said])
+def _title(run: Run) -> str:
+    """Describe a run by its model and the settings that differ from the defaults."""
+    defaults = asdict(Run())
+    changes = [f"{key} {value}" for key, value in asdict(run).items() if value != defaults[key] and key != "model"]
+    return ", ".join([run.model, *changes])
 
 
-def _path(out: Path, cell: Cell, made_from: dict[str, str]) -> Path:
-    seed = "frozen" if cell.seed is None else f"seed{cell.seed}"
-    return out / "cells" / f"{cell.model}-{seed}-{_digest([asdict(cell), made_from[cell.model]])}.json"
+def _path(out: Path, run: Run, fingerprints: dict[str, str]) -> Path:
+    seed = "frozen" if run.seed is None else f"seed{run.seed}"
+    return out / "runs" / f"{run.model}-{seed}-{_digest([asdict(run), fingerprints[run.model]])}.json"
 
 
 def _digest(value: Any) -> str:
@@ -94,14 +102,10 @@ def _digest(value: Any) -> str:
 
 
 def _fingerprint(model: str) -> str:
-    """The weights and the samples' texts, as a digest."""
+    """Return a digest of a model's weights and of the samples' texts."""
     samples = [vk.sample(name) for name in ("emoji_pairs", "winoground_mini", "sugarcrepe_mini")]
-    texts = (path for folder in samples for path in folder.rglob("*.json*"))
-    return _digest_of_files([SHIPPED / model / "model.safetensors", *sorted(texts)])
-
-
-def _digest_of_files(paths: Iterable[Path]) -> str:
+    texts = sorted(path for folder in samples for path in folder.rglob("*.json*"))
     digest = hashlib.sha256()
-    for path in paths:
+    for path in (SHIPPED / model / "model.safetensors", *texts):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

@@ -1,168 +1,132 @@
-"""Results as tables in Markdown: rows of an experiment over columns, and which neighbors differ."""
+"""Markdown tables of the results: an experiment's variants over the scores, and the comparisons between variants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from experiments.paper.statistics import Difference, Estimate, difference, estimate
-from vladva_kit.evaluation import markdown
+from experiments.paper.statistics import Estimate, Gain, estimate, gain
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
+from vladva_kit.evaluation.tables import markdown_rows
 
+Results = Mapping[str, Any]  # results.json
 MISSING = "—"
 STYLES = ("seen", "unseen style")
+GENERATION = {"questions": "question accuracy", "caption_truth": "caption truth", "second_turn": "second turn"}
+ADAPTER_OFF = " (adapter off)"
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: its name, and the measures that it is the mean of."""
-
-    name: str
-    measures: tuple[str, ...]
-
-
-def _benchmarks(style: str) -> list[Column]:
-    kinds = {
-        kind: tuple(f"sugarcrepe/{style}/{name}" for name in CATEGORIES if name.startswith(kind))
-        for kind in ("replace", "swap", "add")
+def _columns(style: str) -> dict[str, tuple[str, ...]]:
+    return {
+        f"image → text R@1, {style}": (f"retrieval/{style}/image_to_text",),
+        f"text → image R@1, {style}": (f"retrieval/{style}/text_to_image",),
+        **{
+            f"SugarCrepe {kind}, {style}": tuple(
+                f"sugarcrepe/{style}/{category}" for category in CATEGORIES if category.startswith(kind)
+            )
+            for kind in ("replace", "swap", "add")
+        },
+        **{f"Winoground {part}, {style}": (f"winoground/{style}/{part}",) for part in ("text", "image", "group")},
+        **{
+            f"{title}{suffix}, {style}": (f"{benchmark}/{style}/{measure}",)
+            for measure, title in GENERATION.items()
+            for suffix, benchmark in (("", "generation"), (ADAPTER_OFF, "generation_adapter_off"))
+        },
     }
-    return [
-        Column(f"image → text R@1, {style}", (f"retrieval/{style}/image_to_text",)),
-        Column(f"text → image R@1, {style}", (f"retrieval/{style}/text_to_image",)),
-        *(Column(f"SugarCrepe {kind}, {style}", measures) for kind, measures in kinds.items()),
-        *(
-            Column(f"Winoground {part}, {style}", (f"winoground/{style}/{part}",))
-            for part in ("text", "image", "group")
-        ),
-    ]
 
 
-def _talk(style: str) -> list[Column]:
-    names = {"questions": "question accuracy", "caption_truth": "caption truth", "second_turn": "second turn"}
-    return [
-        Column(
-            f"{said}, adapter {state}, {style}",
-            (f"generation{', adapter off' if state == 'off' else ''}/{style}/{name}",),
-        )
-        for name, said in names.items()
-        for state in ("on", "off")
-    ]
+COLUMNS = {title: measures for style in STYLES for title, measures in _columns(style).items()}  # averaged measures
+RETRIEVAL = tuple(f"{way} R@1, {style}" for style in STYLES for way in ("text → image", "image → text"))
+SUGARCREPE = tuple(column for column in COLUMNS if column.startswith("SugarCrepe"))
+WINOGROUND = tuple(column for column in COLUMNS if column.startswith("Winoground"))
 
 
-COLUMNS = {column.name: column for style in STYLES for column in (*_benchmarks(style), *_talk(style))}
+def variants_of(results: Results, experiment: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the records of each variant, one per seed: `variants_of(results, "components")["base"][0]["measures"]`.
 
-
-def cells_of(results: Mapping[str, Any], experiment: str, row: str) -> list[Mapping[str, Any]]:
-    """The records of a row's cells, one a seed: `cells_of(results, "components", "base")[0]["measures"]`.
-
-    Raises KeyError for an experiment or a row that the results lack.
+    Raises KeyError for an experiment that is not in the results.
     """
-    rows = {one["name"]: one["cells"] for one in results["experiments"][experiment]["rows"]}
-    return [results["cells"][name] for name in rows[row]]
+    variants = results["experiments"][experiment]["variants"]
+    return {variant["name"]: [results["runs"][run] for run in variant["runs"]] for variant in variants}
 
 
-def figure_of(results: Mapping[str, Any], experiment: str, row: str, column: str) -> Estimate | None:
-    """One figure of a table: `figure_of(results, "components", "base", "Winoground group, seen").mean`.
+def runs_of(results: Results, experiment: str, variant: str) -> list[Mapping[str, Any]]:
+    """Return the records of one variant: `runs_of(results, "components", "base")[0]["measures"]`.
 
-    With the adapter off a model that was not asked again has the base's figure, where its probe was bit-equal to it.
-    None where it was not measured.
+    Raises KeyError for an experiment or a variant that is not in the results.
     """
-    found = _measured(results, experiment, row, column)
-    return estimate(*found) if found else None
+    return variants_of(results, experiment)[variant]
 
 
-def _measured(
-    results: Mapping[str, Any], experiment: str, row: str, column: str
-) -> tuple[list[Mapping[str, Any]], tuple[str, ...]] | None:
-    """The records and the measures that a figure is made of, or None."""
-    cells, measures = cells_of(results, experiment, row), COLUMNS[column].measures
-    if not _have(cells, measures) and ", adapter off" in column:
-        measures = tuple(name.replace(", adapter off", "") for name in measures)
-        if not _have(cells, measures):
-            return None  # it was not asked at all
-        if all(cell.get("adapter_off_equal") for cell in cells):
-            cells = _untouched(results)
-        elif any(cell["cell"]["seed"] is not None for cell in cells):
-            return None  # an untrained one has no adapter to take off
-    return (cells, measures) if _have(cells, measures) else None
+def value_of(results: Results, experiment: str, variant: str, column: str) -> Estimate | None:
+    """Return one value: `value_of(results, "components", "base", "Winoground group, seen").percent`.
 
-
-def _have(cells: list[Mapping[str, Any]], measures: tuple[str, ...]) -> bool:
-    return bool(cells) and all(name in cell["measures"] for cell in cells for name in measures)
-
-
-def _untouched(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The base's record, if it is among the results."""
-    return [
-        cell
-        for cell in results["cells"].values()
-        if cell["cell"]["model"] == "emoji-llava" and cell["cell"]["seed"] is None
-    ][:1]
-
-
-def compared(results: Mapping[str, Any], experiment: str, first: str, second: str, column: str) -> Difference | None:
-    """What row `second` has over row `first` in a column, paired by case; None where one was not measured."""
-    rows = (cells_of(results, experiment, row) for row in (first, second))
-    return difference(*rows, COLUMNS[column].measures)
-
-
-def measured_columns(results: Mapping[str, Any], experiment: str) -> list[str]:
-    """The columns that any row of the experiment has a figure in."""
-    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
-    return [name for name in COLUMNS if any(_measured(results, experiment, row, name) for row in rows)]
-
-
-def markdown_table(results: Mapping[str, Any], experiment: str) -> str:
-    """An experiment as a Markdown table, a line a column of COLUMNS, a column a row of the experiment.
-
-        print(markdown_table(results, "components"))
-
-    A figure is the mean over the seeds ± their standard deviation, with a 95 % bootstrap interval over the cases.
-    Raises KeyError for an experiment that the results lack.
+    None if it was not measured.
     """
-    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
+    return estimate(runs_of(results, experiment, variant), COLUMNS[column])
+
+
+def gain_of(results: Results, experiment: str, first: str, second: str, column: str) -> Gain | None:
+    """Return the gain of variant `second` over variant `first` in a column; None if one was not measured."""
+    variants = variants_of(results, experiment)
+    return gain(variants[first], variants[second], COLUMNS[column])
+
+
+def values_of(results: Results, experiment: str) -> dict[str, dict[str, Estimate | None]]:
+    """Return the values of all variants by column, without the columns in which none was measured.
+
+    values_of(results, "components")["Winoground group, seen"]["base"].percent
+    """
+    variants = variants_of(results, experiment)
+    values = {
+        column: {name: estimate(records, measures) for name, records in variants.items()}
+        for column, measures in COLUMNS.items()
+    }
+    return {column: row for column, row in values.items() if any(row.values())}
+
+
+def results_table(results: Results, experiment: str) -> str:
+    """Return an experiment as a Markdown table with one row per score and one column per variant.
+
+    print(results_table(results, "components"))
+    """
     lines = []
-    for column in measured_columns(results, experiment):
-        found = [figure_of(results, experiment, row, column) for row in rows]
-        there = next(one for one in found if one is not None)
-        cells = [MISSING if one is None else str(one) for one in found]
-        lines.append([column, *cells, f"{there.chance:.1f}", f"{there.n:,}"])
-    return markdown.table(["", *rows, "guessing", "n"], lines, "l" + "r" * (len(rows) + 2))
+    for column, values in values_of(results, experiment).items():
+        known = next(value for value in values.values() if value)
+        cells = [MISSING if value is None else str(value) for value in values.values()]
+        lines.append([column, *cells, f"{known.chance:.1f}", f"{known.n:,}"])
+    variants = list(variants_of(results, experiment))
+    return markdown_rows(["", *variants, "chance", "n"], lines, "l" + "r" * (len(variants) + 2))
 
 
-def overview(results: Mapping[str, Any], experiment: str, style: str) -> str:
-    """One style's figures as a Markdown table, a line a row of the experiment: mean ± standard deviation, no intervals.
+def overview(results: Results, experiment: str, style: str) -> str:
+    """Return the values of one style as a Markdown table with one row per variant, without intervals.
 
         print(overview(results, "components", "seen"))
 
-    What is the same in all lines by construction, talk with the adapter off, is left out, and the second turn.
+    Omits second turns and generation with the adapter off.
     """
-    skipped = (", adapter off", "second turn")
-    columns = [
-        name
-        for name in measured_columns(results, experiment)
-        if name.endswith(f", {style}") and not any(part in name for part in skipped)
+    columns = {
+        column.removesuffix(f", {style}"): values
+        for column, values in values_of(results, experiment).items()
+        if column.endswith(f", {style}") and ADAPTER_OFF not in column and "second turn" not in column
+    }
+    lines = [
+        [variant, *(MISSING if (value := values[variant]) is None else value.short for values in columns.values())]
+        for variant in variants_of(results, experiment)
     ]
-    titles = [name.removesuffix(f", {style}").removesuffix(", adapter on") for name in columns]
-    rows = [row["name"] for row in results["experiments"][experiment]["rows"]]
-    found = {row: [figure_of(results, experiment, row, column) for column in columns] for row in rows}
-    lines = [[row, *(MISSING if one is None else one.short for one in figures)] for row, figures in found.items()]
-    guessing = [next(one.chance for one in same if one) for same in zip(*found.values(), strict=True)]
-    lines.append(["guessing", *(f"{chance:.1f}" for chance in guessing)])
-    return markdown.table(["", *titles], lines, "l" + "r" * len(columns))
+    chances = [next(value.chance for value in values.values() if value) for values in columns.values()]
+    lines.append(["chance", *(f"{chance:.1f}" for chance in chances)])
+    return markdown_rows(["", *columns], lines, "l" + "r" * len(columns))
 
 
-def comparison_lines(results: Mapping[str, Any], experiment: str) -> str:
-    """Which rows differ, as a Markdown table: the gain in points with its paired interval, McNemar's p of each seed.
-
-    "above" and "below" are said where the interval leaves out 0. Raises KeyError as `markdown_table` does.
-    """
-    lines = []
-    for first, second in results["experiments"][experiment]["compared"]:
-        for column in measured_columns(results, experiment):
-            found = compared(results, experiment, first, second, column)
-            if found is not None:
-                p_values = ", ".join(f"{value:.2g}" for value in found.p_values)
-                lines.append([f"{first} → {second}", column, str(found), found.outcome, p_values])
-    return markdown.table(["rows", "column", "gain [95 %]", "", "McNemar's p, by seed"], lines, "llrll")
+def gain_table(results: Results, experiment: str) -> str:
+    """Return the comparisons of an experiment as a Markdown table: gain in points, paired interval, McNemar's p."""
+    variants, lines = variants_of(results, experiment), []
+    for first, second in results["experiments"][experiment]["comparisons"]:
+        for column, measures in COLUMNS.items():
+            difference = gain(variants[first], variants[second], measures)
+            if difference is not None:
+                p_values = ", ".join(f"{value:.2g}" for value in difference.p_values)
+                lines.append([f"{first} → {second}", column, str(difference), difference.outcome, p_values])
+    return markdown_rows(["comparison", "score", "gain [95 %]", "", "McNemar's p, per seed"], lines, "llrll")

@@ -1,4 +1,4 @@
-"""The benchmarks run from their commands, with tiny settings, and write pages whose figures are those measured."""
+"""Every benchmark runs with tiny settings and writes a page with its measured values."""
 
 import json
 import runpy
@@ -12,139 +12,160 @@ import torch
 
 from experiments.benchmarks import baselines, measure, scaling
 from experiments.benchmarks.__main__ import ALL, TINY, commands, run_all
-from experiments.benchmarks.cost import line
-from experiments.benchmarks.shapes import learning, shaped
+from experiments.benchmarks.cost import fit_line
+from experiments.benchmarks.shapes import trainable_embedder
 
 
-def run(name, out, monkeypatch, options):
-    monkeypatch.setattr(sys, "argv", [name, *options.split(), "--out", str(out)])
-    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
-    return (out / f"{name}.md").read_text(), json.loads((out / f"{name}.json").read_text())
+def check_encode(text, values):
+    times = zip(values["seconds"]["kit"], values["seconds"]["floor"], strict=True)
+    assert values["ratios"]["kit / floor"] == pytest.approx(statistics.median(kit / floor for kit, floor in times))
+    assert ("not installed" in text) is not baselines.installed()
+    if baselines.installed():
+        difference = float(text.partition("differ from the kit's by at most ")[2].split()[0].rstrip("."))
+        assert difference < 1e-5 and values["ratios"]["sentence-transformers / kit"] > 0
 
 
-def test_a_ratio_is_taken_turn_by_turn():
-    seconds = {"kit": [1.0, 5.0, 2.0], "plain": [2.0, 20.0, 6.0]}  # the second turn was a slow moment for both
-    assert measure.ratio(seconds, "plain", "kit") == 3.0
+def check_memory(text, values):
+    assert [point["batch"] for point in values["points"]] == [4, 8]
+    assert all(point["cached"]["peak"] > 0 and point["one_graph"]["peak"] > 0 for point in values["points"])
+
+
+def check_recall(text, values):
+    assert values["matrix_gb"] == 600 * 1200 * 4 / 1e9
+    assert 0 < values["peaks"]["blocks"] < values["peaks"]["one matrix"]
+
+
+def check_loader(text, values):
+    assert [sample["pairs"] for sample in values["samples"]] == [160, 320, 480, 640]
+
+
+def check_cost(text, values):
+    assert set(values) >= {"batch size", "caption tokens", "image tokens"} and text.count("Slope: ") == 3
+
+
+def check_step(text, values):
+    assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
+    assert ("not installed" in text) is not baselines.installed()
+    if baselines.installed():
+        losses, peaks = values["baseline"]["losses"], values["baseline"]["peaks"]
+        assert losses["sentence-transformers"] == pytest.approx(losses["kit"], rel=1e-4)
+        assert peaks["kit"]["peak"] > 0.1  # GB, of a process that has loaded torch
+
+
+def check_throughput(text, values):
+    assert set(values["results"]) == {"train, sdpa", "train, sdpa, compiled"}
+    assert all(result["peak"] > 0 and result["flops"] > 0 for result in values["results"].values())
+
+
+def check_start(text, values):
+    assert len(measure.find_targets(text)) == 2 and all(len(times) == 1 for times in values["seconds"].values())
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "scaling"])
-def test_each_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
-    text, values = run(name, tmp_path, monkeypatch, TINY[name])
+def test_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")  # compiling takes a minute
+    monkeypatch.setattr(sys, "argv", [name, *TINY[name].split(), "--out", str(tmp_path)])
+    runpy.run_module(f"experiments.benchmarks.{name}", run_name="__main__")
+    text, values = (tmp_path / f"{name}.md").read_text(), json.loads((tmp_path / f"{name}.json").read_text())
     assert f"python -m experiments.benchmarks.{name}" in text and "torch" in text
-    if name == "encode":
-        turns = zip(values["seconds"]["kit"], values["seconds"]["floor"], strict=True)
-        assert values["ratios"]["kit / floor"] == pytest.approx(statistics.median(kit / floor for kit, floor in turns))
-    if name == "memory":
-        assert [point["batch"] for point in values["points"]] == [4, 8]
-        assert all(point["cached"]["peak"] > 0 and point["whole"]["peak"] > 0 for point in values["points"])
-    if name == "recall":
-        assert values["square"] == 600 * 1200 * 4 / 1e9
-        assert 0 < values["peaks"]["blocks"] < values["peaks"]["one square"]
-    if name == "loader":
-        assert values["stops"][-1]["pairs"] == 640
-    if name == "cost":
-        assert set(values) >= {"batch size", "caption tokens", "image tokens"}
-    if name == "step":
-        assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
-    if name == "throughput":
-        lines = values["lines"]
-        assert set(lines) == {"train, sdpa", "train, sdpa, compiled"}
-        assert all(line["peak"] > 0 and line["flops"] > 0 for line in lines.values())
-        assert "times as fast" in text
-    if name in ("step", "encode"):
-        assert ("not installed" in text) is not baselines.there()
+    globals()[f"check_{name}"](text, values)
 
 
-@pytest.mark.skipif(not baselines.there(), reason="needs sentence-transformers")
-def test_sentence_transformers_has_the_kit_s_embeddings_and_its_loss(tmp_path, monkeypatch):
-    text, values = run("encode", tmp_path, monkeypatch, TINY["encode"])
-    off = float(text.partition("the kit's within ")[2].split()[0].rstrip("."))
-    assert off < 1e-5 and values["ratios"]["sentence-transformers / kit"] > 0
-    _, values = run("step", tmp_path, monkeypatch, TINY["step"])
-    losses = values["peer"]["losses"]
-    assert losses["sentence-transformers"] == pytest.approx(losses["kit"], rel=1e-4)
-    assert values["peer"]["peaks"]["kit"]["peak"] > 0.1  # a process with torch in it
-
-
-def test_one_that_fails_does_not_keep_the_others_from_running(capfd):
-    says = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
-    lines = {name: [sys.executable, "-c", says, name, code] for name, code in (("one", "3"), ("two", "0"))}
+def test_a_failing_benchmark_does_not_stop_the_others(capfd):
+    code = "import sys; print(sys.argv[1]); sys.exit(int(sys.argv[2]))"
+    lines = {name: [sys.executable, "-c", code, name, status] for name, status in (("one", "3"), ("two", "0"))}
     assert run_all(lines) == ["one"]
-    said = capfd.readouterr().out
-    assert "one: FAILED with 3 after" in said and said.index("one: FAILED") < said.index("two: done")
+    output = capfd.readouterr().out
+    assert "one: FAILED with 3 after" in output and output.index("one: FAILED") < output.index("two: done")
 
 
-def test_every_benchmark_is_among_all():
-    there = {path.stem for path in Path(measure.__file__).parent.glob("*.py") if "__main__" in path.read_text()}
-    assert there - {"__main__"} == set(ALL) == set(TINY) and list(commands(list(ALL))) == list(ALL)
+def test_every_benchmark_module_is_listed():
+    modules = {path.stem for path in Path(measure.__file__).parent.glob("*.py") if "__main__" in path.read_text()}
+    assert modules - {"__main__"} == set(ALL) == set(TINY) and list(commands(list(ALL))) == list(ALL)
 
 
-def test_a_process_that_dies_says_why():
-    assert measure.in_process("math", "sqrt", x=-1)["died"].startswith("TypeError")
-    assert measure.in_process("os", "abort") == {"died": "killed by signal 6"}
+def test_a_failed_process_returns_its_error():
+    assert measure.run_in_process("math", "sqrt", x=-1)["error"].startswith("TypeError")
+    assert measure.run_in_process("os", "abort") == {"error": "killed by signal 6"}
 
 
-def test_the_operations_of_a_step_by_hand():
-    model = learning(shaped("tiny")).lvlm.model
+def test_flops_of_a_step_equal_a_count_by_hand():
+    model = trainable_embedder("tiny").lvlm.model
     layer = 4 * 64 * 64 + 3 * 64 * 96  # attention, and an MLP of three matrices
-    sight = 4 * 64 * 64 + 2 * 64 * 256 + 65 * 64  # of the tower's one layer; the places' embedding
-    once = 4 * 2 * layer * 100 + 4 * 64 * 512 * 30 + 2 * sight * 65
-    assert measure.operations(model, tokens=100, learned=30, patches=65) == once
-    assert measure.operations(model, 100, 30, 65, forwards=2) == once + 2 * 2 * layer * 100
+    vision = 4 * 64 * 64 + 2 * 64 * 256 + 65 * 64  # one layer; position embedding
+    once = 4 * 2 * layer * 100 + 4 * 64 * 512 * 30 + 2 * vision * 65
+    assert measure.count_flops(model, tokens=100, targets=30, image_tokens=65) == once
+    assert measure.count_flops(model, 100, 30, 65, forwards=2) == once + 2 * 2 * layer * 100
 
 
-def test_ways_take_turns_and_are_warmed_up_once():
-    done = []
-    seconds = measure.turns({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, runs=3)
-    assert done == ["a", "b"] * 4 and len(seconds["a"]) == 3
+def test_methods_are_interleaved_after_one_warm_up():
+    calls = []
+    seconds = measure.time_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, runs=3)
+    assert calls == ["a", "b"] * 4 and len(seconds["a"]) == 3
     with pytest.raises(ValueError, match="at least 1"):
-        measure.turns({}, runs=0)
+        measure.time_interleaved({}, runs=0)
 
 
-def test_a_goal_says_whether_it_was_met():
-    assert measure.goal("x", 2.5, 2.0, least=True).endswith("measured 2.5, met.")
-    assert measure.goal("x", 2.5, 2.0, least=False).endswith("measured 2.5, missed.")
+def test_ratio_is_the_median_over_interleaved_runs():
+    seconds = {"kit": [1.0, 5.0, 2.0], "plain": [2.0, 20.0, 6.0]}  # the second run was slow for both
+    assert measure.median_ratio(seconds, "plain", "kit") == 3.0
 
 
-@pytest.mark.skipif(not measure.CLEAR.exists(), reason="only Linux forgets a peak")
-def test_a_peak_is_of_what_came_after_it_was_forgotten():
-    held = torch.ones(50_000_000)
-    most = measure.peak("cpu")
-    del held
-    assert measure.peak("cpu") == pytest.approx(most, abs=0.01)
-    measure.forget_peak("cpu")
-    assert measure.peak("cpu") < most - 0.15
+def test_target_is_met_or_missed():
+    assert measure.target("x", 2.5, at_least=2.0) == "x: measured 2.5, target at least 2, target met."
+    assert measure.target("x", 2.5, at_most=2.0) == "x: measured 2.5, target at most 2, target missed."
 
 
-def test_a_missed_goal_stands_with_a_profile_and_one_that_is_met_without():
-    square = torch.randn(200, 200)
-    way = lambda: [square @ square for _ in range(20)]  # noqa: E731
-    assert measure.explained(["x: goal at least 2, measured 3, met."], "it", way) == [
-        "x: goal at least 2, measured 3, met."
+def test_targets_are_found_on_a_page():
+    page = "\n\n".join(["# a page", measure.target("a / b", 2.5, at_least=2.0), measure.target("c", 3, at_most=1)])
+    assert measure.find_targets(page) == [
+        ("a / b", "2.5", "at least 2", "target met"),
+        ("c", "3", "at most 1", "target missed"),
     ]
-    said = measure.explained(["x: goal at least 2, measured 1, missed."], "the squares", way)
-    assert "time of the squares" in said[1] and "`aten::mm` | 20 |" in said[2]
 
 
-def test_a_line_is_fitted():
-    slope, start, fit = line([1, 2, 3], [3, 5, 7])
-    assert (slope, start, fit) == (pytest.approx(2), pytest.approx(1), pytest.approx(1))
+@pytest.mark.skipif(not measure.CLEAR_REFS.exists(), reason="only Linux resets the peak")
+def test_peak_memory_counts_from_the_reset():
+    tensor = torch.ones(50_000_000)
+    peak = measure.peak_memory("cpu")
+    del tensor
+    assert measure.peak_memory("cpu") == pytest.approx(peak, abs=0.01)
+    measure.reset_peak_memory("cpu")
+    assert measure.peak_memory("cpu") < peak - 0.15
 
 
-def test_what_ranks_exchange_by_hand():
-    sent = scaling.exchanged(ranks=4, batch=8, dim=10, adapter=100)
+def test_only_missed_targets_have_a_profile():
+    matrix = torch.randn(200, 200)
+
+    def square():
+        return [matrix @ matrix for _ in range(20)]
+
+    met, missed = (measure.target("x", value, at_least=2) for value in (3, 1))
+    assert measure.with_profile([met], "it", square) == [met]
+    _, title, table = measure.with_profile([met, missed], "the squares", square)[1:]
+    assert title == "Profile of the squares:" and "`aten::mm` | 20 |" in table
+
+
+def test_line_fit():
+    slope, intercept, r2 = fit_line([1, 2, 3], [3, 5, 7])
+    assert (slope, intercept, r2) == (pytest.approx(2), pytest.approx(1), pytest.approx(1))
+
+
+def test_communication_equals_a_count_by_hand():
+    sent = scaling.megabytes_sent(ranks=4, batch=8, dim=10, adapter=100)
     assert sent["embeddings"] == pytest.approx(2 * 8 * 10 * 4 * 3 / 4 / 1e6)
     assert sent["adapter"] == pytest.approx(100 * 4 * 2 * 3 / 4 / 1e6)
-    assert sum(scaling.exchanged(1, 8, 10, 100).values()) == 0
+    assert sum(scaling.megabytes_sent(1, 8, 10, 100).values()) == 0
 
 
-def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatch):
+def test_scaling_page_follows_the_measured_step(tmp_path, monkeypatch):
     values = {
-        "pairs_a_second": {"cached": 100.0}, "dim": 4096, "adapter_weights": 40_000_000, "shape": "tiny", "batch": 64,
-        "tflops": {"cached": 0.1}, "device": "cpu", "command": "python -m experiments.benchmarks.step", "machine": "a machine",
+        "pairs_per_second": {"cached": 100.0}, "dim": 4096, "adapter_parameters": 40_000_000, "shape": "tiny",
+        "batch": 64, "tflops": {"cached": 0.1}, "device": "cpu", "machine": "a machine",
+        "command": "python -m experiments.benchmarks.step",
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"run python -m experiments.benchmarks.step first"):
-        measure.read(tmp_path / "step.json")
+        measure.read_values(tmp_path / "step.json")
     (tmp_path / "step.json").write_text(json.dumps(values))
     page = tmp_path / "scaling.md"
     monkeypatch.setattr(sys, "argv", ["scaling", "--results", str(tmp_path), "--out-file", str(page), "--price", "3"])
@@ -152,17 +173,23 @@ def test_the_page_on_scaling_is_made_from_what_was_measured(tmp_path, monkeypatc
     text = page.read_text()
     hours = 8_100_000 * 7 / 100 / 3600
     assert "55,371 steps" in text and f"| 1 | 1024 | {hours:.0f} | {hours * 0.1:.0f} | 0.0 | 0 % |" in text
-    assert "No GPU was at hand" in text and "| 1 | 1024 |" in text.partition("an estimate")[2]
-    each = 6 * 6_476_005_376 * 776 + 4 * 4096 * 32_064 * 100 + 2 * 24 * 12 * 1024**2 * 577
-    assert scaling.Paper().operations(2) == each
-    assert f"| the machine above, at the speed measured there | 0.1 | {1e11 / each:.3g} |" in text
-    assert "| 8 | 29.4 | 58.7 | 281.0 |" in text  # 2 x 1,024 rows of 4,096 floats, by seven eighths
+    assert "Nothing here was measured on a GPU" in text and "| 1 | 1024 |" in text.partition("Estimate")[2]
+    flops = 6 * 6_476_005_376 * 776 + 4 * 4096 * 32_064 * 100 + 2 * 24 * 12 * 1024**2 * 577
+    assert scaling.Paper().flops(2) == flops
+    assert f"| the machine above, at its measured speed | 0.1 | {1e11 / flops:.3g} |" in text
+    assert "| 8 | 29.4 | 58.7 | 281.0 |" in text  # 2 x 1,024 rows of 4,096 floats, times seven eighths
 
 
-def test_sending_takes_a_fifth_of_computing_from_the_ranks_said_on():
-    chosen = Namespace(bandwidth=0.5, price=1.0)
-    said = scaling._limit(4.0, scaling.Paper(), chosen)
-    ranks = int(said.split()[1])
-    for number, more in ((ranks - 1, False), (ranks, True)):
-        compute, talk = scaling.seconds_of_step(number, 4.0, 4096, scaling.Paper().adapter, 0.5)
-        assert (talk > 0.2 * compute) is more
+def test_communication_limit_is_the_first_number_of_ranks_above_a_fifth():
+    paper = scaling.Paper()
+    ranks = int(scaling.communication_limit(4.0, paper, bandwidth=0.5).split()[1])
+    for number, exceeds in ((ranks - 1, False), (ranks, True)):
+        compute, send = scaling.step_seconds(number, 4.0, paper.dim, paper.adapter, 0.5)
+        assert (send > 0.2 * compute) is exceeds
+
+
+def test_committed_scaling_page_is_up_to_date():
+    root = Path(__file__).parents[2]
+    args = Namespace(method="cached", price=2.0, cpu_price=0.1, bandwidth=25.0, utilization=0.4)
+    measured = measure.read_values(measure.RESULTS / "step.json")
+    assert scaling.scaling_page(measured, args) == (root / "docs" / "scaling.md").read_text()

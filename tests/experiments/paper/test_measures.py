@@ -1,35 +1,37 @@
-"""The bits are the evaluations' own: their means are the percentages."""
+"""Measures reproduce the scores and intervals of the evaluations they come from."""
 
 import pytest
 
 import vladva_kit as vk
-from experiments.paper import estimate, measures_of
-from vladva_kit.cli.demo import judge
+from experiments.paper.measures import measures_of
+from experiments.paper.statistics import estimate
+from vladva_kit.cli.demo import evaluate_all
 
 
-def test_bits_give_the_evaluations_figures_and_intervals(small_world):
-    clip = vk.ClipEmbedder("emoji-clip")
-    judged = judge(clip, talk=False, say=lambda _: None)
-    cell = {"measures": {name: vars(measure) for name, measure in measures_of(judged).items()}}
+def test_measures_give_the_scores_of_the_evaluations(small_world):
+    results = evaluate_all(vk.ClipEmbedder("emoji-clip"), generation=False, log=lambda _: None)
+    record = {"measures": {name: vars(measure) for name, measure in measures_of(results).items()}}
     for style in ("seen", "unseen style"):
-        retrieval, crepe, ground = (judged[f"{kind}/{style}"] for kind in ("retrieval", "sugarcrepe", "winoground"))
+        retrieval, sugarcrepe, winoground = (
+            results[f"{name}/{style}"] for name in ("retrieval", "sugarcrepe", "winoground")
+        )
         scores = {
             f"retrieval/{style}/image_to_text": retrieval.image_to_text[1],
             f"retrieval/{style}/text_to_image": retrieval.text_to_image[1],
-            f"winoground/{style}/group": ground.group,
-            f"sugarcrepe/{style}/swap_obj": crepe.categories["swap_obj"],
+            f"winoground/{style}/group": winoground.group,
+            f"sugarcrepe/{style}/swap_obj": sugarcrepe.categories["swap_obj"],
         }
         for name, score in scores.items():
-            found = estimate([cell], (name,))
-            assert (found.mean, found.chance, found.n, found.ties) == pytest.approx(
+            estimated = estimate([record], (name,))
+            assert (estimated.percent, estimated.chance, estimated.n, estimated.ties) == pytest.approx(
                 (score.percent, score.chance, score.n, score.ties)
             )
-        found = estimate([cell], (f"retrieval/{style}/text_to_image",))
-        assert (found.low, found.high) == (retrieval.text_to_image[1].low, retrieval.text_to_image[1].high)
-        swaps = estimate([cell], tuple(f"sugarcrepe/{style}/swap_{kind}" for kind in ("obj", "att")))
-        assert swaps.mean == pytest.approx(crepe.groups["swap"].percent)
+        estimated = estimate([record], (f"retrieval/{style}/text_to_image",))
+        assert (estimated.low, estimated.high) == (retrieval.text_to_image[1].low, retrieval.text_to_image[1].high)
+        swaps = estimate([record], tuple(f"sugarcrepe/{style}/swap_{kind}" for kind in ("obj", "att")))
+        assert swaps.percent == pytest.approx(sugarcrepe.groups["swap"].percent)
 
 
-def test_a_result_that_is_none_is_refused():
+def test_unknown_result_is_an_error():
     with pytest.raises(TypeError, match="winoground/seen is of type dict"):
         measures_of({"winoground/seen": {}})

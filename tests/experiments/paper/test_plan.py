@@ -1,74 +1,80 @@
-"""The experiments: what the issue of each is, cells shared among them, and settings that follow a cell."""
+"""The experiments: how variants differ, which runs they share, and the training settings of a run."""
 
 import pytest
 
-from experiments.paper import EXPERIMENTS, Plan, experiment
-from experiments.paper.runs import settings
+from experiments.paper.plan import BASE, BOTH, CLIP, CLIP_TUNED, EXPERIMENTS, FULL, LONG, LORA, SOFT, Plan, experiment
+from experiments.paper.runs import training_settings
 
 
-def rows(name, plan=Plan()):  # noqa: B008
-    return {row.name: row.cells for row in experiment(name, plan).rows}
+def variants(name, plan=Plan()):  # noqa: B008
+    return {variant.name: variant.runs for variant in experiment(name, plan).variants}
 
 
-def test_the_components_differ_in_just_what_their_names_say():
-    found = rows("components")
-    assert list(found) == [
-        "emoji-clip", "emoji-clip, trained on", "base", "+ soft prompt", "+ LoRA", "+ both", "+ both + next-token",
-        "contrastive on long captions",
-    ]  # fmt: skip
-    first = {name: cells[0] for name, cells in found.items()}
-    learns = {name: (cell.soft_prompt, bool(cell.lora_rank), cell.next_token_weight) for name, cell in first.items()}
-    assert learns["base"] == (False, False, 0) and first["base"].seed is None
-    assert learns["+ soft prompt"] == (True, False, 0) and learns["+ LoRA"] == (False, True, 0)
-    assert learns["+ both"] == (True, True, 0) and learns["+ both + next-token"] == (True, True, 1)
-    assert first["contrastive on long captions"].captions == "long"
-    clip_on, full = first["emoji-clip, trained on"], first["+ both + next-token"]
-    assert (clip_on.steps, clip_on.batch_size) == (full.steps, full.batch_size)
-    assert all(len({cell.seed for cell in cells}) == (1 if cells[0].seed is None else 3) for cells in found.values())
+def test_components_differ_only_in_what_their_names_say():
+    first = {name: runs[0] for name, runs in variants("components").items()}
+    assert list(first) == [CLIP, CLIP_TUNED, BASE, SOFT, LORA, BOTH, FULL, LONG]
+    trained = {name: (run.soft_prompt, bool(run.lora_rank), run.next_token_weight) for name, run in first.items()}
+    assert trained[BASE] == (False, False, 0) and first[BASE].seed is None
+    assert trained[SOFT] == (True, False, 0) and trained[LORA] == (False, True, 0)
+    assert trained[BOTH] == (True, True, 0) and trained[FULL] == (True, True, 1)
+    assert trained[LONG] == (True, True, 0) and first[LONG].captions == "long"
+    assert (first[CLIP_TUNED].steps, first[CLIP_TUNED].batch_size) == (first[FULL].steps, first[FULL].batch_size)
 
 
-def test_a_level_that_is_the_usual_one_is_the_components_own_cell():
-    full = rows("components")["+ both + next-token"][0]
-    for name in ("batch-size", "data-size", "rank", "temperature", "next-token-weight", "negatives"):
-        assert full in experiment(name).cells(), name
-    assert set(experiment("generation").cells()) <= set(experiment("components").cells())
+def test_trained_components_have_three_seeds():
+    for runs in variants("components").values():
+        assert [run.seed for run in runs] in ([None], [0, 1, 2])
 
 
-def test_levels_differ_from_the_usual_one_in_what_they_vary():
-    assert [cells[0].lora_rank for cells in rows("rank").values()] == [1, 4, 16, 64]
-    assert [cells[0].learn_temperature for cells in rows("temperature").values()] == [False, False, False, True]
-    assert [cells[0].next_token_weight for cells in rows("next-token-weight").values()] == [0, 0.3, 1, 3]
-    assert [cells[0].pairs for cells in rows("data-size").values()] == [150, 600, None]
-    assert [cells[0].negatives for cells in rows("negatives").values()] == [False, True]
+@pytest.mark.parametrize(
+    "name, level",
+    [("batch-size", "batch 64"), ("data-size", "all pairs"), ("rank", "rank 16"), ("temperature", "learned from 0.07"),
+     ("next-token-weight", "weight 1"), ("negatives", "random negatives")],
+)  # fmt: skip
+def test_default_level_of_a_sweep_shares_the_run_of_components(name, level):
+    assert variants(name)[level] == variants("components")[FULL][:1]
 
 
-def test_the_soft_prompts_rates_begin_at_loras_and_stand_beside_the_base():
-    (base,), *alone = rows("soft-prompt-rate").values()
-    assert base == rows("components")["base"][0]
-    assert alone[0][0] == rows("components")["+ soft prompt"][0]
-    assert [cells[0].learning_rate for cells in alone] == [0.0005, 0.005, 0.05]
-    assert all(cells[0].soft_prompt and not cells[0].lora_rank for cells in alone)
+def test_generation_needs_no_runs_of_its_own():
+    assert set(experiment("generation").runs()) <= set(experiment("components").runs())
 
 
-def test_all_batch_sizes_see_about_as_many_pairs():
-    for (cell,) in rows("batch-size", Plan(steps=100)).values():
-        assert 6400 - cell.batch_size < cell.steps * cell.batch_size <= 6400
+def test_sweeps_vary_one_setting():
+    assert [runs[0].lora_rank for runs in variants("rank").values()] == [1, 4, 16, 64]
+    assert [runs[0].learn_temperature for runs in variants("temperature").values()] == [False, False, False, True]
+    assert [runs[0].next_token_weight for runs in variants("next-token-weight").values()] == [0, 0.3, 1, 3]
+    assert [runs[0].n_pairs for runs in variants("data-size").values()] == [150, 600, None]
+    assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
 
 
-def test_every_row_that_is_compared_is_there():
+def test_soft_prompt_rates_start_at_loras_rate_next_to_the_base():
+    (base,), *alone = variants("soft-prompt-rate").values()
+    assert base == variants("components")[BASE][0]
+    assert alone[0][0] == variants("components")[SOFT][0]
+    assert [runs[0].learning_rate for runs in alone] == [0.0005, 0.005, 0.05]
+    assert all(runs[0].soft_prompt and not runs[0].lora_rank for runs in alone)
+
+
+def test_all_batch_sizes_see_about_equally_many_pairs():
+    for (run,) in variants("batch-size", Plan(steps=100)).values():
+        assert 6400 - run.batch_size < run.steps * run.batch_size <= 6400
+
+
+def test_compared_variants_exist():
     for name in EXPERIMENTS:
         one = experiment(name)
-        assert one.compared and {row for pair in one.compared for row in pair} <= {row.name for row in one.rows}
+        compared = {name for pair in one.comparisons for name in pair}
+        assert compared and compared <= {variant.name for variant in one.variants}
 
 
-def test_a_cells_settings_are_those_of_the_training():
-    (cell, *_) = rows("temperature")["fixed 0.02"]
-    made = settings(cell)
-    assert (made.steps, made.batch_size, made.learn_temperature, made.short_limit) == (80, 64, False, 30)
-    long = settings(rows("components")["contrastive on long captions"][2])
+def test_training_settings_follow_the_run():
+    settings = training_settings(variants("temperature")["fixed 0.02"][0])
+    assert (settings.steps, settings.batch_size, settings.learn_temperature) == (80, 64, False)
+    assert settings.short_limit == 30
+    long = training_settings(variants("components")[LONG][2])
     assert long.short_limit == 501 and long.next_token_weight == 0 and long.seed == 2
 
 
-def test_an_unknown_experiment_lists_the_known_ones():
+def test_unknown_experiment_lists_the_known_ones():
     with pytest.raises(ValueError, match="'ranks'.*components.*negatives"):
         experiment("ranks")

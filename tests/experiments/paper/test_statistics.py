@@ -1,9 +1,9 @@
-"""Means, deviations, intervals and paired tests from bits, against loops and against what is known beforehand."""
+"""Means, deviations, intervals and paired tests over seeds, against direct computations."""
 
 import numpy as np
 import pytest
 
-from experiments.paper import difference, estimate
+from experiments.paper.statistics import estimate, gain
 from vladva_kit.evaluation.bootstrap import bootstrap_interval, mcnemar
 
 G = ("winoground/seen/group",)
@@ -13,68 +13,72 @@ def bits(seed, n=60, share=0.5):
     return "".join("01"[value] for value in (np.random.default_rng(seed).random(n) < share).astype(int))
 
 
-def test_one_seed_gives_the_interval_of_its_cases_and_no_deviation(record):
-    right = bits(0)
-    found = estimate([record(0, {G[0]: right})], G)
-    correct = [digit == "1" for digit in right]
-    assert found.mean == pytest.approx(100 * sum(correct) / 60) and found.sd is None
-    assert (found.low, found.high) == bootstrap_interval(correct)
-    assert (found.n, found.seeds, found.chance) == (60, 1, 50.0)
+def as_bools(digits):
+    return [digit == "1" for digit in digits]
 
 
-def test_seeds_give_mean_and_deviation(record):
-    rights = [bits(seed) for seed in (1, 2, 3)]
-    found = estimate([record(seed, {G[0]: right}) for seed, right in enumerate(rights)], G)
-    percents = [100 * right.count("1") / 60 for right in rights]
+def test_single_seed_has_the_interval_of_its_cases_and_no_deviation(record):
+    digits = bits(0)
+    result = estimate([record(0, {G[0]: digits})], G)
+    assert result.percent == pytest.approx(100 * digits.count("1") / 60) and result.sd is None
+    assert (result.low, result.high) == bootstrap_interval(as_bools(digits))
+    assert (result.n, result.chance) == (60, 50.0)
+
+
+def test_several_seeds_have_mean_and_standard_deviation(record):
+    runs = [bits(seed) for seed in (1, 2, 3)]
+    result = estimate([record(seed, {G[0]: digits}) for seed, digits in enumerate(runs)], G)
+    percents = [100 * digits.count("1") / 60 for digits in runs]
     mean = sum(percents) / 3
-    assert found.mean == pytest.approx(mean)
-    assert found.sd == pytest.approx((sum((one - mean) ** 2 for one in percents) / 2) ** 0.5)
-    assert found.low < mean < found.high and str(found).startswith(f"{mean:.1f} ± {found.sd:.1f} [")
+    assert result.percent == pytest.approx(mean)
+    assert result.sd == pytest.approx((sum((one - mean) ** 2 for one in percents) / 2) ** 0.5)
+    assert result.low < mean < result.high and str(result).startswith(f"{mean:.1f} ± {result.sd:.1f} [")
 
 
-def test_several_measures_count_the_same_however_many_their_cases(record):
-    cell = record(0, {"a": "1" * 10, "b": "0" * 90})
-    found = estimate([cell], ("a", "b"))
-    assert (found.mean, found.low, found.high, found.n) == (50, 50, 50, 100)
+def test_measures_count_equally_whatever_their_number_of_cases(record):
+    result = estimate([record(0, {"a": "1" * 10, "b": "0" * 90})], ("a", "b"))
+    assert (result.percent, result.low, result.high, result.n) == (50, 50, 50, 100)
 
 
-def test_captions_of_one_picture_are_drawn_together(record):
-    right = "111000" * 20
-    together, apart = (estimate([record(0, {G[0]: right}, n)], G) for n in (3, 1))
-    assert together.high - together.low > 1.4 * (apart.high - apart.low)
+def test_cases_of_one_image_are_resampled_together(record):
+    grouped, single = (estimate([record(0, {G[0]: "111000" * 20}, size)], G) for size in (3, 1))
+    assert grouped.high - grouped.low > 1.4 * (single.high - single.low)
 
 
-def test_a_difference_is_paired_and_its_p_is_mcnemars(record):
+def test_gain_is_paired_and_uses_mcnemars_test(record):
     one, other = bits(4), bits(5, share=0.8)
-    found = difference([record(0, {G[0]: one})], [record(0, {G[0]: other})], G)
-    first, second = ([digit == "1" for digit in right] for right in (one, other))
-    gains = [b - a for a, b in zip(first, second, strict=True)]
-    assert found.mean == pytest.approx(100 * sum(gains) / 60)
-    assert (found.low, found.high) == bootstrap_interval(gains)
-    assert found.p_values == (mcnemar(first, second).p_value,)
+    result = gain([record(0, {G[0]: one})], [record(0, {G[0]: other})], G)
+    first, second = as_bools(one), as_bools(other)
+    changes = [b - a for a, b in zip(first, second, strict=True)]
+    assert result.points == pytest.approx(100 * sum(changes) / 60)
+    assert (result.low, result.high) == bootstrap_interval(changes)
+    assert result.p_values == (mcnemar(first, second).p_value,)
 
 
 def test_outcomes(record):
     low, high = record(0, {G[0]: "0" * 50}), record(0, {G[0]: "1" * 50})
-    assert difference([low], [high], G).outcome == "above"
-    assert difference([high], [low], G).outcome == "below"
-    same = difference([high], [high], G)
-    assert same.outcome == "level" and same.p_values == (1.0,)
+    assert gain([low], [high], G).outcome == "higher"
+    assert gain([high], [low], G).outcome == "lower"
+    same = gain([high], [high], G)
+    assert same.outcome == "n.s." and same.p_values == (1.0,)
 
 
-def test_one_frozen_row_is_held_against_every_seed(record):
+def test_single_run_is_compared_with_every_seed(record):
     base, tuned = record(None, {G[0]: bits(6)}), [record(seed, {G[0]: bits(seed + 10)}) for seed in range(3)]
-    found = difference([base], tuned, G)
-    assert len(found.p_values) == 3
-    alone = [difference([base], [cell], G) for cell in tuned]
-    assert found.p_values == tuple(one.p_values[0] for one in alone)
-    assert found.mean == pytest.approx(np.mean([one.mean for one in alone]))
+    result = gain([base], tuned, G)
+    each = [gain([base], [one], G) for one in tuned]
+    assert result.p_values == tuple(one.p_values[0] for one in each)
+    assert result.points == pytest.approx(np.mean([one.points for one in each]))
 
 
-def test_what_is_not_measured_is_none_and_what_cannot_be_paired_is_refused(record):
-    cell = record(0, {G[0]: "01"})
-    assert estimate([cell], ("other",)) is None and difference([cell], [record(0, {})], G) is None
+def test_missing_measures_are_none(record):
+    one = record(0, {G[0]: "01"})
+    assert estimate([one], ("other",)) is None and gain([one], [record(0, {})], G) is None
+
+
+def test_records_that_cannot_be_paired_are_errors(record):
+    one = record(0, {G[0]: "01"})
     with pytest.raises(ValueError, match="2 and 3 seeds"):
-        difference([cell] * 2, [cell] * 3, G)
+        gain([one] * 2, [one] * 3, G)
     with pytest.raises(ValueError, match="2 and 3 cases"):
-        difference([cell], [record(0, {G[0]: "011"})], G)
+        gain([one], [record(0, {G[0]: "011"})], G)

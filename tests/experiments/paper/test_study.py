@@ -1,170 +1,183 @@
-"""Cells and their files: what a record holds, what a kill costs, and what other settings find."""
+"""Runs and their files: the content of a record, resuming after an interruption, and what invalidates a file."""
 
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import pytest
 from typer.testing import CliRunner
 
 import vladva_kit as vk
-from experiments.paper import EXPERIMENTS, Plan, experiment, plan, run_cell, run_experiments
-from experiments.paper import runs as cells
-from experiments.paper import study as run
-from experiments.paper.tables import COLUMNS, comparison_lines, figure_of, markdown_table, overview
-from vladva_kit.cli.app import app
+from experiments.paper import runs, study
+from experiments.paper.__main__ import app
+from experiments.paper.plan import BASE, CLIP_TUNED, FULL, LONG, SOFT, Experiment, experiment
+from experiments.paper.study import run_experiments
+from experiments.paper.tables import ADAPTER_OFF, COLUMNS, gain_table, overview, results_table, runs_of, value_of
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.models.files import write_json
 
+VARIANTS = (CLIP_TUNED, BASE, SOFT, FULL)  # every kind of run
 
-def numbers(record):
-    """A record as JSON gives it back, without the clock."""
+
+def without_time(record):
+    """A record without the seconds, which differ between equal runs."""
     return {key: value for key, value in record.items() if key != "seconds"}
 
 
-ROWS = ("emoji-clip, trained on", "base", "+ soft prompt", "+ both + next-token")  # enough to see every kind of cell
+def plan_run(plan, name, variant):
+    """The first run of a variant."""
+    return next(one.runs[0] for one in experiment(name, plan).variants if one.name == variant)
 
 
 @pytest.fixture(scope="module")
-def killed_and_resumed(small_samples, tmp_path_factory):
-    """Four rows of the components, stopped after the second cell and started again."""
-    out, ran = tmp_path_factory.mktemp("ablation"), []
-    small = Plan(steps=2, batch_size=4, seeds=(0,), talks_about=1, reads=4)
+def interrupted_and_resumed(small_samples, tmp_path_factory):
+    """Four variants of `components`, interrupted in the third run and resumed: requested runs, calls, results."""
+    out, calls = tmp_path_factory.mktemp("ablation"), []
+    plan = study.Plan(steps=2, batch_size=4, seeds=(0,), n_generation_images=1, n_probe_images=4)
+    components = experiment("components", plan)
+    four = tuple(variant for variant in components.variants if variant.name in VARIANTS)
+    small = Experiment("components", four, tuple(pair for pair in components.comparisons if set(pair) <= set(VARIANTS)))
+
+    def train_and_evaluate(run):
+        calls.append(run)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return runs.train_and_evaluate(run)
+
+    def run_study():
+        return run_experiments(["components"], plan, out, log=lambda _: None)
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cells, "PROBED", 1)
+        patched.setattr(runs, "N_EQUALITY_IMAGES", 1)
         patched.setattr(vk, "sample", small_samples.__getitem__, raising=False)
-        rows = [row for row in EXPERIMENTS["components"](small) if row.name in ROWS]
-        patched.setattr(plan, "EXPERIMENTS", {"components": lambda _: rows})
-        patched.setattr(run, "EXPERIMENTS", ("components",))
-
-        def counted(cell):
-            if len(ran) == 2:
-                ran.append("killed")
-                raise KeyboardInterrupt
-            ran.append(cell)
-            return run_cell(cell)
-
-        patched.setattr(run, "run_cell", counted)
+        patched.setattr(study, "EXPERIMENTS", ("components",))
+        patched.setattr(study, "experiment", lambda name, plan: small)
+        patched.setattr(study, "train_and_evaluate", train_and_evaluate)
         with pytest.raises(KeyboardInterrupt):
-            run_experiments(["components"], small, out, say=lambda _: None)
+            run_study()
         assert not (out / "results.json").exists()
-        run_experiments(["components"], small, out, "vladva ablate", lambda _: None)
-        asked = [cell for row in rows for cell in row.cells]
-        patched.setattr(run, "run_cell", None)  # all there: nothing is run
-        run_experiments(["components"], small, out, "vladva ablate", lambda _: None)
-        return asked, ran, json.loads((out / "results.json").read_text())
+        run_study()
+        patched.setattr(study, "train_and_evaluate", None)  # all runs are stored: none may start
+        run_study()
+    return small.runs(), calls, json.loads((out / "results.json").read_text())
 
 
-def record_of(saved, row):
-    """The record of a row's only cell."""
-    (name,) = next(one["cells"] for one in saved["experiments"]["components"]["rows"] if one["name"] == row)
-    return saved["cells"][name]
+@pytest.fixture
+def saved(interrupted_and_resumed):
+    return interrupted_and_resumed[2]
 
 
-def test_a_killed_run_goes_on_from_its_last_cell(killed_and_resumed):
-    asked, ran, saved = killed_and_resumed
-    assert ran[2] == "killed" and [cell for cell in ran if cell != "killed"] == asked  # each once
-    assert len(saved["cells"]) == 4 and list(saved["experiments"]) == ["components"]
+def test_interrupted_study_resumes_after_its_last_run(interrupted_and_resumed):
+    requested, calls, saved = interrupted_and_resumed
+    assert calls == [*requested[:3], *requested[2:]]  # only the interrupted run starts twice
+    assert len(saved["runs"]) == 4 and list(saved["experiments"]) == ["components"]
 
 
-def test_a_cell_run_again_gives_the_same_numbers(killed_and_resumed, small_world, monkeypatch):
-    asked, _, saved = killed_and_resumed
-    monkeypatch.setattr(cells, "PROBED", 1)
-    for row in ("+ both + next-token", "emoji-clip, trained on"):
-        again = write_json(small_world["emoji_pairs"].parent / "again.json", run_cell(asked[ROWS.index(row)]))
-        assert numbers(json.loads(again.read_text())) == numbers(record_of(saved, row))
+@pytest.mark.parametrize("variant", [CLIP_TUNED, FULL])
+def test_repeated_run_gives_equal_numbers(interrupted_and_resumed, small_world, tmp_path, variant):
+    requested, _, saved = interrupted_and_resumed
+    again = write_json(tmp_path / "again.json", runs.train_and_evaluate(requested[VARIANTS.index(variant)]))
+    assert without_time(json.loads(again.read_text())) == without_time(runs_of(saved, "components", variant)[0])
 
 
-def test_a_record_holds_curve_measures_and_what_happens_inside(killed_and_resumed):
-    saved = killed_and_resumed[-1]
-    clip, base, soft, full = (record_of(saved, row) for row in ROWS)
+def test_record_holds_history_measures_and_representations(saved):
+    clip, base, soft, full = (runs_of(saved, "components", variant)[0] for variant in VARIANTS)
     assert full["history"]["step"] == [1, 2] and full["adapter_off_equal"] is soft["adapter_off_equal"] is True
-    assert full["learning"]["soft prompt"] and full["learning"]["LoRA"] and soft["learning"]["LoRA"] == 0
+    assert full["trainable"]["soft prompt"] and full["trainable"]["LoRA"] and soft["trainable"]["LoRA"] == 0
     assert soft["history"]["next_token"] == [0, 0] and min(full["history"]["next_token"]) > 0
-    assert set(full["inside"]["entropy"]) == {"image", "text"} and len(full["inside"]["entropy"]["image"]) == 4
-    assert 0 <= full["inside"]["prompt"]["image"]["unchanged"] <= 1 and base["inside"]["density"]
-    assert "history" not in base and "inside" not in clip and clip["history"]["contrastive"][0] > 0
+    entropy = full["representations"]["entropy"]
+    assert set(entropy) == {"image", "text"} and len(entropy["image"]) == 4
+    assert 0 <= full["representations"]["prompt"]["image"]["unchanged"] <= 1
+    assert base["representations"]["attention_density"] and "history" not in base
+    assert "representations" not in clip and clip["history"]["contrastive"][0] > 0
 
 
-def test_with_the_adapter_off_every_model_answers_as_the_base(killed_and_resumed):
-    saved = killed_and_resumed[-1]
-    for column in COLUMNS:
-        if ", adapter off" in column:  # the last row was asked again, the one before it was only probed
-            figures = [figure_of(saved, "components", row, column) for row in ROWS]
-            assert figures[1] == figures[2] == figures[3] is not None and figures[0] is None
+def test_adapter_off_generation_is_shown_only_where_it_was_measured(saved):
+    for column in (column for column in COLUMNS if ADAPTER_OFF in column):
+        assert value_of(saved, "components", FULL, column) is not None
+        assert [value_of(saved, "components", name, column) for name in (CLIP_TUNED, BASE, SOFT)] == [None] * 3
 
 
-def test_tables_have_a_line_a_column_and_a_column_a_row(killed_and_resumed):
-    saved = killed_and_resumed[-1]
-    table = markdown_table(saved, "components").splitlines()
+def test_adapter_off_generation_equals_the_base(saved):
+    for column in (column for column in COLUMNS if ADAPTER_OFF in column):
+        off = value_of(saved, "components", FULL, column)
+        assert off == value_of(saved, "components", BASE, column.replace(ADAPTER_OFF, ""))
+
+
+def test_equality_check_fails_if_the_adapter_stays_on(small_world, small_plan, monkeypatch):
+    monkeypatch.setattr(vk.Embedder, "base", lambda self: nullcontext())
+    run = dataclasses.replace(plan_run(small_plan, "components", SOFT), n_generation_images=0, n_probe_images=0)
+    assert runs.train_and_evaluate(run)["adapter_off_equal"] is False
+
+
+def test_tables_have_a_row_per_score_and_a_column_per_variant(saved):
+    table = results_table(saved, "components").splitlines()
     assert len(table) == 2 + len(COLUMNS)
-    assert table[0].startswith("|  | emoji-clip, trained on | base | + soft prompt |")
+    assert table[0].startswith("|  | emoji-clip, fine-tuned | base | + soft prompt |")
     assert len({line.count("|") for line in table}) == 1
-    lines = comparison_lines(saved, "components")
-    assert "| base → + soft prompt | text → image R@1, seen |" in lines
+    assert "| base → + soft prompt | text → image R@1, seen |" in gain_table(saved, "components")
 
 
-def test_an_overview_has_a_line_a_row_and_one_style_without_intervals(killed_and_resumed):
-    saved = killed_and_resumed[-1]
+def test_overview_has_a_row_per_variant_for_one_style_without_intervals(saved):
     heading, _, *lines = overview(saved, "components", "unseen style").splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines] == [*ROWS, "guessing"]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == [*VARIANTS, "chance"]
     titles = [title.strip() for title in heading.strip("|").split("|")][1:]
     assert titles[0] == "image → text R@1" and "caption truth" in titles and len(titles) == 10
-    figure = figure_of(saved, "components", ROWS[-1], "text → image R@1, unseen style")
-    assert lines[len(ROWS) - 1].split(" | ")[2] == f"{figure.mean:.1f}" == figure.short  # one seed: no deviation
-    assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # the CLIP does not talk
+    value = value_of(saved, "components", FULL, "text → image R@1, unseen style")
+    assert lines[len(VARIANTS) - 1].split(" | ")[2] == f"{value.percent:.1f}" == value.short  # one seed: no deviation
+    assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # a CLIP generates nothing
 
 
-def test_other_settings_weights_or_data_find_nothing_to_go_on_from(small_plan, tmp_path):
-    (cell, *_) = experiment("components", small_plan).cells()
-    made_from = {"emoji-clip": "one", "emoji-llava": "two"}
-    path = run._path(tmp_path, cell, made_from)
-    assert run._path(tmp_path, cell, {**made_from, "emoji-llava": "other"}) == path
-    others = [run._path(tmp_path, cell, {**made_from, "emoji-clip": "other"})]
-    others += [run._path(tmp_path, dataclasses.replace(cell, **{key: 7}), made_from) for key in ("steps", "pairs")]
+def test_changed_settings_and_weights_start_new_runs(small_plan, tmp_path):
+    (run, *_) = experiment("components", small_plan).runs()
+    fingerprints = {"emoji-clip": "one", "emoji-llava": "two"}
+    path = study._path(tmp_path, run, fingerprints)
+    assert study._path(tmp_path, run, {**fingerprints, "emoji-llava": "other"}) == path
+    others = [study._path(tmp_path, run, {**fingerprints, "emoji-clip": "other"})]
+    others += [
+        study._path(tmp_path, dataclasses.replace(run, **{key: 7}), fingerprints) for key in ("steps", "n_pairs")
+    ]
     assert len({path, *others}) == 4
 
 
-def test_weights_and_data_are_in_the_fingerprint(small_world, monkeypatch):
-    before = run._fingerprint("emoji-clip")
-    assert before == run._fingerprint("emoji-clip") != run._fingerprint("emoji-llava")
+def test_fingerprint_covers_weights_and_data(small_world, monkeypatch):
+    before = study._fingerprint("emoji-clip")
+    assert before == study._fingerprint("emoji-clip") != study._fingerprint("emoji-llava")
     other = {**small_world, "winoground_mini": small_world["sugarcrepe_mini"]}
     monkeypatch.setattr(vk, "sample", other.__getitem__)
-    assert run._fingerprint("emoji-clip") != before
+    assert study._fingerprint("emoji-clip") != before
 
 
-def test_the_long_captions_row_gives_the_contrastive_loss_the_long_captions(small_world, small_plan):
-    (cell,) = next(row.cells for row in experiment("components", small_plan).rows if row.name.endswith("long captions"))
-    usual = load_pairs(small_world["emoji_pairs"], "train")
-    given = cells._pairs(cell)
-    assert [pair.short for pair in given] == [pair.long for pair in usual] and all(pair.long is None for pair in given)
-    few = cells._pairs(dataclasses.replace(cell, captions="short", pairs=3))
+def test_long_captions_variant_trains_the_contrastive_loss_on_long_captions(small_world, small_plan):
+    run = plan_run(small_plan, "components", LONG)
+    usual, pairs = load_pairs(small_world["emoji_pairs"], "train"), runs.training_pairs(run)
+    assert [pair.short for pair in pairs] == [pair.long for pair in usual]
+    assert all(pair.long is None for pair in pairs)
+    few = runs.training_pairs(dataclasses.replace(run, captions="short", n_pairs=3))
     assert [pair.short for pair in few] == [pair.short for pair in usual[:3]]
 
 
-def test_the_command_runs_an_experiment_and_gives_hard_negatives_to_the_training(small_world, small_plan, tmp_path):
-    with_swaps = next(row.cells[0] for row in experiment("negatives", small_plan).rows if "swapped" in row.name)
-    pairs = cells._pairs(with_swaps)
+def test_command_runs_an_experiment_and_trains_on_hard_negatives(small_world, small_plan, tmp_path):
+    pairs = runs.training_pairs(plan_run(small_plan, "negatives", "+ swapped captions"))
     assert sum(bool(pair.negatives) for pair in pairs) > len(pairs) / 2
-    arguments = ["--experiment", "negatives", "--steps", "2", "--batch-size", "4", "--talks-about", "1", "--seeds", "1"]
-    done = CliRunner().invoke(app, ["ablate", *arguments, "--out", str(tmp_path)])
+    options = ["--experiment", "negatives", "--steps", "2", "--batch-size", "4", "--generation-images", "1"]
+    done = CliRunner().invoke(app, ["ablate", *options, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "results.json").read_text())
-    without, swapped = (results["cells"][row["cells"][0]] for row in results["experiments"]["negatives"]["rows"])
-    assert without["history"]["contrastive"][0] < swapped["history"]["contrastive"][0]  # more to be told apart
+    random, swapped = (runs_of(results, "negatives", name)[0] for name in ("random negatives", "+ swapped captions"))
+    assert random["history"]["contrastive"][0] < swapped["history"]["contrastive"][0]  # more candidates
     assert "generation/seen/questions" not in swapped["measures"] and "| text → image R@1, seen |" in done.output
 
 
-def test_an_unknown_experiment_is_refused_before_anything_is_run(small_world, small_plan, tmp_path):
-    with pytest.raises(ValueError, match="no experiment is called 'ranks'"):
+def test_unknown_experiment_is_an_error_before_any_run(small_world, small_plan, tmp_path):
+    with pytest.raises(ValueError, match="unknown experiment 'ranks'"):
         run_experiments(["components", "ranks"], small_plan, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_prompt_study_is_kept_beside_the_cells(small_world, small_plan, tmp_path, monkeypatch):
-    from vladva_kit.analysis import prompt_study
-
-    monkeypatch.setattr(prompt_study, "EMOJI_PROMPTS", prompt_study.EMOJI_PROMPTS[:3])
-    first = run_experiments(["prompts"], small_plan, tmp_path, say=lambda _: None)
+def test_prompt_study_is_stored_and_not_repeated(small_world, small_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "EMOJI_PROMPTS", study.EMOJI_PROMPTS[:3])
+    first = run_experiments(["prompts"], small_plan, tmp_path, log=lambda _: None)
     assert len(first["prompts"]["prompts"]) == 3 and first["prompts"]["n"] == 4
-    monkeypatch.setattr(run, "study_emoji_prompts", None)  # there already: it is not called again
-    assert run_experiments(["prompts"], small_plan, tmp_path, say=lambda _: None)["prompts"] == first["prompts"]
+    monkeypatch.setattr(study, "study_prompts", None)  # stored: must not be called again
+    assert run_experiments(["prompts"], small_plan, tmp_path, log=lambda _: None)["prompts"] == first["prompts"]
