@@ -14,7 +14,7 @@ ORDER = (
     "checks", "search", "analysis", "plots", "widgets", "cli",
 )  # fmt: skip
 PURPOSE = {
-    "emoji_world": "scenes, captions, samples",
+    "emoji_world": "scenes, captions, truth",
     "models": "load an LVLM",
     "embedder": "prompts, soft prompts, LoRA, encode",
     "data": "pairs, streams, validation",

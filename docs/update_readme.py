@@ -1,13 +1,15 @@
-"""Write a generated table into the README: python docs/update_readme.py runs/demo/results.json
+"""Write the generated tables of the README and of the pages in docs/ from the results that they show.
 
-The argument is the results of the demo, docs/ablation.json (the study) or experiments/benchmarks/results (the targets
-of the benchmarks).
+    python docs/update_readme.py                          # all tables whose sources are committed
+    python docs/update_readme.py runs/demo/results.json   # the demo's table first
+
+A table is between two markers: `<!-- NAME table -->` and `<!-- end of NAME table -->`.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
@@ -16,50 +18,99 @@ from experiments.benchmarks.measure import find_targets  # noqa: E402
 from experiments.paper.tables import overview  # noqa: E402
 from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
 from vladva_kit.models.files import atomic_write  # noqa: E402
+from vladva_kit.training.memory import memory_table  # noqa: E402
 
-TITLES = {"seen": "In the styles of the training data:", "unseen style": "In the style that is held out of training:"}
+PAGES = {  # table -> its page
+    "demo": "docs/results.md",
+    "study": "docs/results.md",
+    "summary": "README.md",
+    "memory": "docs/models.md",
+    "benchmarks": "docs/performance.md",
+}
+SUMMARY_COLUMNS = ("base", "fine-tuned", "emoji-clip", "chance")
+SUMMARY_ROWS = {  # row of the demo's table -> label in the README
+    "Retrieval, unseen style: text → image R@1": "text → image R@1",
+    "Retrieval, unseen style: image → text R@1": "image → text R@1",
+    "SugarCrepe, unseen style: add": "SugarCrepe add",
+    "SugarCrepe, unseen style: replace": "SugarCrepe replace",
+    "SugarCrepe, unseen style: swap": "SugarCrepe swap",
+    "Winoground, unseen style: group": "Winoground group",
+    "Generation, unseen style: question accuracy": "question accuracy",
+    "Generation, unseen style: caption truth": "caption truth",
+}
+STYLES = {"seen": "Seen styles:", "unseen style": "Unseen style:"}
 
 
-def main(path: Path, readme: Path) -> None:
-    """Replace the text between the two markers of the demo, the study or the benchmarks with their table.
+def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
+    """Update all tables below `root`; the demo's only if its results are given.
 
-    main(Path("docs/ablation.json"), Path("README.md"))
+    main(Path("runs/demo/results.json"))
 
-    Raises ValueError if the README lacks the markers.
+    Raises ValueError if a page lacks the markers.
     """
-    name, table = _table(path)
+    if demo_results is not None:
+        write_table("demo", markdown_table(json.loads(demo_results.read_text())), root)
+    write_table("study", study_tables(), root)
+    write_table("summary", summary_table(read_table("demo", root)), root)
+    write_table("benchmarks", targets_table(), root)
+    heading, rows = memory_table()
+    write_table("memory", markdown_rows(heading, rows, "l" + "r" * (len(heading) - 1)), root)
+
+
+def read_table(name: str, root: Path = ROOT) -> str:
+    """Return the text between a table's markers: `read_table("demo")`."""
+    return _split_page(name, root)[1]
+
+
+def write_table(name: str, table: str, root: Path = ROOT) -> None:
+    """Replace the text between a table's markers: `write_table("benchmarks", targets_table())`."""
+    before, _, after = _split_page(name, root)
+    atomic_write({root / PAGES[name]: f"{before}\n{table}\n{after}".encode()})
+
+
+def _split_page(name: str, root: Path) -> tuple[str, str, str]:
+    """Split a table's page into the text up to the first marker, the table, and the text from the second marker."""
     begin, end = f"<!-- {name} table -->\n", f"<!-- end of {name} table -->\n"
-    before, opened, rest = readme.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
+    before, opened, rest = (root / PAGES[name]).read_text().partition(begin)
+    table, closed, after = rest.partition(end)
     if not (opened and closed):
-        raise ValueError(f"{readme} lacks the markers '{begin.strip()}' and '{end.strip()}': add them around the table")
-    atomic_write({readme: (before + begin + "\n" + table + "\n" + end + after).encode()})
+        raise ValueError(f"{PAGES[name]} lacks the markers '{begin.strip()}' and '{end.strip()}': add both")
+    return before + begin, table.strip("\n") + "\n", end + after
 
 
-def _table(path: Path) -> tuple[str, str]:
-    if path.is_dir():
-        return "benchmarks", targets_table(path)
+def summary_table(demo_table: str) -> str:
+    """Select the README's rows and columns from the demo's table, without intervals.
+
+    summary_table(read_table("demo"))
+
+    Raises KeyError for a row or column that the demo's table lacks.
+    """
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in demo_table.strip().splitlines()]
+    heading, _, *body = lines
+    columns = [heading.index(name) for name in SUMMARY_COLUMNS]
+    cells = {row[0]: [re.sub(r"\*\*| \[.*?\]", "", row[column]) for column in columns] for row in body}
+    rows = [[label, *cells[name]] for name, label in SUMMARY_ROWS.items()]
+    return markdown_rows(["unseen style, percent", *SUMMARY_COLUMNS], rows, "l" + "r" * len(SUMMARY_COLUMNS))
+
+
+def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
+    """Return the study's component tables, one per style: `study_tables(Path("docs/ablation.json"))`."""
     results = json.loads(path.read_text())
-    return ("ablation", _study_tables(results)) if "experiments" in results else ("demo", markdown_table(results))
+    parts = [f"{title}\n\n{overview(results, 'components', style)}" for style, title in STYLES.items()]
+    n_seeds = len(results["plan"]["seeds"])
+    parts.append(f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`\n")
+    return "\n".join(parts)
 
 
-def targets_table(folder: Path) -> str:
+def targets_table(folder: Path = ROOT / "experiments" / "benchmarks" / "results") -> str:
     """Return a table of all targets on the benchmarks' pages, with the measured values."""
     rows = [
-        [f"[{page.stem}](experiments/benchmarks/results/{page.name})", name, bound, measured, result]
+        [f"[{page.stem}](../experiments/benchmarks/results/{page.name})", name, bound, measured, result]
         for page in sorted(folder.glob("*.md"))
         for name, measured, bound, result in find_targets(page.read_text())
     ]
     return markdown_rows(["benchmark", "measurement", "target", "measured", "result"], rows, "lllrl")
 
 
-def _study_tables(results: dict[str, Any]) -> str:
-    parts = [f"{title}\n\n{overview(results, 'components', style)}" for style, title in TITLES.items()]
-    n_seeds = len(results["plan"]["seeds"])
-    return (
-        "\n".join([*parts, f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`"]) + "\n"
-    )
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), ROOT / "README.md")
+    main(*map(Path, sys.argv[1:2]))

@@ -1,1 +1,1 @@
-"""Experiments that need a checkout of the repository: the paper's study, pretraining, and benchmarks."""
+"""Code that needs a checkout of the repository: the paper's study, pretraining, benchmarks, and drawing the samples."""

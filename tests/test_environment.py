@@ -17,7 +17,7 @@ def parse_requirement(requirement):
     return name.lower(), requirement[len(name) :].replace(" ", "")
 
 
-def test_the_conda_environment_has_the_dependencies_of_pyproject():
+def test_conda_environment_has_the_dependencies_of_pyproject():
     requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["notebooks"]]
     expected = {CONDA_NAMES.get(name, name): version for name, version in map(parse_requirement, requirements)}
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -31,10 +31,18 @@ def test_the_conda_environment_has_the_dependencies_of_pyproject():
     assert environment["channels"] == ["conda-forge"]
 
 
-def test_the_readme_badges_link_to_the_repository():
+def test_readme_badges_link_to_the_repository():
     repository = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     readme = (ROOT / "README.md").read_text()
     linked = re.findall(r"(?:colab\.research\.google\.com/github|mybinder\.org/v2/gh)/([\w.-]+/[\w.-]+)/", readme)
-    assert len(linked) >= 8 and set(linked) == {repository}  # seven Colab badges, one Binder badge
-    notebooks = re.findall(r"/blob/main/notebooks/(\w+)\.ipynb", readme)
-    assert notebooks == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert set(linked) == {repository}
+    assert f"git clone --depth 1 https://github.com/{repository} " in readme
+
+
+def test_readme_table_has_a_link_and_a_badge_for_each_notebook():
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(
+        r"^\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\).*/blob/main/notebooks/(\w+)\.ipynb\)", readme, re.MULTILINE
+    )
+    assert all(link == badge for link, badge in rows)
+    assert [link for link, _ in rows] == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import vladva_kit as vk
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = "vladva_kit.data_samples"
 
 
 def test_importing_the_package_loads_no_heavy_library():
@@ -25,3 +30,11 @@ def test_an_unknown_name_lists_the_public_ones():
     with pytest.raises(AttributeError, match="no attribute 'load_vlm'; available: load_lvlm, "):
         vk.load_vlm  # noqa: B018
     assert set(vk.__all__) <= set(dir(vk))
+
+
+def test_the_wheel_contains_every_subpackage_and_the_samples():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "vladva_kit").rglob("__init__.py")]
+    assert sorted(setuptools["packages"]) == sorted([".".join(folder.parts) for folder in folders] + [SAMPLES])
+    assert setuptools["package-dir"] == {SAMPLES: "data_samples"}
+    assert setuptools["package-data"][SAMPLES] == ["**/*"]

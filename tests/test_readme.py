@@ -1,5 +1,6 @@
-"""The README and the reproduction page match the files that they are generated from, and their images load."""
+"""The README and docs/ match the files that they are generated from, and their links, commands and code work."""
 
+import ast
 import json
 import re
 import runpy
@@ -8,28 +9,56 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 
+import vladva_kit as vk
+from experiments.paper.__main__ import app as paper_app
 from experiments.paper.page import reproduction_page
+from experiments.paper.tables import value_of
+from vladva_kit.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGES = re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", (ROOT / "README.md").read_text())
+UPDATE = runpy.run_path(str(ROOT / "docs" / "update_readme.py"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page: page.read_text() for page in PAGES}
+IMAGES = [
+    (page, *image) for page in PAGES for image in re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", TEXTS[page])
+]
+MAX_README_LINES = 170
 MAX_SCREENSHOT_BYTES = 300_000
 MAX_FIGURES_BYTES = 1_500_000
 
 
-def test_readme_images_load_and_have_alt_text():
-    for alt_text, path in IMAGES:
+def test_readme_is_short():
+    assert len(TEXTS[ROOT / "README.md"].splitlines()) <= MAX_README_LINES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_exist(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)\s#]+)", TEXTS[page])
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_readme_links_to_every_page():
+    links = re.findall(r"\]\((docs/[^)\s#]+\.md)\)", TEXTS[ROOT / "README.md"])
+    assert set(links) == {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"}
+
+
+def test_images_load_and_have_alt_text():
+    assert len(IMAGES) >= 5
+    for page, alt_text, path in IMAGES:
         assert len(alt_text.split()) > 4, path
-        with Image.open(ROOT / path) as image:
-            image.load()
-            assert image.width > 400, path
+        if not path.endswith(".svg"):
+            with Image.open(page.parent / path) as image:
+                image.load()
+                assert image.width > 400, path
 
 
 def test_every_screenshot_is_used_and_small():
-    screenshots = {path for _, path in IMAGES if path.startswith("docs/images/")}
-    assert len(screenshots) >= 3
-    assert screenshots == {f"docs/images/{path.name}" for path in (ROOT / "docs" / "images").glob("*")}
-    assert all((ROOT / path).stat().st_size <= MAX_SCREENSHOT_BYTES for path in screenshots)
+    used = {(page.parent / path).resolve() for page, _, path in IMAGES}
+    screenshots = set((ROOT / "docs" / "images").iterdir())
+    assert len(screenshots) >= 3 and screenshots <= used
+    assert all(path.stat().st_size <= MAX_SCREENSHOT_BYTES for path in screenshots)
 
 
 def test_docs_figures_are_one_format_and_small():
@@ -39,24 +68,155 @@ def test_docs_figures_are_one_format_and_small():
     assert sum(path.stat().st_size for path in figures) <= MAX_FIGURES_BYTES
 
 
-@pytest.mark.parametrize("source", ["docs/ablation.json", "experiments/benchmarks/results"])
-def test_readme_tables_are_up_to_date(source, tmp_path):
-    update, copy = runpy.run_path(str(ROOT / "docs" / "update_readme.py")), tmp_path / "README.md"
-    shutil.copy(ROOT / "README.md", copy)
-    update["main"](ROOT / source, copy)
-    assert copy.read_text() == (ROOT / "README.md").read_text()
+# The memory table is tested in tests/training/test_memory.py, where it is computed anyway.
+def test_study_table_is_up_to_date():
+    assert UPDATE["read_table"]("study") == UPDATE["study_tables"]()
 
 
-def test_readme_table_lists_every_target_of_a_benchmark():
-    assert (ROOT / "README.md").read_text().count("(experiments/benchmarks/results/step.md)") == 3
+def test_benchmarks_table_is_up_to_date():
+    table = UPDATE["read_table"]("benchmarks")
+    assert table == UPDATE["targets_table"]()
+    assert table.count("(../experiments/benchmarks/results/step.md)") == 3
 
 
-def test_readme_without_markers_is_an_error(tmp_path):
-    update, readme = runpy.run_path(str(ROOT / "docs" / "update_readme.py")), tmp_path / "README.md"
-    readme.write_text("no table here")
-    with pytest.raises(ValueError, match="lacks the markers '<!-- benchmarks table -->'"):
-        update["main"](ROOT / "experiments" / "benchmarks" / "results", readme)
-    assert readme.read_text() == "no table here"
+def test_readme_summary_agrees_with_the_results_page():
+    assert UPDATE["read_table"]("summary") == UPDATE["summary_table"](UPDATE["read_table"]("demo"))
+
+
+def test_summary_selects_cells_and_drops_intervals():
+    rows = "".join(f"| {name} | 1 | **4.0 [3.0, 5.0]** | — | 2.5 | 7 |\n" for name in UPDATE["SUMMARY_ROWS"])
+    summary = UPDATE["summary_table"](f"| | emoji-clip | base | fine-tuned | chance | n |\n| --- |\n{rows}")
+    assert summary.splitlines()[2] == "| text → image R@1 | 4.0 | — | 1 | 2.5 |"
+
+
+def test_writing_a_table_replaces_the_old_one_only(tmp_path):
+    (tmp_path / "docs").mkdir()
+    page = Path(shutil.copy(ROOT / "docs" / "performance.md", tmp_path / "docs"))
+    UPDATE["write_table"]("benchmarks", "| new |\n", tmp_path)
+    assert UPDATE["read_table"]("benchmarks", tmp_path) == "| new |\n"
+    UPDATE["write_table"]("benchmarks", UPDATE["targets_table"](), tmp_path)
+    assert page.read_text() == TEXTS[ROOT / "docs" / "performance.md"]
+
+
+def test_page_without_markers_is_an_error(tmp_path):
+    (tmp_path / "README.md").write_text("no table here")
+    with pytest.raises(ValueError, match="README.md lacks the markers '<!-- summary table -->'"):
+        UPDATE["write_table"]("summary", "| new |\n", tmp_path)
+    assert (tmp_path / "README.md").read_text() == "no table here"
+
+
+def numbers(text):
+    """Return the decimal numbers in a text: "from 72.4 to 84.3" -> {"72.4", "84.3"}."""
+    return set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", text))
+
+
+def prose(page, heading):
+    """Return a section's text without its tables."""
+    section = TEXTS[page].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return "\n".join(line for line in section.splitlines() if not line.startswith("|"))
+
+
+def test_numbers_in_the_demo_section_are_in_its_table_or_the_model_card():
+    found = numbers(prose(ROOT / "docs" / "results.md", "What the demo shows"))
+    card = (ROOT / "vladva_kit/emoji_world/emoji-llava/README.md").read_text()
+    where = re.search(r"^\| where \| \S+ \[.*?\] \| (\S+) ", card, re.MULTILINE)[1]
+    table = re.sub(r"\[.*?\]", "", UPDATE["read_table"]("demo"))
+    assert len(found) > 10 and found <= numbers(table) | {where}
+
+
+def test_numbers_in_the_study_section_come_from_the_study():
+    results = json.loads((ROOT / "docs" / "ablation.json").read_text())
+    tables = re.sub(r"± \S+", "", UPDATE["study_tables"]())
+    others = [
+        ("soft-prompt-rate", "learning rate 0.05", "text → image R@1, seen"),
+        ("soft-prompt-rate", "learning rate 0.05", "text → image R@1, unseen style"),
+        ("collapse", "short captions", "text → image R@1, seen"),
+        ("collapse", "long captions", "text → image R@1, seen"),
+    ]
+    known = numbers(tables) | {f"{value_of(results, *other).percent:.1f}" for other in others}
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    known |= numbers(re.search(r"loss over the last tenth of 200 steps: [^|]*", page)[0])
+    known |= {re.search(rf"^\| {row} \|.* (\S+) \| \S+ \| [^|]* \|$", page, re.MULTILINE)[1] for row in
+              (r"\+ both", r"\+ both \+ next-token")}  # fmt: skip
+    found = numbers(prose(ROOT / "docs" / "results.md", "The paper's study in miniature"))
+    assert len(found) > 8 and found <= known
+
+
+def test_numbers_on_missed_targets_come_from_the_benchmarks():
+    pages = (ROOT / "experiments" / "benchmarks" / "results").glob("*.md")
+    found = numbers(prose(ROOT / "docs" / "performance.md", "Missed targets"))
+    assert len(found) == 4 and found <= numbers(" ".join(page.read_text() for page in pages))
+
+
+def commands(text):
+    """Return (program, command, options) of each command line of the kit or of the study in a page."""
+    pattern = r"(?:\b(vladva)|-m (vladva_kit|experiments\.paper)) ([a-z]+)((?: +[^\s`#|]+)*)"
+    for kit, module, command, rest in re.findall(pattern, text):
+        yield kit or module, command, re.findall(r"(?<!\S)--[a-z-]+", rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page):
+    programs = {"experiments.paper": get_command(paper_app).commands}
+    for program, command, options in commands(TEXTS[page]):
+        known = programs.get(program, get_command(app).commands)
+        assert command in known, f"{program} {command}"
+        assert set(options) <= {name for parameter in known[command].params for name in parameter.opts}, command
+
+
+def test_commands_are_found_in_a_page():
+    text = "`vladva eval M --data D` and\naccelerate launch -m vladva_kit train F --steps 2  # --no"
+    assert list(commands(text)) == [("vladva", "eval", ["--data"]), ("vladva_kit", "train", ["--steps"])]
+
+
+def python_code(page):
+    """Return the page's Python blocks as one script."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", TEXTS[page], re.DOTALL))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/scaling-guide.md", "docs/widgets.md"])
+def test_python_code_parses_and_starts_with_the_import(name):
+    assert ast.unparse(ast.parse(python_code(ROOT / name)).body[0]) == "import vladva_kit as vk"
+
+
+def few_cases(sample, folder):
+    """Return the sample; of SugarCrepe's, a copy with two cases per category."""
+    if sample.name != "sugarcrepe_mini":
+        return sample
+    if folder.exists():
+        return folder
+    folder.mkdir()
+    for path in sample.glob("*.json"):
+        (folder / path.name).write_text(json.dumps(dict(list(json.loads(path.read_text()).items())[:2])))
+    (folder / "images").symlink_to(sample / "images")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_readme_code_prints_what_its_comments_say(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = python_code(ROOT / "README.md")
+    expected = re.findall(r"^print\(.*\)  # (?:.*: )?(\S+)", code, re.MULTILINE)
+    full, short = (
+        'vk.sample("emoji_pairs"), vk.Settings(steps=120, batch_size=64)',
+        "pairs, vk.Settings(steps=1, batch_size=4)",
+    )
+    assert full in code
+    exec(code.replace(full, short), {})
+    before, after, answer = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()[:3]]
+    assert [float(before), float(after)] == pytest.approx([float(value) for value in expected[:2]], abs=0.5)
+    assert answer == expected[2]
+    assert (tmp_path / "my-adapter" / "adapter_config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_widgets_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = vk.sample
+    monkeypatch.setattr(vk, "sample", lambda name: few_cases(sample(name), tmp_path / name))
+    exec(python_code(ROOT / "docs" / "widgets.md"), {})
 
 
 def test_reproduction_page_is_up_to_date():

@@ -2,4 +2,5 @@
 
 python -m experiments.paper ablate
 python -m experiments.paper reproduction
+python -m experiments.paper prompts Qwen/Qwen2-VL-2B-Instruct --data FOLDER
 """

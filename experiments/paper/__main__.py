@@ -1,4 +1,4 @@
-"""Commands of the paper's study: python -m experiments.paper ablate, and python -m experiments.paper reproduction."""
+"""Commands of the paper's study, `ablate`, `reproduction` and `prompts`: python -m experiments.paper ablate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.paper.plan import EXPERIMENTS, Plan
-from vladva_kit.cli.options import BatchSize, Out, Steps
+from vladva_kit.cli.options import BatchSize, Out, Split, Steps, resolve_data
 
 NAMES = (*EXPERIMENTS, "prompts")
 app = typer.Typer(help="The paper's study in miniature.", no_args_is_help=True, add_completion=False)
@@ -60,6 +60,29 @@ def reproduction(
 
     command = f"{COMMAND} reproduction {results.as_posix()}"
     typer.echo(write_reproduction(json.loads(results.read_text()), out, command))
+
+
+@app.command()
+def prompts(
+    model: Annotated[str, typer.Argument(help="emoji-llava, a model folder or a Hub id.")] = "emoji-llava",
+    data: Annotated[str, typer.Option(help="An imagefolder or a sample.")] = "emoji_pairs",
+    split: Split = "test",
+    n: Annotated[int, typer.Option(help="Number of images in the gallery.")] = 300,
+    out: Out = Path("runs/prompts"),
+) -> None:
+    """Correlate next-token entropy with zero-shot R@1 over fifty hand-written prompts."""
+    import vladva_kit as vk
+    from experiments.paper.figures import prompt_scatter
+    from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, study_prompts
+    from vladva_kit.models.files import write_json
+    from vladva_kit.plots import save
+
+    pairs = vk.load_pairs(resolve_data(data), split)[:n]
+    prompt_list = EMOJI_PROMPTS if model == "emoji-llava" else PLAIN_PROMPTS
+    study = study_prompts(vk.load_lvlm(model), pairs, prompt_list, typer.echo)
+    path = write_json(out / "prompts.json", {"model": model, "data": data, **study})
+    save(prompt_scatter(study), out / "prompts")
+    typer.echo(f"{study['correlations']}; {path}")
 
 
 if __name__ == "__main__":

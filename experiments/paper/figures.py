@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from experiments.paper.claims import SIDES
 from experiments.paper.plan import BASE, FULL
 from experiments.paper.tables import GENERATION, RETRIEVAL, STYLES, Results, runs_of, values_of, variants_of
-from vladva_kit.plots import loss_curves, prompt_scatter, variance_before_after
+from vladva_kit.plots import loss_curves, variance_before_after
 from vladva_kit.plots.style import BLUE, GRAY, INK, MODEL_STYLES, ORANGE, label_rows, new_figure, styled, wrap_text
 
 if TYPE_CHECKING:
@@ -135,6 +135,33 @@ def entropy_before_after(
     label_rows(axes, labels)
     axes.set_xlabel("entropy (nats): median, 5th to 95th percentile")
     axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+@styled
+def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and zero-shot retrieval") -> Figure:
+    """Plot entropy against zero-shot R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`."""
+    prompts = study["prompts"]
+    entropy = [(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts]
+    recall = [(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts]
+    correlations = "; ".join(
+        f"{name.capitalize()} {result['value']:.2f} [{result['low']:.2f}, {result['high']:.2f}]".replace("-", "−")
+        for name, result in study["correlations"].items()
+        if result
+    )
+    figure = new_figure(5.6, 4.0, title, correlations)
+    axes = figure.subplots()
+    axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    for i, offset, side in ((int(np.argmax(recall)), 6, "bottom"), (int(np.argmin(recall)), -6, "top")):
+        left = entropy[i] < (min(entropy) + max(entropy)) / 2
+        axes.annotate(
+            wrap_text(prompts[i]["image_prompt"], 36), (entropy[i], recall[i]), (0, offset), fontsize=8, color=INK,
+            textcoords="offset points", va=side, ha="left" if left else "right",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+    axes.margins(0.1, 0.15)
+    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="zero-shot R@1, both directions (%)")
+    axes.grid(alpha=0.3)
     return figure
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import vladva_kit as vk
 from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
+from experiments.paper.prompts import EMOJI_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
-from vladva_kit.analysis.prompt_lists import EMOJI_PROMPTS
-from vladva_kit.analysis.prompt_study import study_prompts
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.evaluation.identity import versions
 from vladva_kit.models.files import write_json
@@ -53,12 +52,6 @@ def run_experiments(
     results["prompts"] = json.loads(prompts.read_text()) if prompts.is_file() else None
     write_json(out / "results.json", results, indent=None)
     return results
-
-
-def study_emoji_prompts(n: int = 300) -> dict[str, Any]:
-    """Run the prompt study of emoji-llava on the first `n` test pairs: `study_emoji_prompts(300)["correlations"]`."""
-    pairs = load_pairs(vk.sample("emoji_pairs"), "test")[:n]
-    return study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS)
 
 
 def _collect(plan: Plan, out: Path, fingerprints: dict[str, str], command: str) -> dict[str, Any]:

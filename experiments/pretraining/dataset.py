@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from experiments.pretraining.augment import augmented_drawing
+from experiments.pretraining.questions import sample_caption_question, training_questions
 from experiments.pretraining.tokenizer import (
     ASSISTANT,
     BOS,
@@ -32,7 +33,7 @@ from experiments.pretraining.tokenizer import (
 from vladva_kit.emoji_world.captions import PLURALS, long_caption, pair_caption, short_caption
 from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import COUNTS
-from vladva_kit.emoji_world.questions import questions, sample_caption_question, sample_chat
+from vladva_kit.emoji_world.questions import sample_chat
 from vladva_kit.emoji_world.render import placements, render
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 
@@ -119,7 +120,7 @@ def image_conversations(scene: Scene, rng: random.Random) -> list[list[Turn]]:
     if rng.random() < 0.25:
         conversations.append([make_turn(IMAGE_PROMPT, rng.choice(scene.things).noun)])
     for kind, average in QUESTIONS_PER_KIND.items():
-        candidates = questions(scene, kind)
+        candidates = training_questions(scene, kind)
         number = int(average) + (rng.random() < average % 1)
         for question in rng.sample(candidates, min(number, len(candidates))):
             conversations.append([make_turn(question.text, question.answer)])

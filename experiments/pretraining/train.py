@@ -22,9 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from experiments.pretraining.augment import TRAINING_STYLES
 from experiments.pretraining.dataset import PretrainDataset
 from experiments.pretraining.joint_model import LOSSES, JointModel
-from vladva_kit.emoji_world.nouns import TRAINING_STYLES
 from vladva_kit.models.device import supports_bfloat16
 
 Optimizers = Sequence[torch.optim.Optimizer]

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from vladva_kit.cli.app import app, main
 
 run = CliRunner().invoke
-COMMANDS = ["demo", "train", "eval", "compare", "check", "memory", "prompts", "export"]
-COMMANDS += ["embed", "search", "index", "caption", "world"]
+COMMANDS = ["demo", "train", "mine", "eval", "compare", "check", "memory", "export"]
+COMMANDS += ["embed", "search", "index", "caption"]
 
 
 def test_help_does_not_import_torch():

@@ -5,9 +5,9 @@ import json
 import pytest
 
 import vladva_kit as vk
+from experiments.world import cases, samples
+from experiments.world.samples import write_sample
 from vladva_kit.cli import demo
-from vladva_kit.emoji_world import cases, samples
-from vladva_kit.emoji_world.samples import write_sample
 from vladva_kit.evaluation.compare import compare
 
 pytestmark = pytest.mark.usefixtures("one_thread")

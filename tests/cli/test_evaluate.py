@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 import vladva_kit as vk
+from experiments.world import cases, miniatures, samples
 from vladva_kit.cli.app import app
 from vladva_kit.data import samples as data_samples
-from vladva_kit.emoji_world import cases, miniatures, samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,12 +1,14 @@
-"""`vladva demo` and `vladva train`."""
+"""`vladva demo`, `vladva train` and `vladva mine`."""
 
 import json
+from collections import Counter
 
 import pytest
-from tiny import tiny_lvlm
+from tiny import tiny_lvlm, tiny_pairs
 from typer.testing import CliRunner
 
 import vladva_kit as vk
+from vladva_kit.cli import training
 from vladva_kit.cli.app import app
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,3 +50,29 @@ def test_train_writes_an_adapter_that_loads(tmp_path, pairs, monkeypatch):
         assert run(app, [*arguments, "--skip-bad"]).exit_code == 0
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter", tiny_lvlm()).trainable()["LoRA"] > 0
+
+
+def test_mine_writes_groups_of_neighbors_next_to_the_metadata(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    lines = []
+    for index, pair in enumerate(tiny_pairs(12)):
+        pair.image.save(folder / f"{index}.png")
+        own = {"group": "given"} if index < 2 else {}
+        lines.append(json.dumps({"file_name": f"{index}.png", "short": f"a dog near car {index}", **own}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(training, "load_embedder", lambda name: vk.Embedder(tiny_lvlm()))
+    result = CliRunner().invoke(app, ["mine", str(tmp_path / "data"), "--margin", "-2", "--group-size", "3"])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (folder / "metadata.mined.jsonl").read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == [f"{index}.png" for index in range(12)]
+    assert [row["group"] for row in rows[:2]] == ["given", "given"]
+    mined = Counter(row["group"] for row in rows[2:] if "group" in row)
+    assert mined and all(name.startswith("mined-") and count <= 3 for name, count in mined.items())
+    assert str(folder / "metadata.mined.jsonl") in result.output.replace("\n", "")
+
+
+def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(vk, "load_lvlm", lambda name: tiny_lvlm())
+    with pytest.raises(ValueError, match="write it as groups=0.25"):
+        training.train("emoji_pairs", tmp_path, batches="half groups")

@@ -1,4 +1,4 @@
-"""Samples are found next to the package or drawn once; the shipped photos are complete."""
+"""Samples are found inside the package or next to it; the shipped photos are complete."""
 
 import importlib.util
 import json
@@ -18,57 +18,38 @@ PHOTOS = Path(__file__).resolve().parents[2] / "data_samples" / "photos"
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch):
-    """The package as installed in site-packages, without data_samples, and a fake `write_sample`.
-
-    Returns the names that were drawn; appending "fail" interrupts the next drawing.
-    """
-    names = []
-
-    def write_sample(name, folder):
-        names.append(name)
-        folder.mkdir()
-        (folder / "first half").write_text(name)
-        if "fail" in names:
-            raise KeyboardInterrupt
-        (folder / "second half").write_text(name)
-
-    monkeypatch.setattr(samples, "write_sample", write_sample)
-    monkeypatch.setattr(samples, "__file__", str(tmp_path / "site-packages" / "vladva_kit" / "data" / "samples.py"))
-    return names
+def installed(tmp_path, monkeypatch):
+    """The folder of a package in site-packages that has no samples."""
+    package = tmp_path / "site-packages" / "vladva_kit"
+    monkeypatch.setattr(samples, "__file__", str(package / "data" / "samples.py"))
+    return package
 
 
-def test_a_sample_is_drawn_once_into_the_cache(tmp_path, drawn):
-    folder = sample("emoji_pairs", cache_dir=tmp_path / "cache")
-    assert (folder / "second half").read_text() == "emoji_pairs" and folder.parent.parent == tmp_path / "cache"
-    assert sample("emoji_pairs", cache_dir=tmp_path / "cache") == folder
-    assert drawn == ["emoji_pairs"]
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_sample_is_found_inside_the_package_or_next_to_it(installed, inside):
+    folder = (installed if inside else installed.parent) / "data_samples" / "photos"
+    folder.mkdir(parents=True)
+    (folder / "metadata.jsonl").write_text("")
+    assert sample("photos") == folder
 
 
-def test_an_interrupted_drawing_leaves_nothing_behind(tmp_path, drawn):
-    drawn.append("fail")
-    with pytest.raises(KeyboardInterrupt):
-        sample("emoji_pairs", cache_dir=tmp_path / "cache")
-    (version,) = (tmp_path / "cache").iterdir()
-    assert list(version.iterdir()) == []
+def test_a_missing_or_empty_sample_names_both_folders_and_the_fix(installed):
+    inside = installed / "data_samples" / "emoji_pairs"
+    inside.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError) as error:
+        sample("emoji_pairs")
+    for text in (inside, installed.parent / "data_samples" / "emoji_pairs", "reinstall vladva_kit"):
+        assert str(text) in str(error.value)
 
 
-def test_a_sample_next_to_the_package_comes_first(tmp_path, drawn):
-    shipped = tmp_path / "site-packages" / "data_samples" / "photos"
-    with pytest.raises(FileNotFoundError, match="cannot be drawn; copy"):
-        sample("photos", cache_dir=tmp_path)
-    shipped.mkdir(parents=True)
-    (shipped / "metadata.jsonl").write_text("")
-    assert sample("photos") == shipped
+@pytest.mark.parametrize("name", samples.SAMPLES)
+def test_every_name_has_a_shipped_folder(name):
+    assert sample(name) == PHOTOS.parent / name
 
 
 def test_an_unknown_sample_lists_the_known_ones():
     with pytest.raises(BadInput, match="'coco'; the samples are emoji_pairs, winoground_mini, .*photos"):
         sample("coco")
-
-
-def test_the_shipped_photos_are_found_by_name():
-    assert sample("photos") == PHOTOS
 
 
 @pytest.fixture(scope="module")

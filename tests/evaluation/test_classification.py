@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.evaluation import classification, evaluate_classification
+from vladva_kit.evaluation import evaluate_classification, retrieval
 from vladva_kit.models.images import BadInput
 
 CLASSES = ["blue_bird", "cat", "dog", "owl", "yak", "zebra"]
@@ -74,7 +74,7 @@ def test_accuracy_weights_images_and_the_mean_weights_classes(tmp_path):
 
 def test_a_class_embedding_is_the_normalized_mean_of_its_sentences(tmp_path, random_encoder, monkeypatch):
     write_folder(tmp_path, each=8)
-    monkeypatch.setattr(classification, "BLOCK", 5)
+    monkeypatch.setattr(retrieval, "BLOCK", 5)
     templates = ("a photo of a {}.", "a drawing of a {}.", "a {}")
     result = evaluate_classification(random_encoder, tmp_path, templates=templates, ks=(1, 5))
     means = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vladva_kit.evaluation.metrics import joined, ranks, recall_at_k
+from vladva_kit.evaluation.metrics import joined, ranks
 
 
 def coarse(*shape, seed=0, levels=4):
@@ -26,10 +26,12 @@ def test_recall_equals_a_loop_over_sorted_lists_with_ties():
         ties += any(scores[query, c] == best for c in range(15) if not right[query, c])
         wrong = [c for c in range(15) if not right[query, c]]
         assert hardest[query] in wrong and scores[query, hardest[query]] == max(scores[query, c] for c in wrong)
-    assert recall_at_k(scores, right) == {k: pytest.approx(100 * n / 40) for k, n in hits.items()}
-    assert ranks(scores, right).ties == ties > 0
+    ranked = ranks(scores, right)
+    assert {k: ranked.recall(k) for k in hits} == {k: pytest.approx(100 * n / 40) for k, n in hits.items()}
+    assert ranked.tied.sum() == ties > 0
     sets = [set(np.flatnonzero(row).tolist()) for row in right]
-    assert recall_at_k(torch.tensor(scores), sets) == recall_at_k(scores, torch.tensor(right))
+    for same in (ranks(torch.tensor(scores), sets), ranks(scores, torch.tensor(right))):
+        assert same.rank.tolist() == ranked.rank.tolist()
 
 
 def test_the_margin_is_the_best_right_minus_the_best_wrong_score():
@@ -50,23 +52,22 @@ def test_joined_blocks_equal_all_queries_at_once():
 
 
 def test_recall_counts_ties_as_misses():
-    assert recall_at_k(np.ones((5, 20)), np.eye(5, 20, dtype=bool)) == {1: 0, 5: 0, 10: 0}
-    assert ranks(np.ones((5, 20)), np.eye(5, 20, dtype=bool)).ties == 5
+    ranked = ranks(np.ones((5, 20)), np.eye(5, 20, dtype=bool))
+    assert [ranked.recall(k) for k in (1, 5, 10)] == [0, 0, 0] and ranked.tied.sum() == 5
 
 
 @pytest.mark.parametrize(
     "call, reason",
     [
-        (lambda: recall_at_k([[0.1, np.nan]], [[0]]), "NaN or infinite"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[]]), "query 0 and 0 others have no right candidate"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[2]]), "positives of query 0 are .2.; they must be indices from 0 to 1"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[-1]]), "from 0 to 1"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[True, False]]), "from 0 to 1"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[0], [1]]), "positives for 2 queries, scores for 1"),
-        (lambda: recall_at_k([[0.1, 0.2]], np.array([[1, 0]])), "a bool matrix .* is needed"),
-        (lambda: recall_at_k([[0.1, 0.2]], np.array([[True]])), "a bool matrix .* is needed"),
-        (lambda: recall_at_k([0.1, 0.2], [[0]]), "2 dimensions are needed"),
-        (lambda: recall_at_k([[0.1, 0.2]], [[0]], ks=(0,)), "each k must be at least 1"),
+        (lambda: ranks([[0.1, np.nan]], [[0]]), "NaN or infinite"),
+        (lambda: ranks([[0.1, 0.2]], [[]]), "query 0 and 0 others have no right candidate"),
+        (lambda: ranks([[0.1, 0.2]], [[2]]), "positives of query 0 are .2.; they must be indices from 0 to 1"),
+        (lambda: ranks([[0.1, 0.2]], [[-1]]), "from 0 to 1"),
+        (lambda: ranks([[0.1, 0.2]], [[True, False]]), "from 0 to 1"),
+        (lambda: ranks([[0.1, 0.2]], [[0], [1]]), "positives for 2 queries, scores for 1"),
+        (lambda: ranks([[0.1, 0.2]], np.array([[1, 0]])), "a bool matrix .* is needed"),
+        (lambda: ranks([[0.1, 0.2]], np.array([[True]])), "a bool matrix .* is needed"),
+        (lambda: ranks([0.1, 0.2], [[0]]), "2 dimensions are needed"),
     ],
 )
 def test_arrays_that_do_not_fit_are_rejected(call, reason):

@@ -120,7 +120,7 @@ def test_a_dataset_may_use_the_column_names_of_the_hub(true, wrong, oracle):
     dataset = datasets.Dataset.from_list([row | {wrong[0]: "no"} for row in rows], features=datasets.Features(features))
     result = evaluate_word_order(oracle(meaning()), dataset)
     assert result.accuracy["accuracy"].percent == 100 and result.n == 4
-    with pytest.raises(BadInput, match="the dataset has the columns .*image, true_caption are needed"):
+    with pytest.raises(BadInput, match="the dataset has the columns .*image, true_caption, false_caption are needed"):
         evaluate_word_order(oracle(meaning()), dataset.rename_columns({true: "text"}))
 
 

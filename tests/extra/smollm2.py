@@ -17,7 +17,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from vladva_kit.emoji_world.words import build_image_processor
+from experiments.pretraining.tokenizer import build_image_processor
 from vladva_kit.models.load import resolve
 
 IMAGE = "<image>"

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import vladva_kit as vk
-from vladva_kit.checks import CAPTIONS, run_checks
+from vladva_kit.checks import CAPTIONS, check
 from vladva_kit.models.files import atomic_dir
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.trainer import step_losses
@@ -73,7 +73,7 @@ def test_inside_the_llava_the_llm_is_what_it_was(folders, folder):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_the_eight_checks_hold(folder, dtype):
-    done = run_checks(vk.load_lvlm(folder, dtype=dtype))
+    done = check(vk.load_lvlm(folder, dtype=dtype))
     print(*done, sep="\n")
     assert [check.number for check in done] == list(range(1, 9))
     assert not [str(check) for check in done if not check.passed]

@@ -46,9 +46,10 @@ def test_thumbnails_are_drawn_at_the_points_of_their_images(projection):
 
 def test_the_seven_most_frequent_values_have_colors():
     field = [f"v{n}" for n in range(9) for _ in range(9 - n)]
-    colors = category_colors(field)
-    assert list(colors) == [f"v{n}" for n in range(7)] and OTHER_COLOR not in colors.values()
-    assert category_colors(None) == {}
+    colors, legend = category_colors(field, len(field))
+    assert legend == {**{f"v{n}": color for n, color in enumerate(PALETTE)}, "others": OTHER_COLOR}
+    assert colors == [legend.get(value, OTHER_COLOR) for value in field]
+    assert category_colors(None, 2) == ([PALETTE[0]] * 2, {})
 
 
 # transforms of linear RGB that simulate color blindness: Machado, Oliveira & Fernandes 2009, severity 1

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from figure_text import assert_text_is_readable
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
 from vladva_kit import plots
@@ -27,13 +27,6 @@ HISTORY = [
     for step in range(1, 61)
 ]
 POINTS = np.random.default_rng(0).normal(size=(2, 12, 2))
-STUDY = {
-    "prompts": [
-        {"image_prompt": LONG, "image_entropy": i, "text_entropy": i, "image_to_text": 9 * i, "text_to_image": 8 * i}
-        for i in range(1, 9)
-    ],
-    "correlations": {"spearman": {"value": -0.5, "low": -0.6, "high": -0.4, "n": 8}, "pearson": None},
-}
 CASES = [CaseScore("group", str(i), f"category {i % 3}", "i", "c", "o", i - 4.5, i > 4) for i in range(10)]
 CURVES = {
     "a": [{"step": [1, 2, 3], "contrastive": [3.0, 2.0, 1.0]}],
@@ -53,7 +46,6 @@ FIGURES = {
     "models": lambda: plots.model_comparison({LONG: MODELS, "Winoground\ngroup": MODELS | {FORMULA: None}}),
     "next tokens": lambda: plots.top_next_tokens([["a", FORMULA]] * 2, [[0.9, 0.1]] * 2, [LONG, FORMULA]),
     "parts": lambda: plots.trainable_parts([ParameterCount("vision", 9), ParameterCount("llm", 9)]),
-    "prompts": lambda: plots.prompt_scatter(STUDY),
     "tokens": lambda: plots.nearest_token_bars(TOKENS),
     "training": lambda: plots.training_curve(HISTORY),
     "training, one panel": lambda: plots.training_curve([{"step": 1, "seconds": 2, "loss": 1.0}] * 60),
@@ -71,23 +63,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_no_text_is_cut_off_or_overlaps_another(draw, monkeypatch):
-    boxes, draw_text = [], Text.draw
-
-    def record(text, renderer):  # hidden tick labels exist as well, but are never drawn
-        if text.get_text() and text.get_visible():
-            boxes.append((text.get_text(), text.get_window_extent(renderer)))
-        draw_text(text, renderer)
-
-    monkeypatch.setattr(Text, "draw", record)
-    figure = draw()
-    figure.draw_without_rendering()
-    edge = figure.bbox.padded(1)
-    assert boxes
-    for text, box in boxes:
-        assert edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1, text
-    for i, (text, box) in enumerate(boxes):
-        overlaps = [other for other, other_box in boxes[i + 1 :] if box.padded(-1).overlaps(other_box.padded(-1))]
-        assert not overlaps, text
+    assert_text_is_readable(draw, monkeypatch)
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)

@@ -1,4 +1,4 @@
-"""Attention overlays, next tokens and the prompt study show the numbers that they are given."""
+"""Attention overlays and next tokens show the numbers that they are given."""
 
 import numpy as np
 import pytest
@@ -41,18 +41,3 @@ def test_next_tokens_have_bars_of_their_probability():
     assert figure.get_suptitle().endswith("First: “dog” (50 %), “sun” (90 %)")
     with pytest.raises(ValueError, match=r"tokens \(2, 2\), probabilities \(1, 2\)"):
         plots.top_next_tokens(tokens, [[0.5, 0.25]], ["a"])
-
-
-def test_prompts_are_dots_and_the_extremes_are_named(texts_of):
-    values = [(1.0, 10.0), (2.0, 40.0), (3.0, 20.0)]
-    prompts = [
-        {"image_prompt": f"prompt {i}", "image_entropy": x - 1, "text_entropy": x + 1, "image_to_text": y}
-        | {"text_to_image": y + 2}
-        for i, (x, y) in enumerate(values)
-    ]
-    correlations = {"spearman": {"value": 0.5, "low": -0.1, "high": 0.9, "n": 3}, "pearson": None}
-    figure = plots.prompt_scatter({"prompts": prompts, "correlations": correlations})
-    assert [tuple(point) for point in figure.axes[0].lines[0].get_xydata()] == [(x, y + 1) for x, y in values]
-    texts = texts_of(figure)
-    assert "prompt 0" in texts and "prompt 1" in texts and "prompt 2" not in texts
-    assert figure.get_suptitle().endswith("\nSpearman 0.50 [−0.10, 0.90]")

@@ -9,7 +9,6 @@ from color_encoder import image_vector, plain, png, put, text_vector
 
 from vladva_kit.widgets import RetrievalBox, found_images_view
 from vladva_kit.widgets.cached_embedder import STEP_SIZE
-from vladva_kit.widgets.retrieval_box import top_k
 
 NAMES = ["red", "green", "blue", "white"]
 CAPTIONS = [f"a {name} wall" for name in NAMES]
@@ -108,4 +107,8 @@ def test_the_plain_function_gives_the_widgets_view_and_checks_shapes(box):
         found_images_view("a", {"sees": [1, 2, 3]}, box.images, CAPTIONS)
     with pytest.raises(ValueError, match="one caption"):
         RetrievalBox(box.models, box.images, CAPTIONS[:2])
-    assert top_k([0.5, 0.9, 0.9, 0.1], 3) == [1, 2, 0]
+
+
+def test_equal_scores_keep_their_order(box):
+    view = found_images_view("x", {"sees": [0.5, 0.9, 0.9, 0.1]}, box.images, CAPTIONS, k=3)
+    assert re.findall(r'alt="Rank \d: (.*?)"', view) == [CAPTIONS[1], CAPTIONS[2], CAPTIONS[0]]

@@ -117,8 +117,6 @@ def _reject_wrong_tensors(run: CheckedModel, folder: Path) -> None:
         save_file(wrong, weights)
         if run.lvlm.adapter is not None:
             detach_adapter(run.lvlm)
-        try:
+        with suppress(BadAdapter):
             Embedder.from_pretrained(folder, run.lvlm)
-        except BadAdapter:
-            continue
-        raise CheckFailed(f"an adapter with a {problem} tensor was loaded without an error")
+            raise CheckFailed(f"an adapter with a {problem} tensor was loaded without an error")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vladva_kit.cli import evaluate, images, models, training, world
+from vladva_kit.cli import evaluate, images, models, training
 
 app = typer.Typer(
     help="VladVA: turn a generative LVLM into an image-text embedding model that can still generate text.",
@@ -14,17 +14,16 @@ app = typer.Typer(
 for name, command in {
     "demo": training.demo,
     "train": training.train,
+    "mine": training.mine,
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
     "check": models.check,
     "memory": models.memory,
-    "prompts": models.prompts,
     "export": models.export,
     "embed": images.embed,
     "search": images.search,
     "index": images.index,
     "caption": images.caption,
-    "world": world.world,
 }.items():
     app.command(name)(command)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 import vladva_kit as vk
 from vladva_kit import plots
@@ -14,9 +16,6 @@ from vladva_kit.data.pairs import load_pairs
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.evaluation.identity import describe
 from vladva_kit.evaluation.results import save_results
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 N_MATRIX_PAIRS = 10  # pairs in the similarity matrices
 N_GENERATION_IMAGES = 100  # images per style for questions and captions

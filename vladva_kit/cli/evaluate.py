@@ -41,9 +41,7 @@ def evaluate(
     template: Annotated[
         list[str] | None, typer.Option(help="Classification prompt with {}. Repeat the option to average several.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write results.json, tables and per-case scores to this folder.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write results.json, tables and per-case scores here.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache embeddings here, to resume a stopped run.")] = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -124,4 +122,4 @@ def compare(
     if comparison.alone:
         typer.echo(f"In only one of the runs: {', '.join(comparison.alone)}")
     if out is not None:
-        write_json(out, comparison.as_dict())
+        write_json(out, comparison)

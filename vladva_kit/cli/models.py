@@ -1,4 +1,4 @@
-"""Commands for one model: `check`, `memory`, `prompts`, `export`."""
+"""Commands for one model: `check`, `memory`, `export`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import Out, Split, load_embedder, resolve_data
+from vladva_kit.cli.options import Out, load_embedder
 
 
 def check(
     model: Annotated[str, typer.Argument(help="emoji-llava, a model folder or a Hub id, of any family.")],
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. By default the device decides.")
-    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: by device.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")] = None,
 ) -> None:
     """Run the eight checks of an LVLM and print one line for each. Exit with status 1 if a check fails."""
@@ -63,26 +61,3 @@ def export(
     if not hasattr(embedder, "lvlm"):
         raise typer.BadParameter(f"'{model}' is not an LVLM; sentence-transformers loads a CLIP model directly")
     typer.echo(export_embedder(embedder, out))
-
-
-def prompts(
-    model: Annotated[str, typer.Argument(help="emoji-llava, a model folder or a Hub id.")] = "emoji-llava",
-    data: Annotated[str, typer.Option(help="An imagefolder or a sample.")] = "emoji_pairs",
-    split: Split = "test",
-    n: Annotated[int, typer.Option(help="Number of images in the gallery.")] = 300,
-    out: Out = Path("runs/prompts"),
-) -> None:
-    """Correlate next-token entropy with zero-shot R@1 over fifty hand-written prompts."""
-    import vladva_kit as vk
-    from vladva_kit.analysis.prompt_lists import EMOJI_PROMPTS, PLAIN_PROMPTS
-    from vladva_kit.analysis.prompt_study import study_prompts
-    from vladva_kit.data.pairs import load_pairs
-    from vladva_kit.models.files import write_json
-    from vladva_kit.plots import prompt_scatter, save
-
-    pairs = load_pairs(resolve_data(data), split)[:n]
-    prompt_list = EMOJI_PROMPTS if model == "emoji-llava" else PLAIN_PROMPTS
-    study = study_prompts(vk.load_lvlm(model), pairs, prompt_list, typer.echo)
-    path = write_json(out / "prompts.json", {"model": model, "data": data, **study})
-    save(prompt_scatter(study), out / "prompts")
-    typer.echo(f"{study['correlations']}; {path}")

@@ -16,10 +16,7 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unusable entries
 
 
 def load_embedder(name: str) -> Any:
-    """Load emoji-clip, an adapter with its base model, or an LVLM without an adapter.
-
-    load_embedder("emoji-llava-vladva").encode_text(["a dog"])    # (1, dim)
-    """
+    """Load emoji-clip, an adapter with its base model, or a bare LVLM: `load_embedder("emoji-llava-vladva")`."""
     import vladva_kit as vk
     from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jinja2
+from matplotlib.figure import Figure
 
+from vladva_kit.evaluation import WinogroundResult
 from vladva_kit.evaluation.tables import MISSING, figure_table, interval_text, score_rows, summary_sentences
 from vladva_kit.models.files import atomic_write
 from vladva_kit.plots import decimals_needed, model_comparison, winoground_correct
 from vladva_kit.plots.style import figure_uri, image_uri
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from vladva_kit.evaluation import WinogroundResult
+from vladva_kit.widgets.page import templates
 
 
 def write_report(
@@ -35,24 +32,14 @@ def write_report(
     Raises ValueError for results without models.
     """
     path = Path(folder) / "report.html"
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vladva_kit.cli"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        run=results,
-        models=list(results["models"]),
-        sentences=summary_sentences(results),
-        comparison=figure_uri(model_comparison(figure_table(results), title="")),
-        rows=score_rows(results),
-        interval_text=interval_text,
-        missing=MISSING,
+    template = templates("vladva_kit.cli").get_template("report.html.j2")
+    comparison = model_comparison(figure_table(results), title="")
+    page = template.render(
+        run=results, models=list(results["models"]), sentences=summary_sentences(results), rows=score_rows(results),
+        interval_text=interval_text, missing=MISSING, comparison=figure_uri(comparison),
         figures={heading: figure_uri(figure) for heading, figure in figures.items()},
         failures=_worst_failures(winoground),
-    )
+    )  # fmt: skip
     atomic_write({path: page.encode("utf-8")})
     return path
 

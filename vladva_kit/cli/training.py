@@ -1,4 +1,4 @@
-"""Commands that fine-tune: `demo`, `train`."""
+"""Commands that fine-tune: `demo`, `train`, and `mine`, which finds hard negatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Steps, resolve_data
+from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Split, Steps, load_embedder, resolve_data
 
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 120, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
@@ -45,6 +45,10 @@ def train(
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     skip_bad: SkipBad = False,
+    next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 1.0,
+    batches: Annotated[
+        str | None, typer.Option(help="Composition of a batch, as groups=0.25,mined=0.5,random=0.25. Default: random.")
+    ] = None,
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Pairs in memory at a time, for batches of any size (gradient caching).")
     ] = None,
@@ -68,7 +72,8 @@ def train(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
-        soft_prompt_learning_rate=soft_prompt_learning_rate,
+        soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
+        batches=_proportions(batches),
     )  # fmt: skip
     history = vk.fit(embedder, resolve_data(data), settings, on_error="skip" if skip_bad else "raise")
     embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
@@ -76,3 +81,52 @@ def train(
         return
     write_json(out / "history.json", history)
     typer.echo(f"Adapter: {out / 'adapter'}")
+
+
+def _proportions(text: str | None) -> dict[str, float] | None:
+    """Parse "groups=0.25,random=0.75"."""
+    if text is None:
+        return None
+    try:
+        return {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise ValueError(f"--batches {text!r}: write it as groups=0.25,mined=0.5,random=0.25") from error
+
+
+def mine(
+    data: Annotated[str, typer.Argument(help="An imagefolder with metadata.jsonl, or a sample such as emoji_pairs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: metadata.mined.jsonl next to metadata.jsonl.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="emoji-llava, an adapter, a model folder or a Hub id.")] = "emoji-llava",
+    split: Split = "train",
+    group_size: Annotated[int, typer.Option(help="Pairs of a group: an anchor and its nearest neighbors.")] = 4,
+    by: Annotated[str, typer.Option(help="Compare 'text' or 'image' embeddings.")] = "text",
+    margin: Annotated[float, typer.Option(help="How much less similar a negative is than the positive.")] = 0.1,
+    seed: Seed = 0,
+) -> None:
+    """Find groups of hard negatives and write them to the column `group`, to inspect or to train on."""
+    import json
+
+    from vladva_kit.data.hard_batches import mine_neighbors, mined_groups
+    from vladva_kit.data.pairs import load_pairs
+    from vladva_kit.data.validation import read_lines
+    from vladva_kit.models.files import atomic_write
+
+    folder = Path(resolve_data(data))
+    folder = folder / split if (folder / split / "metadata.jsonl").is_file() else folder
+    pairs = load_pairs(folder.parent if folder.name == split else folder, split)
+    records = [json.loads(raw) for _, raw in read_lines(folder / "metadata.jsonl")]
+    neighbors = mine_neighbors(load_embedder(model), pairs, k=4 * group_size, by=by, margin=margin, log=typer.echo)
+    groups = mined_groups(neighbors, group_size, seed)
+    for number, group in enumerate(groups):
+        for index in group:
+            records[index].setdefault("group", f"mined-{number:06}")
+    for group in groups[:3]:
+        typer.echo("\n  ".join(["", *(str(pairs[index].short) for index in group)]))
+    out = out or folder / "metadata.mined.jsonl"
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    atomic_write({out: lines.encode()})
+    typer.echo(
+        f"{len(groups)} groups of {sum(map(len, groups))} pairs: {out}; rename it to metadata.jsonl to train on it"
+    )

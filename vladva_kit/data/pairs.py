@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ class Pair:
     long: str | None = None
     negatives: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    group: str | None = None  # pairs of one group are hard negatives of one another and share a batch
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,8 @@ def load_pairs(
     `source` is one of
     - an imagefolder: `<source>/<split>/metadata.jsonl`, or `<source>/metadata.jsonl` if the source has no split
       folders; each line is `{"file_name": "0001.png", "short": "…", "long": "…"}`, where one of the two captions may
-      be missing or null; `"captions": […]` gives more short captions, `"negatives": […]` hard negatives;
+      be missing or null; `"captions": […]` gives more short captions, `"negatives": […]` hard
+      negatives, and `"group"` a name shared by pairs that are hard negatives of one another;
     - a `datasets.Dataset` (or the `split` of a DatasetDict) with the columns image and short or long;
     - a list of Pair.
 
@@ -192,7 +195,18 @@ def parse_pair(image: Any, record: dict[str, Any], where: str) -> Pair:
         lists[key] = tuple(clean_caption(text, key, where) for text in texts)
     if not single and not lists["captions"]:
         raise BadInput(f"{where}: neither a 'short' nor a 'long' caption; give at least one")
-    return Pair(image, **single, **lists, where=where)
+    group = record.get("group")
+    if group is not None and not isinstance(group, str | int):
+        raise BadInput(f"{where}: 'group' is {group!r}; it must be a text or a number that the pairs of a group share")
+    return Pair(image, **single, **lists, group=None if group is None else str(group), where=where)
+
+
+def image_key(pair: Pair) -> str:
+    """Return the same key for the same image, its path or a hash of its content: `image_key(pair)`."""
+    if isinstance(pair.image, Path):
+        return str(pair.image.resolve())
+    content = pair.image if isinstance(pair.image, bytes) else pair.image.tobytes() + repr(pair.image.size).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _apply_length_rule(

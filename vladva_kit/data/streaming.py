@@ -111,7 +111,10 @@ class PairStream(IterableDataset):
         if self.group_by_length:
             pairs.sort(key=lambda pair: len(pair.long or ""))
         size = self.batch_size
-        batches = [pairs[start : start + size] for start in range(0, len(pairs) - size + 1, size)]
+        if any(pair.group is not None for pair in pairs):
+            batches = _grouped_batches(pairs, size)
+        else:
+            batches = [pairs[start : start + size] for start in range(0, len(pairs) - size + 1, size)]
         rng.shuffle(batches)
         return batches
 
@@ -121,6 +124,34 @@ class PairStream(IterableDataset):
             with self._skip_errors():
                 decoded.append(replace(pair, image=decode_image(pair.image, f"{pair.where}: the image")))
         return decoded
+
+
+def _grouped_batches(pairs: Sequence[Pair], size: int) -> list[list[Pair]]:
+    """Split pairs into batches so that no group straddles two of them; an incomplete batch is dropped.
+
+    Raises BadInput for a group larger than a batch.
+    """
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        if pair.group is not None:
+            groups.setdefault(pair.group, []).append(pair)
+    batches: list[list[Pair]] = []
+    for name, group in groups.items():
+        if len(group) > size:
+            raise BadInput(
+                f"{group[0].where}: group {name!r} has {len(group)} pairs in one window and a batch holds {size}: "
+                "use larger batches or smaller groups"
+            )
+        batch = next((batch for batch in batches if len(batch) + len(group) <= size), None)
+        if batch is None:
+            batches.append(batch := [])
+        batch += group
+    singles = [pair for pair in pairs if pair.group is None]
+    for batch in batches:
+        batch += singles[: (taken := size - len(batch))]
+        singles = singles[taken:]
+    batches += [singles[start : start + size] for start in range(0, len(singles), size)]
+    return [batch for batch in batches if len(batch) == size]
 
 
 def stream_pairs(

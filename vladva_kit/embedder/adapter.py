@@ -90,8 +90,7 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
     _check_targets(lvlm, settings["target_modules"])
     prompts = hand_written_prompts(lvlm, *config.prompts)
     if config.soft_prompt:
-        _check_vocabulary(lvlm)
-        install_soft_prompt(model, _embeddings(model, prompts))
+        install_soft_prompt(model, _initial_embeddings(lvlm, prompts))
         saved.append("soft_prompt")
     try:
         model.temperature = Temperature(config.temperature).to(model.device)
@@ -108,14 +107,17 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
                 parameter.requires_grad_(False)
 
 
-def _check_vocabulary(lvlm: LVLM) -> None:
-    """Check that ids at or above the embedding's size, the soft prompt's, are free."""
-    n_tokens, size = len(lvlm.processor.tokenizer), lvlm.model.get_input_embeddings().num_embeddings
-    if n_tokens > size:
+def _initial_embeddings(lvlm: LVLM, prompts: tuple[Prompt, Prompt]) -> Tensor:
+    """Return the prompts' token embeddings (k, hidden), after checking that the ids above the vocabulary are free."""
+    embedding, n_tokens = lvlm.model.get_input_embeddings(), len(lvlm.processor.tokenizer)
+    if n_tokens > embedding.num_embeddings:
         raise ValueError(
-            f"the tokenizer of {lvlm.name} has {n_tokens} tokens, but its embedding only {size} rows: some tokens "
-            "would be taken for the soft prompt; use the model's own tokenizer, or soft_prompt=False"
+            f"the tokenizer of {lvlm.name} has {n_tokens} tokens, but its embedding only {embedding.num_embeddings} "
+            "rows: some tokens would be taken for the soft prompt; use the model's own tokenizer, or soft_prompt=False"
         )
+    ids = [token_id for prompt in prompts for token_id in prompt.ids]
+    with torch.no_grad():
+        return embedding(torch.tensor(ids, device=embedding.weight.device))
 
 
 def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
@@ -130,10 +132,7 @@ def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
 
 
 def count_trainable(lvlm: LVLM) -> dict[str, int]:
-    """Count the trainable parameters by kind.
-
-    count_trainable(lvlm)    # {"soft prompt": 5632, "LoRA": 372736, "temperature": 1}
-    """
+    """Count trainable parameters by kind: `{"soft prompt": 5632, "LoRA": 372736, "temperature": 1}` for emoji-llava."""
     counts = {"soft prompt": 0, "LoRA": 0, "temperature": 0}
     for name, parameter in lvlm.model.named_parameters():
         if parameter.requires_grad:
@@ -153,10 +152,8 @@ def adapter_summary(lvlm: LVLM, config: AdapterConfig) -> str:
     for name in lvlm.adapter.targeted_module_names if config.lora else ():
         part = decoder if name.startswith(f"{decoder}.") else ".".join(name.split(".")[:2])
         layers.setdefault(part, []).append(name.rpartition(".")[2])
-    parts = [
-        f"LoRA on {len(kinds)} layers of {part} ({', '.join(sorted(set(kinds)))})" for part, kinds in layers.items()
-    ]
     counts = ", ".join(f"{kind} {count:,}" for kind, count in count_trainable(lvlm).items() if count)
+    parts = [f"LoRA on {len(kinds)} layers of {name} ({', '.join(sorted({*kinds}))})" for name, kinds in layers.items()]
     return f"{lvlm.name}: {'; '.join([*parts, f'trainable parameters: {counts}'])}"
 
 
@@ -175,13 +172,6 @@ def soft_prompts(lvlm: LVLM, image_words: str, text_words: str) -> tuple[Prompt,
     middle = start + len(image.ids)
     end = middle + len(text.ids)
     return replace(image, ids=tuple(range(start, middle))), replace(text, ids=tuple(range(middle, end)))
-
-
-def _embeddings(model: PreTrainedModel, prompts: tuple[Prompt, Prompt]) -> Tensor:
-    """Return the prompts' token embeddings (k, hidden), the image prompt's first."""
-    embedding, ids = model.get_input_embeddings(), [id for prompt in prompts for id in prompt.ids]
-    with torch.no_grad():
-        return embedding(torch.tensor(ids, device=embedding.weight.device))
 
 
 def detach_adapter(lvlm: LVLM) -> None:

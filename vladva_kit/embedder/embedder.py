@@ -41,13 +41,8 @@ def summary_embeddings(hidden: Tensor, batch: ModelInputs) -> Tensor:
     return F.normalize(summary_states(hidden, batch).float(), dim=-1)
 
 
-def as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Tensor:
-    """Return (n, dim) float32 embeddings: `items` itself if it is an array or tensor of them, else `encode(items)`.
-
-        as_embeddings(["a dog"], embedder.encode_text, "texts")    # (1, dim)
-
-    Raises TypeError for an array of another shape or dtype, and for a list that contains arrays.
-    """
+def _as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Tensor:
+    """Return (n, dim) float32 embeddings: `items` itself if it is an array or tensor of them, else `encode(items)`."""
     if not isinstance(items, np.ndarray | Tensor):
         if isinstance(items, Sequence) and any(isinstance(item, np.ndarray | Tensor) for item in items):
             raise TypeError(f"{name} is a list with arrays in it: stack embeddings to one array of shape (n, dim)")
@@ -97,10 +92,7 @@ class Embedder:
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """Use the base LVLM and the hand-written prompts inside the `with` block, bit-identical to `Embedder(lvlm)`.
-
-        with embedder.base(): embedder.encode_text(["a dog"])
-        """
+        """Be `Embedder(lvlm)`, bit for bit, in this block: `with embedder.base(): embedder.encode_text(["a dog"])`."""
         if self.config is None or self._base:
             yield
             return
@@ -136,16 +128,15 @@ class Embedder:
     def logits(self, states: Tensor) -> Tensor:
         """Compute logits (…, vocabulary) from hidden states (…, hidden), as the family's own forward does."""
         model = self.lvlm.model
-        logits = model.lm_head(states)
+        # without hooks: FSDP's would gather the weights at each call, and ranks differ in their number of calls
+        logits = model.lm_head.forward(states)
         if self.lvlm.family.capped_logits:
             cap = model.config.get_text_config().final_logit_softcapping
             logits = torch.tanh(logits / cap) * cap
         return logits
 
     def encode_image(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
-        """Embed images: (n, dim) float32 on the CPU, unit length.
-
-            embedder.encode_image([image, "photo.jpg"])    # PIL images and paths
+        """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
         Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, TypeError for a
         single image.
@@ -201,8 +192,8 @@ class Embedder:
         Each argument is either embeddings, a tensor or array of shape (n, dim) and unit length, or a list of images or
         captions, which is encoded first. Raises TypeError for an argument that is neither.
         """
-        texts = as_embeddings(texts, self.encode_text, "texts")
-        return as_embeddings(images, self.encode_image, "images").to(texts.device) @ texts.T
+        texts = _as_embeddings(texts, self.encode_text, "texts")
+        return _as_embeddings(images, self.encode_image, "images").to(texts.device) @ texts.T
 
     def generate(self, image: ImageLike | None, prompt: str, history: History = (), max_new_tokens: int = 128) -> str:
         """Answer a prompt about an image, or a text-only prompt if `image` is None, by greedy decoding.
@@ -230,11 +221,9 @@ class Embedder:
         return adapter.count_trainable(self.lvlm)
 
     def save_pretrained(self, folder: str | os.PathLike) -> Path:
-        """Save soft prompts, LoRA and temperature to a folder atomically; the base LVLM is not saved.
+        """Save soft prompts, LoRA and temperature, without the base LVLM: `embedder.save_pretrained("my-adapter")`.
 
-            embedder.save_pretrained("my-adapter")
-
-        Raises ValueError for an Embedder without adapter.
+        The folder is written atomically. Raises ValueError for an Embedder without adapter.
         """
         if self.config is None:
             raise ValueError("this embedder has no adapter, so there is nothing to save: attach() returns one that has")
@@ -242,9 +231,7 @@ class Embedder:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> Embedder:
-        """Load a saved embedder: a folder, the shipped "emoji-llava-vladva", or a hub id.
-
-            embedder = Embedder.from_pretrained("my-adapter")
+        """Load an embedder: `Embedder.from_pretrained("my-adapter")`, the shipped "emoji-llava-vladva", or a hub id.
 
         Its base LVLM is loaded too, with the keywords `load` for `load_lvlm`, unless one is passed.
         Raises BadAdapter if the folder is incomplete or does not fit the LVLM.

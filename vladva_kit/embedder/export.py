@@ -41,9 +41,7 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
             "sentence-transformers reads no caption without an image; use save_pretrained and the kit"
         )
     if getattr(lvlm.model, "is_quantized", False):
-        raise ValueError(
-            f"{lvlm.name} was loaded in 4 bits, into which LoRA cannot be merged: load it without four_bit"
-        )
+        raise ValueError(f"{lvlm.name} has 4-bit weights, into which LoRA cannot be merged: load it without four_bit")
     processor, ids = _processor_with_prompts(embedder)
     model = _merged_model(embedder, ids)
     width = model.get_input_embeddings().embedding_dim

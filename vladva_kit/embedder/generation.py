@@ -19,11 +19,10 @@ def generate_answers(
     histories: Sequence[History] | None = None,
     max_new_tokens: int = 128,
 ) -> list[str]:
-    """Answer each prompt by greedy decoding; either all prompts have an image or none has (None).
+    """Answer each prompt by greedy decoding: `generate_answers(lvlm, [image], ["what is to the left of the dog?"])`.
 
-        generate_answers(lvlm, [image], ["what is to the left of the dog?"])    # ["cat"]
-
-    histories: the earlier turns of each prompt. The adapter is used unless it is disabled.
+    Either all prompts have an image or none has (None). histories: the earlier turns of each prompt. The adapter is
+    used unless it is disabled.
     Raises ValueError if only some prompts have an image, BadInput for an image that cannot be read.
     """
     if not prompts:
@@ -38,19 +37,14 @@ def generate_answers(
         for _, history, prompt in zip(images, histories, prompts, strict=True)
     ]
     tokenizer = lvlm.processor.tokenizer
-    options = {
-        "text": texts,
-        "return_tensors": "pt",
-        "padding": True,
-        "padding_side": "left",
-        "add_special_tokens": not begins_with_bos(tokenizer, texts[0]),
-    }
+    options = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
+    options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
     if has_image:
         opened = [[shrink_to(image, lvlm.family.max_pixels)] for image in open_images(images)]
         inputs = lvlm.processor(images=opened, **options)
     else:
         inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **options)
-    inputs.pop("labels", None)
+    inputs.pop("labels", None)  # some processors return their own
     inputs = inputs.to(lvlm.model.device)
     ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]

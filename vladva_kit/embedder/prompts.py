@@ -58,10 +58,7 @@ class ModelInputs:
 
 
 def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the image prompt: all that the chat template adds after the image, up to the first token of the answer.
-
-    image_prompt(processor).words    # "Summarize the provided image in one word:"
-    """
+    """Build the image prompt from all that the chat template adds after the image: `image_prompt(processor).ids`."""
     text = _render(processor, [{"type": "image"}, {"type": "text", "text": words}])
     prefix, suffix = text[: text.index(words)], family.prompt_suffix
     suffix_length = len(ids_after_prefix(processor.tokenizer, prefix, prefix + suffix))
@@ -70,10 +67,7 @@ def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: F
 
 
 def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the text prompt: the template's text before the caption, and all that it adds after the caption.
-
-    text_prompt(processor).words    # "Summarize the provided text in one word:"
-    """
+    """Build the text prompt from the chat template's text around the caption: `text_prompt(processor).ids`."""
     tokenizer = processor.tokenizer
     prefix, after = template_around_caption(processor, f" {words}")
     # if the tokenizer itself adds a space before a caption's first word, the template's space would be a second one
@@ -109,10 +103,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 
 
 def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """Tokenize a caption; special tokens written in it, such as "<image>" or "<loc0001>", are treated as plain text.
-
-    encode_caption(tokenizer, "a dog")    # [17, 103]
-    """
+    """Tokenize a caption; "<image>" or "<loc0001>" in it is plain text: `encode_caption(tokenizer, "a dog")`."""
     return encode_captions(tokenizer, [caption])[0]
 
 
@@ -149,10 +140,7 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
 def text_inputs(
     tokenizer: PreTrainedTokenizerBase, captions: Sequence[str | Sequence[int]], prompt: Prompt
 ) -> ModelInputs:
-    """Build a right-padded batch of captions, as text or token ids, each followed by the prompt.
-
-    text_inputs(tokenizer, ["a dog", "two cats"], prompt).summary_positions    # tensor([12, 12])
-    """
+    """Build right-padded inputs of captions, text or ids, and prompt: `text_inputs(tokenizer, ["a dog"], prompt)`."""
     if captions and isinstance(captions[0], str):
         captions = encode_captions(tokenizer, captions)
     prefix = tokenizer(prompt.prefix, add_special_tokens=not begins_with_bos(tokenizer, prompt.prefix)).input_ids

@@ -15,7 +15,6 @@ STYLES = (
     "streamline-emojis",
 )
 UNSEEN_STYLE = 4  # held out of training, to test generalization to a new style
-TRAINING_STYLES = (0, 1, 2, 3, 5, 6, 7, 8)  # 5 and 6 are black and white: shape is the only cue
 SEEN_STYLES = (0, 1, 2, 3)  # the training styles that appear in the samples
 
 

@@ -1,26 +1,23 @@
-"""Questions about a scene with exactly one right answer, two-turn chats, and questions about a caption."""
+"""Questions about a scene with exactly one right answer, and two-turn chats."""
 
 import random
 from dataclasses import dataclass
 from itertools import permutations
 
-from vladva_kit.emoji_world.captions import PLURALS, article, noun_form, pair_caption, phrase, verb
+from vladva_kit.emoji_world.captions import PLURALS, article, noun_form, verb
 from vladva_kit.emoji_world.drawings import native_colors
-from vladva_kit.emoji_world.nouns import COLORS, COUNTS
+from vladva_kit.emoji_world.nouns import COUNTS
 from vladva_kit.emoji_world.scenes import LAYOUTS, Scene, Thing, absent_nouns
 
 # Keys of result tables and of the stored samples. "what": which thing has this color or size; "exists": is there a …;
 # "lies": which thing stands in a given relation to another; "where": the relation of a thing to the other one;
 # "whether": does a relation hold (yes or no). The rest are named after the attribute asked for.
 KINDS = ("what", "color", "size", "count", "ground", "exists", "lies", "where", "whether")
-# Training only, never evaluated: "ends" asks which thing is leftmost, rightmost, top or bottom; "side" the inverse.
-EASY_KINDS = ("ends", "side")
-_SIDES = {"row": ("left", "right"), "column": ("top", "bottom")}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its exact answer, its kind (of KINDS or EASY_KINDS), and the thing it is about, if any."""
+    """A question, its exact answer, its kind, and the thing it is about, if any."""
 
     kind: str
     text: str
@@ -116,20 +113,6 @@ def _whether(scene: Scene) -> list[Question]:
     return asked
 
 
-def _outer_things(scene: Scene) -> list[tuple[str, Thing]]:
-    if len(scene.things) == 1 or scene.layout not in _SIDES:
-        return []
-    return list(zip(_SIDES[scene.layout], (scene.things[0], scene.things[-1]), strict=True))
-
-
-def _ends(scene: Scene) -> list[Question]:
-    return [Question("ends", f"what {verb(t)} on the {side}?", noun_form(t), t) for side, t in _outer_things(scene)]
-
-
-def _side(scene: Scene) -> list[Question]:
-    return [Question("side", f"where in the picture {_subject(t)}?", side, t) for side, t in _outer_things(scene)]
-
-
 _ASKERS = {
     "what": _what,
     "color": _color,
@@ -140,8 +123,6 @@ _ASKERS = {
     "lies": _lies,
     "where": _where,
     "whether": _whether,
-    "ends": _ends,
-    "side": _side,
 }
 
 
@@ -172,22 +153,3 @@ def sample_chat(scene: Scene, rng: random.Random) -> tuple[Question, Question]:
         follow_ups.append(Question("count", "how many are there?", COUNTS[thing.count], thing))
     follow_ups += [Question("where", f"where {pronoun}?", q.answer, thing) for q in _where(scene) if q.thing is thing]
     return first, rng.choice(follow_ups)
-
-
-def sample_caption_question(scene: Scene, rng: random.Random) -> tuple[str, Question]:
-    """Sample a caption and a question that can be answered from the caption alone.
-
-    sample_caption_question(scene, rng)   # "a blue dog above a cat", ("what is below the dog?", "cat")
-    """
-    sized = rng.random() < 0.5
-    if len(scene.things) == 1:
-        thing = scene.things[0]
-        return phrase(thing, sized), rng.choice([*_color(scene), *_count(scene), *(_size(scene) if sized else [])])
-    start = rng.randrange(len(scene.things) - 1)
-    pair = Scene(scene.things[start : start + 2], scene.layout, scene.ground, seed=rng.randrange(2**31))
-    kinds = ["lies", "where", "color", "count", "whether", "what", "exists", "ends", "side"]
-    if sized:
-        kinds.append("size")
-    asked = [rng.sample(candidates, 1)[0] for kind in kinds if (candidates := questions(pair, kind))]
-    asked = [q for q in asked if sized or not (q.kind == "what" and q.text.split()[3] not in COLORS)]
-    return pair_caption(pair, *rng.choice([(0, 1), (1, 0)]), sized), rng.choice(asked)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,11 +18,6 @@ from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.hub import friendly_hub_errors
 from vladva_kit.models.images import open_images
 from vladva_kit.models.load import UnknownModel, resolve
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-SHIPPED_BASELINES = ("emoji-clip",)
 
 
 def load_baseline(name: str = "emoji-clip", device: str | None = None) -> FeatureEmbedder:
@@ -43,37 +40,29 @@ def load_baseline(name: str = "emoji-clip", device: str | None = None) -> Featur
     return _sentence_transformer(rest, device) if library == "sentence_transformers" else ClipEmbedder(name, device)
 
 
+@dataclass(eq=False, repr=False)
 class FeatureEmbedder:
     """Encode with a model's own functions, and the methods of an Embedder.
 
-    `image_features` takes a batch of RGB images and `text_features` a batch of captions; both return features (n, dim),
-    which are normalized here.
+    `image_features` takes a batch of RGB images, `text_features` a batch of captions; both return features (n, dim).
     """
+
+    name: str
+    model: Any
+    image_features: Callable[[list[Image.Image]], Tensor]
+    text_features: Callable[[list[str]], Tensor]
 
     similarity = Embedder.similarity
 
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        image_features: Callable[[list[Image.Image]], Tensor],
-        text_features: Callable[[list[str]], Tensor],
-    ) -> None:
-        self.name, self.model = name, model
-        self.image_features, self.text_features = image_features, text_features
-
     def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 256) -> Tensor:
         """Encode images to unit vectors: (n, dim) float32 on the CPU."""
-        return self._encode(
-            self.image_features(open_images(images[start : start + batch_size], start))
-            for start in range(0, len(images), batch_size)
-        )
+        starts = range(0, len(images), batch_size)
+        return self._encode(self.image_features(open_images(images[i : i + batch_size], i)) for i in starts)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Encode captions, truncated to the model's context, to unit vectors: (n, dim) float32 on the CPU."""
-        return self._encode(
-            self.text_features(list(texts[start : start + batch_size])) for start in range(0, len(texts), batch_size)
-        )
+        starts = range(0, len(texts), batch_size)
+        return self._encode(self.text_features(list(texts[i : i + batch_size])) for i in starts)
 
     @torch.inference_mode()
     def _encode(self, batches: Iterable[Tensor]) -> Tensor:
@@ -92,7 +81,7 @@ class ClipEmbedder(FeatureEmbedder):
     def __init__(self, name: str = "emoji-clip", device: str | None = None) -> None:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
-        source = resolve(name, SHIPPED_BASELINES)
+        source = resolve(name, ("emoji-clip",))
         with friendly_hub_errors(name):
             kind = AutoConfig.from_pretrained(source).model_type
             if kind not in ("clip", "siglip", "siglip2"):
@@ -128,9 +117,8 @@ def _open_clip(name: str, device: str) -> FeatureEmbedder:
         raise UnknownModel(
             f"'open_clip:{name}' names no weights: write open_clip:MODEL/TAG, as open_clip:ViT-B-32/laion2b_s34b_b79k"
         )
-    model, transform = open_clip.create_model_from_pretrained(
-        model_name, pretrained=tag, device=device, weights_only=True
-    )
+    options = {"pretrained": tag, "device": device, "weights_only": True}
+    model, transform = open_clip.create_model_from_pretrained(model_name, **options)
     model.eval()
     tokenizer = open_clip.get_tokenizer(model_name)
     return FeatureEmbedder(
@@ -144,9 +132,8 @@ def _open_clip(name: str, device: str) -> FeatureEmbedder:
 def _sentence_transformer(name: str, device: str) -> FeatureEmbedder:
     """Load an image-text model of sentence-transformers: "clip-ViT-B-32"."""
     library = _library("sentence_transformers", "sentence-transformers", f"sentence_transformers:{name}")
-    model = library.SentenceTransformer(
-        name, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-    )
+    safe = {"trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}
+    model = library.SentenceTransformer(name, device=device, **safe)
 
     def features(batch: list[Any]) -> Tensor:
         return model.encode(batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False)

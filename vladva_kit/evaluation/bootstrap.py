@@ -36,11 +36,7 @@ class McNemar:
 
 
 def score(
-    correct: Any,
-    chance: float,
-    tied: Any = False,
-    groups: Sequence[Hashable] | None = None,
-    seed: int = 0,
+    correct: Any, chance: float, tied: Any = False, groups: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Score:
     """Compute a Score from one bool per case: `str(score([True, False] * 50, chance=25.0))` is "50.0 [40.0, 60.0]".
 
@@ -94,11 +90,7 @@ def number_unique(keys: Sequence[Hashable]) -> np.ndarray:
 
 
 def bootstrap_interval(
-    correct: Any,
-    seed: int = 0,
-    resamples: int = 2000,
-    groups: Sequence[Hashable] | None = None,
-    level: float = 0.95,
+    correct: Any, seed: int = 0, resamples: int = 2000, groups: Sequence[Hashable] | None = None, level: float = 0.95
 ) -> tuple[float, float]:
     """Compute the percentile bootstrap interval of a mean, in percent: `bootstrap_interval(correct)` -> (38.2, 52.9).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,6 @@ FILES = {  # official names, found in a folder, and how many captions per image 
     "captions_val2014.json": 5,
 }
 CAPTION_COLUMNS = ("captions", "caption", "raw", "sentences_raw", "annotations_captions", "text")
-
-Parsed = tuple[Any, list[Any], Any]  # an image's key, the file names it may have, and its captions
-Parser = Callable[[Any, str], Parsed]  # of an entry and its location
-Entries = Iterable[tuple[str, Any]]  # location, entry
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,7 @@ def find_caption_file(source: Any) -> Path | None:
 
 
 def load_caption_file(
-    source: str | Path,
-    image_folder: str | Path | None = None,
-    split: str = "test",
-    skipped: list[str] | None = None,
+    source: str | Path, image_folder: str | Path | None = None, split: str = "test", skipped: list[str] | None = None
 ) -> list[CaptionedImage]:
     """Read images with all their captions: `load_caption_file("dataset_coco.json", "coco/images", "test")`.
 
@@ -69,8 +62,7 @@ def load_caption_file(
     - BLIP's lists of Karpathy's test splits: `[{"image", "caption": […]}]`.
 
     Images are read from `image_folder`, or the folder `images` next to the file.
-    Raises BadInput for invalid JSON, other keys, and an image that is missing or listed twice; with a list `skipped`,
-    bad images are recorded there and left out.
+    Raises BadInput for invalid JSON, other keys, and an image that is missing or listed twice; see `read_cases`.
     """
     path = find_caption_file(source)
     if path is None:
@@ -93,8 +85,8 @@ def load_caption_dataset(
     """Read images with all their captions: `load_caption_dataset(open_dataset("lmms-lab/NoCaps", "val"))`.
 
     One column holds the image, another a caption or a list of them, under any of the names in use on the hub. If a
-    column `split` has several values, as in nlphuji/flickr30k, only the rows of `split` are read. Raises BadInput for
-    other columns and for bad rows; with a list `skipped`, bad rows are recorded there and left out.
+    column `split` has several values, as in nlphuji/flickr30k, only the rows of `split` are read.
+    Raises BadInput for other columns and for bad rows; see `read_cases`.
     """
     image, captions = find_columns(dataset, image=("image", "images", "jpg"), captions=CAPTION_COLUMNS)
 
@@ -102,24 +94,17 @@ def load_caption_dataset(
         key, row = entry
         return CaptionedImage(row[image], _clean_captions(row[captions], location), key)
 
-    entries = dataset_entries(dataset, [image], _rows_of_split(dataset, split))
-    return read_cases(entries, read, "the dataset", skipped)
+    rows, values = None, list(dataset["split"]) if "split" in dataset.column_names else []
+    if len(set(values)) > 1:
+        rows = [index for index, value in enumerate(values) if value == split]
+        if not rows:
+            splits = ", ".join(sorted(set(map(str, values))))
+            raise BadInput(f"the dataset's column 'split' has no {split!r}; it has {splits}")
+    return read_cases(dataset_entries(dataset, [image], rows), read, "the dataset", skipped)
 
 
-def _rows_of_split(dataset: datasets.Dataset, split: str) -> list[int]:
-    """Return the rows whose column `split` names the split; all rows if there is no such column, or one value."""
-    values = list(dataset["split"]) if "split" in dataset.column_names else []
-    if len(set(values)) < 2:
-        return list(range(len(dataset)))
-    if split not in values:
-        raise BadInput(
-            f"the dataset's column 'split' has no {split!r}; it has {', '.join(sorted(set(map(str, values))))}"
-        )
-    return [index for index, value in enumerate(values) if value == split]
-
-
-def _parser(content: Any, path: Path, split: str) -> tuple[Entries, Parser]:
-    """Recognize the format: return the entries of a file with their locations, and the function that parses one."""
+def _parser(content: Any, path: Path, split: str) -> tuple[list[tuple[str, Any]], Callable[[Any, str], tuple]]:
+    """Return the entries with their locations, and the function that parses one to (key, file names, captions)."""
     if isinstance(content, list):
         return [(f"{path.name}, entry {index}", entry) for index, entry in enumerate(content)], _parse_blip
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
@@ -127,7 +112,11 @@ def _parser(content: Any, path: Path, split: str) -> tuple[Entries, Parser]:
         raise BadInput(f"{path}: found {found or 'nothing'}; Karpathy's or COCO's images with captions are needed")
     entries = [(f"{path.name}, image {index}", entry) for index, entry in enumerate(content["images"])]
     if isinstance(content.get("annotations"), list):
-        return entries, partial(_parse_coco, captions=_captions_by_image(content["annotations"], path))
+        captions: dict[Any, list[Any]] = {}
+        for index, one in enumerate(content["annotations"]):
+            one = require_keys(one, ("image_id", "caption"), f"{path.name}, annotation {index}")
+            captions.setdefault(one["image_id"], []).append(one["caption"])
+        return entries, partial(_parse_coco, captions=captions)
     splits = sorted({str(entry.get("split")) for _, entry in entries if isinstance(entry, dict)})
     if split not in splits:
         raise BadInput(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
@@ -135,7 +124,7 @@ def _parser(content: Any, path: Path, split: str) -> tuple[Entries, Parser]:
     return of_split, _parse_karpathy
 
 
-def _parse_karpathy(entry: Any, location: str) -> Parsed:
+def _parse_karpathy(entry: Any, location: str) -> tuple[Any, list[Any], Any]:
     entry = require_keys(entry, ("filename", "sentences"), location)
     if not isinstance(entry["sentences"], list):
         raise BadInput(f"{location}: 'sentences' is {entry['sentences']!r}; it must be a list")
@@ -144,22 +133,14 @@ def _parse_karpathy(entry: Any, location: str) -> Parsed:
     return entry["filename"], [*names, entry["filename"]], captions
 
 
-def _parse_blip(entry: Any, location: str) -> Parsed:
+def _parse_blip(entry: Any, location: str) -> tuple[Any, list[Any], Any]:
     entry = require_keys(entry, ("image", "caption"), location)
     return entry["image"], [entry["image"]], entry["caption"]
 
 
-def _parse_coco(entry: Any, location: str, captions: dict[Any, list[Any]]) -> Parsed:
+def _parse_coco(entry: Any, location: str, captions: dict[Any, list[Any]]) -> tuple[Any, list[Any], Any]:
     entry = require_keys(entry, ("id", "file_name"), location)
     return entry["id"], [entry["file_name"]], captions.get(entry["id"], [])
-
-
-def _captions_by_image(annotations: list[Any], path: Path) -> dict[Any, list[Any]]:
-    captions: dict[Any, list[Any]] = {}
-    for index, one in enumerate(annotations):
-        one = require_keys(one, ("image_id", "caption"), f"{path.name}, annotation {index}")
-        captions.setdefault(one["image_id"], []).append(one["caption"])
-    return captions
 
 
 def _clean_captions(captions: Any, location: str) -> tuple[str, ...]:

@@ -31,6 +31,10 @@ class Result:
         """Return the `k` cases with the lowest margin, worst first."""
         return sorted(self.cases, key=lambda case: case.margin)[:k]
 
+    def per_case(self) -> Iterable[CaseScore]:
+        """Return each case under each of its scores; `cases` of generated answers have this form already."""
+        return self.cases
+
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values: everything that the repr shows, and the cases without their images."""
         return plain(self) | {"cases": [plain(case) | {"margin": plain(case.margin)} for case in self.cases]}
@@ -116,15 +120,15 @@ def read_cases(
     for location, entry in entries:
         with collect_errors(skipped):
             case: Any = read(entry, location)
-            if (key := case.id) in locations:
-                raise BadInput(f"{location}: {key} is also the id of {locations[key]}; ids must be unique")
+            if case.id in locations:
+                raise BadInput(f"{location}: {case.id} is also the id of {locations[case.id]}; ids must be unique")
             for image in case.images if hasattr(case, "images") else [case.image]:
                 file = image.image if isinstance(image, Crop) else image
                 if not isinstance(file, Path) or file not in checked:
                     check_image(file, location)
                 if isinstance(file, Path):
                     checked.add(file)
-            locations[key] = location
+            locations[case.id] = location
             cases.append(case)
     empty = [category for category in categories if category not in {case.category for case in cases}]
     if empty or not cases:

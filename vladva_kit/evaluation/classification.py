@@ -11,17 +11,16 @@ import numpy as np
 
 from vladva_kit.data.validation import clean_caption, error_list
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
-from vladva_kit.evaluation.cases import CaseScore, Result, plain, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, encode_once
+from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
+from vladva_kit.evaluation.encoding import ImageTextEncoder, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, open_dataset
-from vladva_kit.evaluation.metrics import Margins, joined, ranks
+from vladva_kit.evaluation.metrics import Margins
+from vladva_kit.evaluation.retrieval import ranks_in_blocks
 from vladva_kit.models.images import BadInput
 
 TEMPLATES = ("a photo of a {}.",)
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-BLOCK = 4096  # images scored at a time
-
-Entries = Iterator[tuple[str, tuple[str, Any, Any]]]  # location, (key, image, label)
+ClassNames = Mapping[str, str] | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,14 @@ class ClassificationResult(Result):
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; the images are left out."""
         values = super().as_dict()
-        del values["top"]
-        return {"accuracy": {f"top-{k}": plain(one) for k, one in self.top.items()}} | values
+        return {"accuracy": {f"top-{k}": one for k, one in values.pop("top").items()}} | values
 
 
 def evaluate_classification(
     embedder: ImageTextEncoder,
     source: DataSource,
     templates: Sequence[str] = TEMPLATES,
-    class_names: Mapping[str, str] | Sequence[str] | None = None,
+    class_names: ClassNames = None,
     split: str = "test",
     ks: Sequence[int] = (1, 5),
     batch_size: int = 64,
@@ -76,10 +74,8 @@ def evaluate_classification(
     a hub id with the columns image and label. `class_names` maps folder or label names to words, or lists the words in
     the labels' order; by default they are the names with `_` replaced by a space. A class embedding is the mean of its
     sentences' embeddings, one per template, normalized (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
-    A wrong class with the same score ranks before the right one, and is counted; chance is k / classes. `cache` is a
-    folder for embeddings, see `encode_once`.
-    Raises BadInput for an unreadable image, a label without a class, or a template without exactly one {} before
-    anything is scored; with `on_error="skip"` bad images are left out and listed in `skipped`.
+    A wrong class with the same score ranks before the right one; chance is k / classes.
+    Raises BadInput for an unreadable image, a label without a class, or a template without exactly one {}.
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks is {tuple(ks)}; each k must be at least 1")
@@ -88,42 +84,29 @@ def evaluate_classification(
     sentences = [sentence for name in classes for sentence in _fill(templates, name)]
     encoded = encode_once(embedder, [case.image for case in cases], sentences, batch_size, cache)
     prototypes = _class_embeddings(encoded.texts.reshape(len(classes), len(templates), -1), classes)
-    labels, numbers = np.array([case.label for case in cases]), np.arange(len(classes))
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(cases), BLOCK)]
-    ranked = joined([
-        ranks(all_dots(encoded.images[block], prototypes), labels[block, None] == numbers) for block in blocks
-    ])  # fmt: skip
+    ranked = ranks_in_blocks(encoded.images, prototypes, [{case.label} for case in cases])
     chance, names = 100 / len(classes), [classes[case.label] for case in cases]
     present = [name for name in classes if name in set(names)]
     margins = Margins(ranked.margin, ranked.margin == 0)
-    per_class = category_scores(
-        margins, names, range(len(cases)), dict.fromkeys(present, chance), {"mean per class": present}, seed
-    )
+    chances = dict.fromkeys(present, chance)
+    per_class = category_scores(margins, names, range(len(cases)), chances, {"mean per class": present}, seed)
+    contents = [encoded.data, *(str(case.label) for case in cases)]
+    per_case = {"hardest_negative": ranked.hardest_negative, "margin": ranked.margin}
     return ClassificationResult(
         top={k: score(ranked.rank < k, min(100.0, k * chance), ranked.tied, seed=seed) for k in ks},
         mean_per_class=per_class.pop("mean per class"),
         per_class=per_class,
         classes=tuple(classes),
         templates=tuple(templates),
-        **result_fields(
-            "classification",
-            cases,
-            [encoded.data, *map(str, labels.tolist())],
-            skipped,
-            ranked.tied,
-            hardest_negative=ranked.hardest_negative,
-            margin=ranked.margin,
-        ),
+        **result_fields("classification", cases, contents, skipped, ranked.tied, **per_case),
     )
 
 
 def _fill(templates: Sequence[str], name: str) -> list[str]:
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates or isinstance(templates, str):
-        raise BadInput(
-            f"templates hold {wrong[0] if wrong else templates!r}; give a list of texts with one {{}} each, such as "
-            "'a photo of a {}.'"
-        )
+        found = wrong[0] if wrong else templates
+        raise BadInput(f"templates hold {found!r}; give a list of texts with one {{}} each, such as {TEMPLATES[0]!r}")
     return [template.replace("{}", name) for template in templates]
 
 
@@ -137,12 +120,9 @@ def _class_embeddings(texts: np.ndarray, classes: list[str]) -> np.ndarray:
 
 
 def load_classification(
-    source: DataSource,
-    class_names: Mapping[str, str] | Sequence[str] | None = None,
-    split: str = "test",
-    skipped: list[str] | None = None,
+    source: DataSource, class_names: ClassNames = None, split: str = "test", skipped: list[str] | None = None
 ) -> tuple[list[ClassificationCase], list[str]]:
-    """Read and check images and class names, as `evaluate_classification` does; a list `skipped` collects bad ones."""
+    """Read and check images and class names, as `evaluate_classification` does."""
     dataset = open_dataset(source, split)
     classes, entries = _from_folder(Path(source), split) if dataset is None else _from_dataset(dataset)
     names = _class_names(classes, class_names)
@@ -156,7 +136,7 @@ def load_classification(
     return read_cases(entries, read, source, skipped), names
 
 
-def _class_names(classes: list[str], class_names: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+def _class_names(classes: list[str], class_names: ClassNames) -> list[str]:
     if isinstance(class_names, Mapping):
         missing = [name for name in classes if name not in class_names]
         if missing:
@@ -172,7 +152,8 @@ def _class_names(classes: list[str], class_names: Mapping[str, str] | Sequence[s
     return names
 
 
-def _from_folder(source: Path, split: str) -> tuple[list[str], Entries]:
+def _from_folder(source: Path, split: str) -> tuple[list[str], Iterator[Any]]:
+    """Return the names of the classes, and each location with (key, image, label)."""
     folder = source / split if (source / split).is_dir() else source
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give an ImageFolder, with one folder of images per class")
@@ -180,16 +161,13 @@ def _from_folder(source: Path, split: str) -> tuple[list[str], Entries]:
     if not classes:
         raise BadInput(f"{folder} holds no folders; an ImageFolder has one folder of images per class")
     files = ((label, path) for label, name in enumerate(classes) for path in sorted((folder / name).iterdir()))
-    images = (
-        (f"{path.parent.name}/{path.name}", path, label) for label, path in files if path.suffix.lower() in SUFFIXES
-    )
-    return classes, ((key, (key, path, label)) for key, path, label in images)
+    images = ((f"{path.parent.name}/{path.name}", path, label) for label, path in files)
+    return classes, ((image[0], image) for image in images if image[1].suffix.lower() in SUFFIXES)
 
 
-def _from_dataset(dataset: Any) -> tuple[list[str], Entries]:
-    image, label = find_columns(
-        dataset, image=("image", "img", "images"), label=("label", "labels", "fine_label", "class")
-    )
+def _from_dataset(dataset: Any) -> tuple[list[str], Iterator[Any]]:
+    labels = ("label", "labels", "fine_label", "class")
+    image, label = find_columns(dataset, image=("image", "img", "images"), label=labels)
     rows = dataset_entries(dataset, [image])
     entries = ((location, (key, row[image], row[label])) for location, (key, row) in rows)
     return list(getattr(dataset.features[label], "names", None) or []), entries

@@ -5,22 +5,19 @@ Graded answers (VQA accuracy, CIDEr) are compared by their values, without McNem
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.table import Table
+from rich.text import Text
 
 from vladva_kit.evaluation.bootstrap import bootstrap_means, interval_of, mcnemar
 from vladva_kit.evaluation.cases import CaseScore
 from vladva_kit.evaluation.results import FILES, read_per_case, read_results
 from vladva_kit.evaluation.tables import terminal_table
 
-if TYPE_CHECKING:
-    import rich.table
-
 MEAN = "mean of categories"
-OLD_PER_CASE = "margins.parquet"  # the file's name in older runs
 _NAME_ONE = "name one after a colon, as runs/demo:base"
 
 
@@ -56,10 +53,6 @@ class Comparison:
     differences: tuple[ScoreDifference, ...]
     alone: tuple[str, ...]  # benchmarks that only one run has
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _Run:
@@ -72,7 +65,7 @@ class _Run:
 
     def cases(self) -> dict[str, list[CaseScore]]:
         """Read its cases by benchmark."""
-        old, path = self.folder / OLD_PER_CASE, self.folder / FILES["per_case"]
+        old, path = self.folder / "margins.parquet", self.folder / FILES["per_case"]  # the name in older runs, and now
         return read_per_case(path if path.is_file() or not old.is_file() else old).get(self.model, {})
 
 
@@ -100,9 +93,9 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
                 "not comparable; evaluate both on the same cases"
             )
     cases, others = run.cases(), other.cases()
-    differences = [
-        one for name in common for one in _differences(name, cases.get(name, []), others.get(name, []), seed)
-    ]
+    differences: list[ScoreDifference] = []
+    for name in common:
+        differences += _differences(name, cases.get(name, []), others.get(name, []), seed)
     alone = tuple(sorted(set(run.data) ^ set(other.data)))
     names = (run.model, other.model) if run.model != other.model else (str(first), str(second))
     return Comparison(*names, tuple(differences), alone)
@@ -131,13 +124,14 @@ def _differences(benchmark: str, first: list[CaseScore], second: list[CaseScore]
     differences = []
     for name, cases in by_score.items():
         values = np.array([[case.counts, of_second[case.key].counts] for case in cases])
-        categories = list(dict.fromkeys(case.category for case in cases if case.category))
-        parts = {one: [i for i, case in enumerate(cases) if case.category == one] for one in categories}
-        chosen = {"": [list(range(len(cases)))]}
-        if len(categories) > 1:
-            chosen |= {MEAN: list(parts.values())} | {one: [indices] for one, indices in parts.items()}
-        for category, groups_of_cases in chosen.items():
-            differences.append(_difference((benchmark, name, category), cases, values, groups_of_cases, seed))
+        of_category: dict[str, list[int]] = {}
+        for index, case in enumerate(cases):
+            if case.category:
+                of_category.setdefault(case.category, []).append(index)
+        parts = {"": [list(range(len(cases)))]}  # what each difference averages
+        if len(of_category) > 1:
+            parts |= {MEAN: list(of_category.values())} | {one: [indices] for one, indices in of_category.items()}
+        differences += [_difference((benchmark, name, one), cases, values, part, seed) for one, part in parts.items()]
     return differences
 
 
@@ -160,10 +154,8 @@ def _difference(
     return ScoreDifference(*names, first, second, difference, low, high, *test, sum(map(len, parts)))
 
 
-def difference_table(comparison: Comparison) -> rich.table.Table:
+def difference_table(comparison: Comparison) -> Table:
     """Build the terminal table of differences: `rich.print(difference_table(compare("runs/base", "runs/tuned")))`."""
-    from rich.text import Text
-
     caption = "percent right; difference in points [paired 95 % interval]; p: McNemar, exact; bold: clear"
     table = terminal_table((comparison.first, comparison.second, "difference", "p", "n"), caption)
     for one in comparison.differences:

@@ -6,7 +6,7 @@ With a cache folder, embeddings are stored by content and by the model's fingerp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from tqdm.auto import tqdm
 
 from vladva_kit.data.store import Store
 from vladva_kit.evaluation.bootstrap import number_unique
@@ -56,15 +57,14 @@ def encode_once(
     what it already holds is not encoded again, so an interrupted run resumes.
     Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`.
     """
-    model = model_fingerprint(embedder) if cache is not None else ""
-    stores = {
-        kind: Store.open(Path(cache) / model[:32] / kind, {"model": model, "embeddings of": kind})
-        for kind in ("image", "text")
-        if cache is not None
-    }
+    stores: dict[str, Store] = {}
+    if cache is not None:
+        model = model_fingerprint(embedder)
+        for kind in ("image", "text"):
+            stores[kind] = Store.open(Path(cache) / model[:32] / kind, {"model": model, "embeddings of": kind})
     image_index, text_index = number_unique([image_key(image) for image in images]), number_unique(texts)
-    unique_images = [images[index] for index in first_indices(image_index)]
-    unique_texts = [texts[index] for index in first_indices(text_index)]
+    unique_images = [images[index] for index in np.unique(image_index, return_index=True)[1]]
+    unique_texts = list(dict.fromkeys(texts))
     digests = [content_digest(image) for image in unique_images]
     return Encoded(
         images=embed_images(embedder, unique_images, batch_size, stores.get("image"), digests)[image_index],
@@ -127,56 +127,30 @@ def embed_texts(
 
 
 def _encode(
-    kind: str,
-    items: Sequence[Any],
-    encode: Callable[[list[Any]], Any],
-    batch_size: int,
-    store: Store | None,
-    digests: Sequence[str],
+    kind: str, items: Sequence[Any], encode: Callable, batch_size: int, store: Store | None, digests: Sequence[str]
 ) -> np.ndarray:
     """Encode the items that the store lacks, and store them every `SHARD` embeddings."""
-    from tqdm.auto import tqdm
-
-    cached = _read_cache(store) if store is not None else {}
-    missing = [index for index in range(len(items)) if store is None or digests[index] not in cached]
-    rows: dict[int, np.ndarray] = {}
-    unsaved: list[int] = []
-
-    def save() -> None:
-        if store is not None and unsaved:
-            _write_cache(store, {digests[index]: rows[index] for index in unsaved})
-            unsaved.clear()
-
+    rows: dict[Hashable, np.ndarray] = {}  # by the SHA-256 of their content, or by index without a store
+    for name in store.names() if store is not None else ():
+        rows.update(zip(store.read_json(name, "digests"), store.read(name)["embeddings"].numpy(), strict=True))
+    keys = digests if store is not None else range(len(items))
+    missing = [index for index, key in enumerate(keys) if key not in rows]
+    unsaved: list[str] = []
     progress = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
     with progress as bar:
         for start in range(0, len(missing), batch_size):
             indices = missing[start : start + batch_size]
             embeddings = encode([items[index] for index in indices])
-            rows.update(zip(indices, _unit_rows(embeddings, f"encode_{kind}", len(indices)), strict=True))
-            unsaved += indices
-            if len(unsaved) >= SHARD:
-                save()
+            batch = [keys[index] for index in indices]
+            rows.update(zip(batch, _unit_rows(embeddings, f"encode_{kind}", len(indices)), strict=True))
+            unsaved += batch
+            if store is not None and (len(unsaved) >= SHARD or start + batch_size >= len(missing)):
+                name = hashlib.sha256("".join(unsaved).encode()).hexdigest()[:16]  # concurrent runs never conflict
+                vectors = np.stack([rows[key] for key in unsaved])
+                store.write(name, {"embeddings": torch.from_numpy(vectors)}, {"digests": unsaved})
+                unsaved = []
             bar.update(len(indices))
-    save()
-    return np.stack([rows[index] if index in rows else cached[digests[index]] for index in range(len(items))])
-
-
-def _read_cache(store: Store) -> dict[str, np.ndarray]:
-    """Read all cached embeddings by the SHA-256 of their content."""
-    rows: dict[str, np.ndarray] = {}
-    for name in store.names():
-        rows.update(zip(store.read_json(name, "digests"), store.read(name)["embeddings"].numpy(), strict=True))
-    return rows
-
-
-def _write_cache(store: Store, rows: Mapping[str, np.ndarray]) -> None:
-    name = hashlib.sha256("".join(rows).encode()).hexdigest()[:16]  # by content: concurrent runs never conflict
-    store.write(name, {"embeddings": torch.from_numpy(np.stack(list(rows.values())))}, {"digests": list(rows)})
-
-
-def first_indices(index: np.ndarray) -> list[int]:
-    """Return the first position of each number: [0, 1, 0] -> [0, 1]."""
-    return np.unique(index, return_index=True)[1].tolist()
+    return np.stack([rows[key] for key in keys])
 
 
 def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -205,8 +179,7 @@ def _unit_rows(batch: Any, method: str, n: int) -> np.ndarray:
     length = np.linalg.norm(rows, axis=-1)
     bad = np.flatnonzero(~(np.abs(length - 1) < 0.01))  # NaN is bad too
     if bad.size:
-        raise ValueError(
-            f"{method} returned an embedding of length {length[bad[0]]:.4g} (item {bad[0]}, and {bad.size - 1} "
-            "others); cosine similarity needs unit length: divide each by its norm, and check for NaN"
-        )
+        which = f"length {length[bad[0]]:.4g} (item {bad[0]}, and {bad.size - 1} others)"
+        fix = "cosine similarity needs unit length: divide each by its norm, and check for NaN"
+        raise ValueError(f"{method} returned an embedding of {which}; {fix}")
     return rows

@@ -7,9 +7,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
 
 from vladva_kit.data.captioning import LONG_REQUEST, SHORT_REQUEST
 from vladva_kit.emoji_world.captions import long_caption
@@ -19,9 +21,6 @@ from vladva_kit.emoji_world.truth import fact_score, is_true, words_of
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, plain
 from vladva_kit.evaluation.encoding import data_fingerprint
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 class Generator(Protocol):
@@ -38,7 +37,7 @@ class GenerationResult(Result):
 
     questions: answers that match word for word; by_kind: the same by kind of question; second_turn: follow-up
     questions of a chat, with a pronoun; caption_truth: short captions whose every stated fact is true;
-    long_caption_f1: F1 over stated facts, 0 to 1.
+    long_caption_f1: F1 over stated facts, 0 to 1; cases: each question, second turn and short caption.
     """
 
     questions: Score
@@ -48,10 +47,6 @@ class GenerationResult(Result):
     long_caption_f1: float
     false_captions: tuple[tuple[int, str], ...]  # (image index, caption)
     right: dict[str, tuple[bool, ...]] = field(default_factory=dict, repr=False)  # by case, for paired tests
-
-    def per_case(self) -> tuple[CaseScore, ...]:
-        """Return each question with its kind, each second turn and each short caption, with prompt and answer."""
-        return self.cases
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values."""
@@ -68,9 +63,7 @@ def load_scenes(folder: str | Path, split: str = "test", limit: int | None = Non
     folder = Path(folder) / split
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()][:limit]
     if not rows or any("scene" not in row for row in rows):
-        raise ValueError(
-            f"{folder}/metadata.jsonl has no 'scene'; only answers and captions of rendered scenes can be checked"
-        )
+        raise ValueError(f"{folder}/metadata.jsonl has no 'scene'; only answers about rendered scenes can be checked")
     return [folder / row["file_name"] for row in rows], [Scene.from_dict(row["scene"]) for row in rows]
 
 
@@ -147,10 +140,8 @@ def generate(
 ) -> list[str]:
     """Answer one prompt per image, `batch_size` at a time: `generate(embedder, images, ["what is it?"] * len(images))`.
 
-    `histories` as in `Embedder.generate_batch`. A progress bar appears after ten seconds.
+    `histories` as in `Embedder.generate_batch`.
     """
-    from tqdm.auto import tqdm
-
     answers: list[str] = []
     with tqdm(total=len(prompts), desc="answers", delay=10, leave=False) as bar:
         for start in range(0, len(prompts), batch_size):

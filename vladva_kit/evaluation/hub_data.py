@@ -6,7 +6,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,8 +28,8 @@ def is_on_hub(source: Any) -> bool:
 def open_dataset(source: Any, split: str) -> datasets.Dataset | None:
     """Open a split of a hub id, Dataset or DatasetDict; return None for a path: `open_dataset("aro/", "test")`.
 
-    Raises BadInput for a source of another type or without the split, and, with the step to take, for a hub dataset
-    that is gated, missing, unreachable or needs a loading script.
+    Raises BadInput for a source of another type or without the split, and for a hub dataset that is gated, missing,
+    unreachable or needs a loading script.
     """
     if not is_on_hub(source):
         return None if isinstance(source, str | Path) else pick_split(source, split)
@@ -65,18 +65,17 @@ def dataset_entries(
 def hub_file(repo_id: str, names: Sequence[str]) -> Path:
     """Download the first of these files that a hub dataset has: `hub_file("facebook/winoground", ["examples.jsonl"])`.
 
-    Raises BadInput, with the step to take, if it is gated, missing or unreachable.
+    Raises BadInput if it is gated, missing or unreachable.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    *others, last = names
     with _explain_errors(repo_id):
-        for name in names[:-1]:
-            try:
+        for name in others:
+            with suppress(RemoteEntryNotFoundError):  # another layout of the same dataset
                 return Path(hf_hub_download(repo_id, name, repo_type="dataset"))
-            except RemoteEntryNotFoundError:  # another layout of the same dataset
-                continue
-        return Path(hf_hub_download(repo_id, names[-1], repo_type="dataset"))
+        return Path(hf_hub_download(repo_id, last, repo_type="dataset"))
 
 
 def winoground_folder(repo_id: str = "facebook/winoground") -> Path:
@@ -92,25 +91,19 @@ def winoground_folder(repo_id: str = "facebook/winoground") -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking.") as temporary:
             complete = Path(temporary) / "complete"
-            complete.mkdir()
+            (complete / "images").mkdir(parents=True)
             (complete / "examples.jsonl").write_bytes(lines.read_bytes())
-            _unpack(archive, complete / "images")
+            try:
+                with zipfile.ZipFile(archive) as opened:
+                    for entry in opened.infolist():  # folders inside it are dropped: nothing is written outside
+                        name = Path(entry.filename).name
+                        if not entry.is_dir() and not name.startswith("."):
+                            (complete / "images" / name).write_bytes(opened.read(entry))
+            except zipfile.BadZipFile as error:
+                raise BadInput(f"{archive}: not a complete zip file ({error}); delete and download it again") from error
             if not folder.is_dir():  # another process may have finished first
                 os.replace(complete, folder)
     return folder
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack all files of a zip into one folder; paths inside it are dropped, so nothing can be written outside."""
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            for entry in opened.infolist():
-                name = Path(entry.filename).name
-                if not entry.is_dir() and not name.startswith("."):
-                    (folder / name).write_bytes(opened.read(entry))
-    except zipfile.BadZipFile as error:
-        raise BadInput(f"{archive}: not a complete zip file ({error}); delete it and download it again") from error
 
 
 @contextmanager
@@ -120,27 +113,19 @@ def _explain_errors(repo_id: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/datasets/{repo_id}"
-    gated = f"{repo_id} is gated: accept its terms at {page}, then log in with `hf auth login`, and run this again"
     download = f"run `hf download {repo_id} --repo-type dataset --local-dir FOLDER`, and give FOLDER as the data"
+    unreachable = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
+    missing = (errors.RepositoryNotFoundError, errors.EntryNotFoundError, DatasetNotFoundError)
     try:
         yield
-    except BadInput:
-        raise
-    except errors.GatedRepoError as error:
-        raise BadInput(gated) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        raise BadInput(
-            f"{repo_id} is not a local folder, and the hub is unreachable; on a machine with a connection, {download}"
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, DatasetNotFoundError) as error:
-        if "gated" in str(error):  # datasets reports gated repositories by this message only
-            raise BadInput(gated) from error
-        raise BadInput(
-            f"{repo_id} is not a local folder, and not on the hub ({_first_line(error)}); correct the id, see {page}"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(f"{repo_id} cannot be loaded by datasets ({_first_line(error)}); {download}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (*unreachable, *missing, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, unreachable):
+            advice = f"is not a local folder, and the hub is unreachable; on a machine with a connection, {download}"
+        elif not isinstance(error, missing):
+            advice = f"cannot be loaded by datasets ({reason}); {download}"
+        elif isinstance(error, errors.GatedRepoError) or "gated" in str(error):  # datasets has no class for it
+            advice = f"is gated: accept its terms at {page}, then log in with `hf auth login`, and run this again"
+        else:
+            advice = f"is not a local folder, and not on the hub ({reason}); correct the id, see {page}"
+        raise BadInput(f"{repo_id} {advice}") from error

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vladva_kit.embedder.adapter import adapter_state
 
-# parts of the names of parameters that an adapter adds
-ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")
+ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")  # in parameter names
 
 
 def versions() -> dict[str, str]:
@@ -40,11 +39,13 @@ def describe(embedder: Any) -> dict[str, Any]:
             f"a {type(embedder).__name__} has no weights to fingerprint; give it a string attribute 'fingerprint' that "
             "changes whenever its embeddings do"
         )
+    named = ((name.replace(".base_layer", ""), weight) for name, weight in model.named_parameters())
+    base = [(name, weight) for name, weight in named if not any(part in name for part in ADAPTER_PARTS)]
     return {
         "name": (lvlm or embedder).name,
         "revision": getattr(getattr(model, "config", None), "_commit_hash", None),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "weights": _hash_tensors(_base_weights(model)),
+        "weights": _hash_tensors(base),
         "input": _hash_processing(lvlm.processor if lvlm is not None else embedder),
         "adapter": _hash_tensors(adapter_state(lvlm).items()) if lvlm is not None and embedder.adapted else None,
         "prompts": [embedder.image_prompt.words, embedder.text_prompt.words] if lvlm is not None else None,
@@ -54,19 +55,13 @@ def describe(embedder: Any) -> dict[str, Any]:
 def model_fingerprint(embedder: Any) -> str:
     """Compute a SHA-256 of everything that embeddings depend on: weights, adapter, prompts, dtype and versions.
 
-    model_fingerprint(embedder) != model_fingerprint(the_same_after_a_training_step)
+        model_fingerprint(embedder) != model_fingerprint(the_same_after_a_training_step)
 
     Raises TypeError as `describe` does.
     """
     description = describe(embedder)
     description.pop("name")  # the same weights in another folder are the same model
     return hashlib.sha256(json.dumps([description, versions()], sort_keys=True).encode()).hexdigest()
-
-
-def _base_weights(model: Any) -> list[tuple[str, Tensor]]:
-    """Return the base model's parameters under the names they have without an adapter."""
-    named = ((name.replace(".base_layer", ""), weight) for name, weight in model.named_parameters())
-    return [(name, weight) for name, weight in named if not any(part in name for part in ADAPTER_PARTS)]
 
 
 def _hash_tensors(weights: Iterable[tuple[str, Tensor]]) -> str:

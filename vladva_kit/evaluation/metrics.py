@@ -6,7 +6,7 @@ An evaluator that takes the first of equal scores as the answer gives a collapse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,12 +17,16 @@ import numpy as np
 class Margins:
     """Per case: the score that must be higher minus the score that must be lower, for the closest such pair."""
 
-    margin: np.ndarray  # (n,) right where it is above zero
+    margin: np.ndarray  # (n,) right if above zero
     tied: np.ndarray  # (n,) bool: a right and a wrong answer score the same
 
     @property
     def correct(self) -> np.ndarray:
         return self.margin > 0
+
+    def __getitem__(self, chosen: Any) -> Margins:
+        """Select cases by a mask, indices or a slice: `margins[mask].correct`."""
+        return Margins(self.margin[chosen], self.tied[chosen])
 
 
 @dataclass(frozen=True)
@@ -34,35 +38,20 @@ class Ranks:
     tied: np.ndarray  # (queries,) bool: a wrong candidate scores the same as the best right one
     hardest_negative: np.ndarray  # (queries,) index of the wrong candidate that scores highest; -1 if none is wrong
 
-    @property
-    def ties(self) -> int:
-        return int(self.tied.sum())
-
     def recall(self, k: int) -> float:
         """Return the percentage of queries with a right candidate among the first `k`."""
         return 100.0 * float(np.mean(self.rank < k))
 
 
-def recall_at_k(scores: Any, positives: Any, ks: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
-    """Compute the percentage of queries with any right candidate in the top k.
-
-        recall_at_k(scores, np.eye(8, dtype=bool))[1]
-
-    `scores` is (queries, candidates); `positives` is a bool matrix of that shape, or one set of candidate indices per
-    query. Raises ValueError as `ranks` does. Rule: COCO and Flickr30k retrieval, a hit if any caption of the image is
-    in the top k.
-    """
-    if min(ks) < 1:
-        raise ValueError(f"ks is {tuple(ks)}; each k must be at least 1")
-    ranked = ranks(scores, positives)
-    return {k: ranked.recall(k) for k in ks}
-
-
 def ranks(scores: Any, positives: Any) -> Ranks:
     """Rank the best right candidate of each query: `ranks([[0.9, 0.1, 0.9]], [{0}]).rank` is [1], with one tie.
 
-    A wrong candidate with the same score ranks before the right one. Arguments as in `recall_at_k`.
+        ranks(scores, np.eye(8, dtype=bool)).recall(1)
+
+    `scores` is (queries, candidates); `positives` is a bool matrix of that shape, or one set of candidate indices per
+    query. A wrong candidate with the same score ranks before the right one.
     Raises ValueError for NaN, for shapes that do not fit and for a query without a right candidate.
+    Rule: COCO and Flickr30k retrieval, a hit if any caption of the image is in the top k.
     """
     scores = check_scores(scores, ndim=2)
     right = _bool_matrix(positives, scores.shape)
@@ -105,15 +94,10 @@ def _bool_matrix(positives: Any, shape: tuple[int, ...]) -> np.ndarray:
         if matrix.shape != shape or matrix.dtype != bool:
             raise ValueError(f"positives are {matrix.dtype} {matrix.shape}; a bool matrix {shape} is needed, as scores")
         return matrix
-    return _from_index_sets(list(positives), shape)
-
-
-def _from_index_sets(sets: list[Iterable[int]], shape: tuple[int, ...]) -> np.ndarray:
-    if len(sets) != shape[0]:
-        raise ValueError(f"positives for {len(sets)} queries, scores for {shape[0]}; give one set per query")
+    if len(positives) != shape[0]:
+        raise ValueError(f"positives for {len(positives)} queries, scores for {shape[0]}; give one set per query")
     matrix = np.zeros(shape, dtype=bool)
-    for query, indices in enumerate(sets):
-        indices = list(indices)
+    for query, indices in enumerate(map(list, positives)):
         if any(isinstance(index, bool | np.bool_) or not 0 <= index < shape[1] for index in indices):
             raise ValueError(f"positives of query {query} are {indices}; they must be indices from 0 to {shape[1] - 1}")
         matrix[query, indices] = True

@@ -9,6 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
+
 from vladva_kit.evaluation.cases import CaseScore
 from vladva_kit.evaluation.identity import versions
 from vladva_kit.evaluation.tables import latex_table, markdown_table
@@ -73,12 +76,8 @@ def write_per_case(path: str | Path, results: Mapping[str, Mapping[str, Any]]) -
 
         write_per_case("per_case.parquet", {"base": {"winoground": result}})
 
-    `results` is as in `save_results`. Columns: model, benchmark and the fields of `CaseScore`;
-    `pandas.read_parquet(path)` opens it too.
+    Columns: model, benchmark and the fields of `CaseScore`; `pandas.read_parquet(path)` opens it too.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     text, number = pyarrow.string(), pyarrow.float64()
     types = {"margin": number, "correct": pyarrow.bool_(), "value": number, "tags": pyarrow.list_(text)}
     rows = [
@@ -100,9 +99,6 @@ def read_per_case(path: str | Path) -> dict[str, dict[str, list[CaseScore]]]:
 
     Raises ValueError if the file is missing or was not written by `write_per_case`.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist; write it with vladva eval --out, or demo")
     try:

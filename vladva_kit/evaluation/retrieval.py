@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import comb
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from vladva_kit.data.pairs import Pair, load_pairs
-from vladva_kit.data.validation import error_list
+from vladva_kit.data.validation import collect_errors, error_list
 from vladva_kit.evaluation.bootstrap import Score, number_unique, score
 from vladva_kit.evaluation.caption_files import (
     FILES,
@@ -21,14 +23,7 @@ from vladva_kit.evaluation.caption_files import (
     load_caption_file,
 )
 from vladva_kit.evaluation.cases import CaseScore, Result, plain
-from vladva_kit.evaluation.encoding import (
-    ImageTextEncoder,
-    all_dots,
-    data_fingerprint,
-    encode_once,
-    first_indices,
-    image_key,
-)
+from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, data_fingerprint, encode_once, image_key
 from vladva_kit.evaluation.hub_data import DataSource, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Ranks, joined, ranks
 from vladva_kit.models.images import BadInput
@@ -64,25 +59,23 @@ class RetrievalResult(Result):
         images = [first[image] for image in range(self.n_images)]
         wrong_captions = ["" if index < 0 else self.captions[index] for index in self.image_hardest_negatives]
         wrong_images = ["" if index < 0 else images[index] for index in self.caption_hardest_negatives]
-        image_queries = (range(self.n_images), self.image_ranks, self.image_margins, images, wrong_captions)
-        text_queries = (self.owners, self.caption_ranks, self.caption_margins, self.captions, wrong_images)
-        for direction, scores, queries in (
-            ("image_to_text", self.image_to_text, image_queries),
-            ("text_to_image", self.text_to_image, text_queries),
-        ):
-            for k in scores:
-                for query, (image, rank, margin, *texts) in enumerate(zip(*queries, strict=True)):
+        queries = {
+            "image_to_text": (range(self.n_images), self.image_ranks, self.image_margins, images, wrong_captions),
+            "text_to_image": (self.owners, self.caption_ranks, self.caption_margins, self.captions, wrong_images),
+        }
+        for direction, columns in queries.items():
+            for k in getattr(self, direction):
+                for query, (image, rank, margin, *texts) in enumerate(zip(*columns, strict=True)):
                     name = f"{direction} R@{k}"
                     yield CaseScore(name, str(query), direction, str(image), *texts, margin, rank < k)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; an infinite margin is None."""
-        names = ("image_ranks", "caption_ranks", "image_margins", "caption_margins")
-        recalls = {
-            name: {f"R@{k}": plain(one) for k, one in getattr(self, name).items()}
-            for name in ("image_to_text", "text_to_image")
-        }
-        return plain(self) | recalls | {name: plain(getattr(self, name)) for name in names}
+        values = plain(self)
+        for direction in ("image_to_text", "text_to_image"):
+            values[direction] = {f"R@{k}": recall for k, recall in values[direction].items()}
+        hidden = ("image_ranks", "caption_ranks", "image_margins", "caption_margins")
+        return values | {name: plain(getattr(self, name)) for name in hidden}
 
 
 def evaluate_retrieval(
@@ -103,11 +96,9 @@ def evaluate_retrieval(
     (Karpathy's splits, annotations of COCO and nocaps), with the images in `image_folder`; or a hub id whose columns
     are image and captions. `captions_per_image` keeps the first captions of each image; by default the first five in
     the official files of COCO and Flickr30k, as their rule says, and otherwise all. Pairs with the same image are
-    one image; a caption of several images is right for all of them. Each image and caption is encoded once; `cache` is
-    a folder for embeddings, see `encode_once`. A wrong candidate with the same score ranks first, and is counted.
+    one image; a caption of several images is right for all of them. A wrong candidate with the same score ranks first.
     Chance is that of a random order; intervals resample the captions of one image together.
-    Raises BadInput as the readers do, and for a pair without a short caption; with `on_error="skip"` such pairs are
-    left out and listed in `skipped`.
+    Raises BadInput as the readers do, and for a pair without a short caption.
     """
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
@@ -134,33 +125,25 @@ def evaluate_retrieval(
         captions=tuple(captions),
         owners=tuple(owner.tolist()),
         n=len(images) + len(captions),
-        ties=by_image.ties + by_caption.ties,
+        ties=int(by_image.tied.sum() + by_caption.tied.sum()),
         data=data_fingerprint(["retrieval", encoded.data, *map(str, owner.tolist())]),
         skipped=tuple(skipped or ()),
     )
 
 
 def load_gallery(
-    source: DataSource | list[Pair],
-    split: str = "test",
-    image_folder: str | Path | None = None,
-    skipped: list[str] | None = None,
+    source: Any, split: str = "test", image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[CaptionedImage]:
-    """Read and check images with their captions, as `evaluate_retrieval` does; a list `skipped` collects bad ones."""
+    """Read and check images with their captions, as `evaluate_retrieval` does."""
     if is_on_hub(source):
         return load_caption_dataset(open_dataset(source, split), skipped, split)
     if find_caption_file(source):
         return load_caption_file(source, image_folder, split, skipped)
     pairs = load_pairs(source, split, "raise" if skipped is None else "skip", skipped)
-    errors = [
-        f"{pair.where or f'pair {index}'}: no short caption; each image needs at least one"
-        for index, pair in enumerate(pairs)
-        if not pair.captions
-    ]
-    if errors and skipped is None:
-        raise BadInput(errors[0])
-    if skipped is not None:
-        skipped += errors
+    for index, pair in enumerate(pairs):
+        with collect_errors(skipped):
+            if not pair.captions:
+                raise BadInput(f"{pair.where or f'pair {index}'}: no short caption; each image needs at least one")
     return [CaptionedImage(pair.image, pair.captions) for pair in pairs if pair.captions]
 
 
@@ -174,20 +157,20 @@ def _unique_images(
         captions[image] += item.captions
     captions = [texts[:captions_per_image] for texts in captions]
     owner = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
-    images = [gallery[position].image for position in first_indices(index)]
+    images = [gallery[position].image for position in np.unique(index, return_index=True)[1]]
     return images, [text for texts in captions for text in texts], owner
 
 
 def _positives(captions: list[str], owner: np.ndarray) -> tuple[list[set[int]], list[set[int]]]:
     """Return each image's right captions and each caption's right images, as indices; equal texts count as one."""
-    images: dict[str, set[int]] = {}
-    indices: dict[str, list[int]] = {}
-    texts: list[list[str]] = [[] for _ in range(int(owner.max()) + 1)]
+    images: dict[str, set[int]] = defaultdict(set)
+    indices: dict[str, set[int]] = defaultdict(set)
     for index, (text, image) in enumerate(zip(captions, owner.tolist(), strict=True)):
-        images.setdefault(text, set()).add(image)
-        indices.setdefault(text, []).append(index)
-        texts[image].append(text)
-    right_captions = [{index for text in own for index in indices[text]} for own in texts]
+        images[text].add(image)
+        indices[text].add(index)
+    right_captions: list[set[int]] = [set() for _ in range(int(owner.max()) + 1)]
+    for text, image in zip(captions, owner.tolist(), strict=True):
+        right_captions[image] |= indices[text]
     return right_captions, [images[text] for text in captions]
 
 
@@ -197,8 +180,6 @@ def ranks_in_blocks(queries: np.ndarray, candidates: np.ndarray, positives: Sequ
     `queries` (n, dim) and `candidates` (m, dim) are unit vectors; `positives` has the indices of each query's right
     candidates. `BLOCK` queries are scored at a time, so the (n, m) scores are never in memory at once.
     """
-    from tqdm.auto import tqdm
-
     starts = tqdm(range(0, len(queries), BLOCK), desc="ranks", delay=10, leave=False)
     blocks = (slice(start, start + BLOCK) for start in starts)
     return joined([ranks(all_dots(queries[block], candidates), positives[block]) for block in blocks])

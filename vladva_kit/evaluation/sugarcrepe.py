@@ -55,8 +55,7 @@ class SugarCrepeResult(Result):
     """Accuracy by category, by group (replace, swap, add: mean of their categories) and over all cases.
 
     `macro` weights categories equally (the VladVA paper), `micro` weights cases equally (the SugarCrepe paper, MIEB).
-    `word_order` holds the accuracy on cases whose captions have the same words (572 of the official ones) and on the
-    others.
+    `word_order` separates cases whose captions have the same words (572 of the official ones) from the others.
     """
 
     categories: dict[str, Score]
@@ -93,10 +92,8 @@ def evaluate_sugarcrepe(
     """Evaluate SugarCrepe by its official rule: `evaluate_sugarcrepe(embedder, vk.sample("sugarcrepe_mini")).macro`.
 
     `source` is a folder with the seven official JSON files (`data/` of RAIVNLab/sugar-crepe). Images are read from
-    `image_folder` (COCO's val2017), or `<source>/images`. Intervals resample the cases of one image together. `cache`
-    is a folder for embeddings, see `encode_once`.
-    Raises BadInput for a missing file or image, other keys, or invalid JSON before anything is scored; with
-    `on_error="skip"` bad cases are left out and listed in `skipped`, but a broken file is still an error.
+    `image_folder` (COCO's val2017), or `<source>/images`. Intervals resample the cases of one image together.
+    Raises BadInput for a missing file or image, other keys, or invalid JSON; a broken file is never skipped.
     """
     skipped = error_list(on_error)
     cases = load_sugarcrepe(source, image_folder, skipped)
@@ -108,6 +105,7 @@ def evaluate_sugarcrepe(
     chance = dict.fromkeys(CATEGORIES, CHANCE)
     scores = category_scores(margins, category, groups, chance, GROUPS | {"macro": CATEGORIES}, seed)
     same = np.array([case.same_words for case in cases])
+    per_case = {"positive": positive, "negative": negative}
     return SugarCrepeResult(
         categories={name: scores[name] for name in CATEGORIES},
         groups={name: scores[name] for name in GROUPS},
@@ -118,16 +116,14 @@ def evaluate_sugarcrepe(
             for name, chosen in (("same words", same), ("other words", ~same))
             if chosen.any()
         },
-        **result_fields(
-            "sugarcrepe", cases, [encoded.data], skipped, margins.tied, positive=positive, negative=negative
-        ),
+        **result_fields("sugarcrepe", cases, [encoded.data], skipped, margins.tied, **per_case),
     )
 
 
 def load_sugarcrepe(
     source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepeCase]:
-    """Read and check the cases of all seven files, as `evaluate_sugarcrepe` does; `skipped` collects bad ones."""
+    """Read and check the cases of all seven files, as `evaluate_sugarcrepe` does."""
     advice = "all seven files are needed: git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
     paths = category_files(source, CATEGORIES, advice)
     images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)

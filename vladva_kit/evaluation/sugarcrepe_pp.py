@@ -84,9 +84,8 @@ def evaluate_sugarcrepe_pp(
 
     `source` is a folder with the five official JSON lists (`data/` of Sri-Harsha/scpp), or the hub id
     Aman-J/SugarCrepe_pp. Images are read from `image_folder` (COCO's val2017), or `<source>/images`.
-    Intervals resample the cases of one image together. `cache` is a folder for embeddings, see `encode_once`.
-    Raises BadInput for a missing file or image, other keys, invalid JSON, or a repeated id before anything is scored;
-    with `on_error="skip"` bad cases are left out and listed in `skipped`, but a broken file is still an error.
+    Intervals resample the cases of one image together.
+    Raises BadInput for a missing file or image, other keys, invalid JSON or a repeated id.
     """
     skipped = error_list(on_error)
     cases = load_sugarcrepe_pp(source, image_folder, skipped)
@@ -102,29 +101,21 @@ def evaluate_sugarcrepe_pp(
         by_category = category_scores(margins, categories, groups, chance, {"macro": CATEGORIES}, seed)
         return by_category | {"micro": score(margins.correct, CHANCE, margins.tied, groups, seed)}
 
-    return SugarCrepePPResult(
-        itt=scores(itt),
-        tot=scores(tot),
-        **result_fields(
-            "sugarcrepe_pp", cases, [encoded.data], skipped, itt.tied | tot.tied, itt=itt.margin, tot=tot.margin
-        ),
-    )
+    per_case = {"itt": itt.margin, "tot": tot.margin}
+    shared = result_fields("sugarcrepe_pp", cases, [encoded.data], skipped, itt.tied | tot.tied, **per_case)
+    return SugarCrepePPResult(itt=scores(itt), tot=scores(tot), **shared)
 
 
 def load_sugarcrepe_pp(
     source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepePPCase]:
-    """Read and check the cases of all five files, as `evaluate_sugarcrepe_pp` does; `skipped` collects bad ones."""
+    """Read and check the cases of all five files, as `evaluate_sugarcrepe_pp` does."""
     images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
     if is_on_hub(source):
         paths = [hub_file(str(source), [f"data/{name}.json", f"{name}.json"]) for name in CATEGORIES]
     else:
-        paths = category_files(
-            source,
-            CATEGORIES,
-            "all five files are needed: give 'Aman-J/SugarCrepe_pp', or git clone "
-            "https://github.com/Sri-Harsha/scpp and give its folder data",
-        )
+        advice = "give 'Aman-J/SugarCrepe_pp', or the folder data of a git clone of https://github.com/Sri-Harsha/scpp"
+        paths = category_files(source, CATEGORIES, f"all five files are needed: {advice}")
 
     def read(entry: tuple[str, str, Any], location: str) -> SugarCrepePPCase:
         category, _, row = entry

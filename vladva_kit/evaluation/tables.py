@@ -2,7 +2,8 @@
 
 `results` is the content of results.json: its `models` holds, for each model, the `as_dict()` of its evaluations under
 keys such as "retrieval/seen", "winoground/unseen style" and "generation". The last model is the subject of the run.
-A score that a model lacks is shown as a dash.
+A score that a model lacks is shown as a dash. Bold means that an interval lies above those of all other models.
+All functions raise ValueError for results without models.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import rich.table
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
 MISSING = "—"
 BENCHMARKS = {
@@ -37,6 +39,10 @@ IN_TABLES = (
     ("text", "image", "replace", "swap", "add", "micro", "word order same words")
     + ("mean per class", "fully right", "CIDEr", "ROUGE-L")
 )  # fmt: skip
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\to$"}
+)
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,24 @@ class ScoreRow:
     @property
     def chance_text(self) -> str:
         """The chance level: "25.0"."""
-        return _join_unique(self.values("chance"), ".1f")
+        return " / ".join(dict.fromkeys(f"{value:.1f}" for value in self.values("chance"))) or MISSING
 
     @property
     def n_text(self) -> str:
         """The number of cases, and of those left out: "397, 3 left out"."""
-        return _join_unique(self.values("n"), "d") + (f", {self.skipped} left out" if self.skipped else "")
+        left_out = f", {self.skipped} left out" if self.skipped else ""
+        return (" / ".join(map(str, self.values("n"))) or MISSING) + left_out
 
     def values(self, key: str) -> list[Any]:
         """Return the different values of `key` over the models: `row.values("n") == [500]`."""
         return list(dict.fromkeys(s[key] for s in self.scores.values() if s and s.get(key) is not None))
+
+    def texts(self, missing: str, outward: bool = False) -> list[str]:
+        """Format each model's score with its interval: `row.texts("—")[0] == "61.2 [58.1, 64.0]"`."""
+        return [
+            missing if score is None else f"{score['percent']:.1f} {interval_text(score, outward)}".strip()
+            for score in self.scores.values()
+        ]
 
     @property
     def clear_winner(self) -> str | None:
@@ -77,7 +91,7 @@ class ScoreRow:
 def score_rows(results: Mapping[str, Any]) -> list[ScoreRow]:
     """Collect all scores of all models, section by section: `score_rows(results)[0].scores["base"]["percent"]`.
 
-    A score is any dict with `percent`, at any depth. Raises ValueError for results without models.
+    A score is any dict with `percent`, at any depth.
     """
     models: Mapping[str, Mapping[str, Any]] = results.get("models") or {}
     if not models:
@@ -87,16 +101,14 @@ def score_rows(results: Mapping[str, Any]) -> list[ScoreRow]:
         for path, score in _find_scores(sections):
             found.setdefault(path, {})[model] = score
     order = list(dict.fromkeys(path[0] for path in found))
-    return [
-        ScoreRow(
-            _section_name(path[0]),
-            _score_name(path[1:]),
-            _level(path),
-            {model: found[path].get(model) for model in models},
-            max(len((sections.get(path[0]) or {}).get("skipped") or ()) for sections in models.values()),
-        )
-        for path in sorted(found, key=lambda path: order.index(path[0]))
-    ]
+    rows = []
+    for path in sorted(found, key=lambda path: order.index(path[0])):
+        benchmark, _, part = path[0].partition("/")  # "winoground/unseen style" becomes "Winoground, unseen style"
+        section = ", ".join(filter(None, (BENCHMARKS.get(benchmark, benchmark.capitalize()), part)))
+        scores = {model: found[path].get(model) for model in models}
+        skipped = max(len((sections.get(path[0]) or {}).get("skipped") or ()) for sections in models.values())
+        rows.append(ScoreRow(section, _score_name(path[1:]), _level(path), scores, skipped))
+    return rows
 
 
 def _find_scores(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -110,12 +122,6 @@ def _find_scores(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
-
-
-def _section_name(key: str) -> str:
-    """Name a section: "winoground/unseen style" -> "Winoground, unseen style"."""
-    benchmark, _, part = key.partition("/")
-    return ", ".join(filter(None, (BENCHMARKS.get(benchmark, benchmark.capitalize()), part)))
 
 
 def _score_name(path: tuple[str, ...]) -> str:
@@ -152,19 +158,16 @@ def figure_table(results: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str,
     return {f"{row.section}\n{row.name}": row.scores for row in score_rows(results) if row.level == 0}
 
 
-def interval_text(score: Mapping[str, Any]) -> str:
-    """Format a score's interval: "[58.1, 64.0]", or "" if it has none."""
+def interval_text(score: Mapping[str, Any], outward: bool = False) -> str:
+    """Format a score's interval: "[58.1, 64.0]", rounded `outward` "[58, 64]", or "" if it has none."""
     low, high = _interval(score)
-    return f"[{low:.1f}, {high:.1f}]" if math.isfinite(low) else ""
+    if not math.isfinite(low):
+        return ""
+    return f"[{math.floor(round(low, 6))}, {math.ceil(round(high, 6))}]" if outward else f"[{low:.1f}, {high:.1f}]"
 
 
-def comparison_table(results: Mapping[str, Any]) -> rich.table.Table:
-    """Build the terminal table of models: `rich.print(comparison_table(results))`; three models fit in 80 columns.
-
-    Raises ValueError for results without models.
-    """
-    from rich.text import Text
-
+def comparison_table(results: Mapping[str, Any]) -> Table:
+    """Build the terminal table of models: `rich.print(comparison_table(results))`; three models fit in 80 columns."""
     caption = "percent right [95 % interval, rounded outward]; bold: clear of all others"
     table = terminal_table([*results["models"], "chance", "n"], caption)
     section = None
@@ -175,57 +178,31 @@ def comparison_table(results: Mapping[str, Any]) -> rich.table.Table:
             section = row.section
             table.add_section()
             table.add_row(Text(section, style="bold cyan"))
-        cells = [
-            Text(_short_text(score), style="bold green" if model == row.clear_winner else "")
-            for model, score in row.scores.items()
-        ]
-        table.add_row(Text(row.name), *cells, row.chance_text, row.n_text)
+        styles = ("bold green" if model == row.clear_winner else "" for model in row.scores)
+        table.add_row(Text(row.name), *map(Text, row.texts(MISSING, outward=True), styles), row.chance_text, row.n_text)
     return table
 
 
-def terminal_table(headings: Sequence[str], caption: str) -> rich.table.Table:
+def terminal_table(headings: Sequence[str], caption: str) -> Table:
     """Create an empty rich table: a column of names, and one right-aligned column per heading."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table("", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=Text(caption))
     for heading in headings:
         table.add_column(Text(heading), justify="right", no_wrap=True)
     return table
 
 
-def _short_text(score: Mapping[str, Any] | None) -> str:
-    """Format a score with its interval rounded outward: "61.2 [58, 65]"."""
-    if score is None:
-        return MISSING
-    low, high = _interval(score)
-    if not math.isfinite(low):
-        return f"{score['percent']:.1f}"
-    return f"{score['percent']:.1f} [{math.floor(round(low, 6))}, {math.ceil(round(high, 6))}]"
-
-
-def _join_unique(values: list[Any], form: str) -> str:
-    return " / ".join(dict.fromkeys(f"{value:{form}}" for value in values)) or MISSING
-
-
-def _table_lines(results: Mapping[str, Any], missing: str, bold: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the name and the cells of each row of a table: the models, chance and n."""
+def _table_lines(results: Mapping[str, Any], missing: str, bold: str) -> Iterator[list[str]]:
+    """Yield each row of a Markdown or LaTeX table: its name, the models' scores, chance and n."""
     for row in score_rows(results):
         if row.level < 2:
-            cells = []
-            for model, score in row.scores.items():
-                text = missing if score is None else f"{score['percent']:.1f} {interval_text(score)}".strip()
-                cells.append(bold % text if model == row.clear_winner else text)
-            yield f"{row.section}: {row.name}", [*cells, row.chance_text, row.n_text]
+            scores = zip(row.scores, row.texts(missing), strict=True)
+            cells = [bold % text if model == row.clear_winner else text for model, text in scores]
+            yield [f"{row.section}: {row.name}", *cells, row.chance_text, row.n_text]
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
-    """Build the Markdown table of models; bold: the interval lies above those of all others.
-
-    Raises ValueError for results without models.
-    """
-    rows = [[name, *cells] for name, cells in _table_lines(results, MISSING, "**%s**")]
+    """Build the Markdown table of models."""
+    rows = _table_lines(results, MISSING, "**%s**")
     heading = ["", *results["models"], "chance", "n"]
     return markdown_rows(heading, rows, "l" + "r" * (len(heading) - 1))
 
@@ -246,34 +223,27 @@ def markdown_rows(heading: Sequence[str], rows: Iterable[Sequence[str]], align: 
 
 
 def latex_table(results: Mapping[str, Any]) -> str:
-    """Build the LaTeX table of models (booktabs); bold: the interval lies above those of all others.
-
-    Raises ValueError for results without models.
-    """
+    """Build the LaTeX table of models (booktabs)."""
     rows = list(_table_lines(results, "---", r"\textbf{%s}"))
-    models = [_escape_latex(model) for model in results["models"]]
+    models = [model.translate(LATEX) for model in results["models"]]
     lines = [
         rf"\begin{{tabular}}{{l{'r' * (len(models) + 2)}}}",
         r"\toprule",
         " & ".join(["", *models, "chance", "$n$"]) + r" \\",
         r"\midrule",
-        *(" & ".join([_escape_latex(name).replace("→", r"$\to$"), *cells]) + r" \\" for name, cells in rows),
+        *(" & ".join([name.translate(LATEX), *cells]) + r" \\" for name, *cells in rows),
         r"\bottomrule",
         r"\end{tabular}",
+        "",
     ]
-    return "\n".join([*lines, ""])
-
-
-def _escape_latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
+    return "\n".join(lines)
 
 
 def summary_sentences(results: Mapping[str, Any]) -> list[str]:
     """Summarize the last model in a sentence on retrieval and one on composition: `summary_sentences(results)`.
 
     "Clearly" means that the 95 % intervals do not overlap. Scores on the unseen style are preferred; a sentence
-    without its score is left out. Raises ValueError for results without models.
+    without its score is left out.
     """
     rows, model = score_rows(results), list(results["models"])[-1]
     sentences = []

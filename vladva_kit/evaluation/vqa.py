@@ -126,8 +126,7 @@ def evaluate_vqa(
     "{}\\nAnswer the question using a single word or phrase."; `limit` keeps the first questions. Inside
     `with embedder.base():` the base model answers, for a comparison before and after training. Chance is given as 0.
     Intervals resample the questions about one image together.
-    Raises BadInput for missing files or images, other keys, a question without answers or a repeated id before
-    anything is asked; with `on_error="skip"` such questions are left out and listed in `skipped`.
+    Raises BadInput for missing files or images, other keys, a question without answers or a repeated id.
     """
     if request.count("{}") != 1:
         raise ValueError(f"request is {request!r}; it must contain {{}} once, for the question")
@@ -136,18 +135,17 @@ def evaluate_vqa(
     prompts = [request.replace("{}", case.question) for case in cases]
     answers = generate(embedder, [case.image for case in cases], prompts, None, max_new_tokens, batch_size)
     accuracy = np.array([vqa_accuracy(answer, case.answers) for case, answer in zip(cases, answers, strict=True)])
-    types = np.array([case.answer_type for case in cases])
-    images = np.array([str(case.image) for case in cases])
+    types, images = (np.array([str(getattr(case, key)) for case in cases]) for key in ("answer_type", "image"))
     digests = {case.image: content_digest(case.image) for case in cases}
     contents = (text for case in cases for text in (digests[case.image], case.question, *case.answers))
+
+    def mean(values: np.ndarray, chosen: Any = slice(None)) -> Score:
+        return score(values[chosen], 0.0, groups=images[chosen].tolist(), seed=seed)
+
     return VQAResult(
-        accuracy=score(accuracy, 0.0, groups=images.tolist(), seed=seed),
-        fully_right=score(accuracy == 1, 0.0, groups=images.tolist(), seed=seed),
-        by_answer_type={
-            name: score(accuracy[types == name], 0.0, groups=images[types == name].tolist(), seed=seed)
-            for name in sorted(set(types.tolist()))
-            if name
-        },
+        accuracy=mean(accuracy),
+        fully_right=mean(accuracy == 1),
+        by_answer_type={name: mean(accuracy, types == name) for name in sorted(set(types.tolist()) - {""})},
         **result_fields("vqa", cases, contents, skipped, (), answer=answers, accuracy=accuracy),
     )
 
@@ -155,7 +153,7 @@ def evaluate_vqa(
 def load_vqa(
     source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[VQACase]:
-    """Read and check all questions, as `evaluate_vqa` does; a list `skipped` collects bad ones."""
+    """Read and check all questions, as `evaluate_vqa` does."""
     source = Path(source)
     folder = resolve_image_folder(source, image_folder, "which is COCO's val2014 for the official files")
     numbers = ((re.search(r"(\d+)$", path.stem), path) for path in sorted(folder.iterdir()))
@@ -168,18 +166,15 @@ def load_vqa(
     def read(entry: Any, location: str) -> VQACase:
         entry = require_keys(entry, ("question_id", "image_id", "question"), location)
         if entry["image_id"] not in images:
-            raise BadInput(
-                f"{location}: {folder} holds no image whose name ends in {entry['image_id']!r}; put it there"
-            )
-        annotation = annotations.get(entry["question_id"])
+            number = entry["image_id"]
+            raise BadInput(f"{location}: {folder} holds no image whose name ends in {number!r}; put it there")
+        question_id, question = entry["question_id"], clean_caption(entry["question"], "question", location)
+        annotation = annotations.get(question_id)
         if annotation is None or not isinstance(annotation["answers"], list) or not annotation["answers"]:
-            raise BadInput(
-                f"{location}: no answers to question {entry['question_id']!r}; give the matching annotations"
-            )
+            raise BadInput(f"{location}: no answers to question {question_id!r}; give the matching annotations")
         answers = tuple(str(require_keys(one, ("answer",), location)["answer"]) for one in annotation["answers"])
-        question = clean_caption(entry["question"], "question", location)
         answer_type = str(annotation.get("answer_type") or "")
-        return VQACase(str(entry["question_id"]), images[entry["image_id"]], question, answers, answer_type)
+        return VQACase(str(question_id), images[entry["image_id"]], question, answers, answer_type)
 
     return read_cases(_official_entries(source, "questions"), read, source, skipped)
 

@@ -11,24 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vladva_kit.data.validation import (
-    clean_caption,
-    error_list,
-    parse_json_line,
-    path_inside,
-    pick_split,
-    read_lines,
-    require_keys,
-)
+from vladva_kit.data.validation import clean_caption, error_list, parse_json_line, path_inside, read_lines, require_keys
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
-from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, winoground_folder
+from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, open_dataset, winoground_folder
 from vladva_kit.evaluation.metrics import Margins, check_scores
 from vladva_kit.models.images import BadInput
 
 CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
 IMAGES, CAPTIONS = ("image_0", "image_1"), ("caption_0", "caption_1")
+KEYS = ("id", *IMAGES, *CAPTIONS)
 TAGS = ("collapsed_tag", "tag", "secondary_tag", "num_main_preds")
 
 
@@ -111,9 +104,8 @@ def evaluate_winoground(
 
     `source` is a folder with `examples.jsonl` and `images/` (or a folder whose `data/` has them), as in
     facebook/winoground, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0,
-    caption_1 and any of the tags. `cache` is a folder for embeddings, see `encode_once`.
-    Raises BadInput for a missing column, image or caption, a repeated id, or invalid JSON before anything is scored;
-    with `on_error="skip"` such cases are left out and listed in `skipped`.
+    caption_1 and any of the tags.
+    Raises BadInput for a missing column, image or caption, a repeated id, or invalid JSON.
     """
     skipped = error_list(on_error)
     cases = load_winoground(source, split, skipped)
@@ -122,38 +114,27 @@ def evaluate_winoground(
     grid = [[dots(encoded.images[i::2], encoded.texts[c::2]) for c in range(2)] for i in range(2)]
     similarities = np.array(grid).transpose(2, 0, 1)  # (n, image, caption)
     margins = winoground_margins(similarities)
+
+    def scores(part: dict[str, Margins]) -> dict[str, Score]:
+        return {name: score(part[name].correct, chance, part[name].tied, seed=seed) for name, chance in CHANCE.items()}
+
     breakdown: dict[str, dict[str, dict[str, Score]]] = {}
     for tag in TAGS:
         for value in sorted({case.tags[tag] for case in cases if tag in case.tags}):
             chosen = np.array([case.tags.get(tag) == value for case in cases])
-            breakdown.setdefault(tag, {})[value] = _scores(margins, chosen, seed)
-    tied = margins["group"].tied
-    return WinogroundResult(
-        **_scores(margins, np.ones(len(cases), dtype=bool), seed),
-        breakdown=breakdown,
-        **result_fields(
-            "winoground",
-            cases,
-            [encoded.data],
-            skipped,
-            tied,
-            similarities=[(tuple(first), tuple(second)) for first, second in similarities.tolist()],
-            text_margin=margins["text"].margin,
-            image_margin=margins["image"].margin,
-            tied=tied,
-        ),
-    )
-
-
-def _scores(margins: dict[str, Margins], chosen: np.ndarray, seed: int) -> dict[str, Score]:
-    return {
-        name: score(margins[name].correct[chosen], chance, margins[name].tied[chosen], seed=seed)
-        for name, chance in CHANCE.items()
+            breakdown.setdefault(tag, {})[value] = scores({name: each[chosen] for name, each in margins.items()})
+    per_case = {
+        "similarities": [(tuple(first), tuple(second)) for first, second in similarities.tolist()],
+        "text_margin": margins["text"].margin,
+        "image_margin": margins["image"].margin,
+        "tied": margins["group"].tied,
     }
+    shared = result_fields("winoground", cases, [encoded.data], skipped, margins["group"].tied, **per_case)
+    return WinogroundResult(**scores(margins), breakdown=breakdown, **shared)
 
 
 def load_winoground(source: DataSource, split: str = "test", skipped: list[str] | None = None) -> list[WinogroundCase]:
-    """Read and check all cases, as `evaluate_winoground` does; a list `skipped` collects bad ones."""
+    """Read and check all cases, as `evaluate_winoground` does."""
     if is_on_hub(source):
         source = winoground_folder(str(source))
     if isinstance(source, str | Path):
@@ -162,33 +143,26 @@ def load_winoground(source: DataSource, split: str = "test", skipped: list[str] 
             raise BadInput(f"{source} holds no examples.jsonl; give Winoground's folder, or 'facebook/winoground'")
         if not (root / "images").is_dir():
             raise BadInput(f"{root / 'images'} is not a folder; unpack Winoground's images.zip next to examples.jsonl")
-        entries, read = read_lines(root / "examples.jsonl"), partial(_read_line, folder=root / "images")
+        entries, folder = read_lines(root / "examples.jsonl"), root / "images"
     else:
-        dataset = pick_split(source, split)
-        require_keys(dict.fromkeys(dataset.column_names), ("id", *IMAGES, *CAPTIONS), "the dataset")
-        entries, read = dataset_entries(dataset, IMAGES), lambda entry, location: _read_case(entry[1], location)
-    return read_cases(entries, read, source, skipped)
+        dataset = open_dataset(source, split)
+        require_keys(dict.fromkeys(dataset.column_names), KEYS, "the dataset")
+        entries, folder = dataset_entries(dataset, IMAGES), None
+    return read_cases(entries, partial(_read_case, folder=folder), source, skipped)
 
 
-def _read_line(raw: bytes, location: str, folder: Path) -> WinogroundCase:
-    row = require_keys(parse_json_line(raw, location), ("id", *IMAGES, *CAPTIONS), location)
-    return _read_case(row | {key: _image_path(folder, row[key], location, key) for key in IMAGES}, location)
-
-
-def _image_path(folder: Path, name: object, location: str, key: str) -> Path:
-    path = path_inside(folder, name, location, key)
-    # the official file names its images without a suffix ("ex_0_img_0"), and they are PNG
-    return path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png")
-
-
-def _read_case(row: dict[str, Any], location: str) -> WinogroundCase:
+def _read_case(entry: Any, location: str, folder: Path | None) -> WinogroundCase:
+    """Read a case from a line of the official file, whose images are in `folder`, or from (key, row) of a dataset."""
+    if folder is None:
+        row = entry[1]
+        images = [row[key] for key in IMAGES]
+    else:
+        row = require_keys(parse_json_line(entry, location), KEYS, location)
+        paths = [path_inside(folder, row[key], location, key) for key in IMAGES]
+        # the official file names its images without a suffix ("ex_0_img_0"), and they are PNG
+        images = [path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png") for path in paths]
     if row["id"] is None or isinstance(row["id"], dict | list):
         raise BadInput(f"{location}: the id is {row['id']!r}; it must be a number or text")
-    first, second = (clean_caption(row[key], key, location) for key in CAPTIONS)
+    captions = tuple(clean_caption(row[key], key, location) for key in CAPTIONS)
     tags = {name: str(row[name]).strip() for name in TAGS if row.get(name) is not None}
-    return WinogroundCase(
-        str(row["id"]),
-        (first, second),
-        (row[IMAGES[0]], row[IMAGES[1]]),
-        {name: tag for name, tag in tags.items() if tag},
-    )
+    return WinogroundCase(str(row["id"]), captions, tuple(images), {name: tag for name, tag in tags.items() if tag})

@@ -89,10 +89,8 @@ def evaluate_word_order(
 
     The shuffled captions of the order tasks are used as given; ARO's script samples new ones without a seed.
     `without` names relations to leave out of the mean; ARO's notebook leaves out the symmetric ones. Chance is 50 %
-    with one wrong caption, 20 % with four. Intervals resample the cases of one image together. `cache` is a folder for
-    embeddings, see `encode_once`.
-    Raises BadInput for a missing file, image or column, invalid JSON, or an empty box before anything is scored; with
-    `on_error="skip"` such cases are left out and listed in `skipped`.
+    with one wrong caption, 20 % with four. Intervals resample the cases of one image together.
+    Raises BadInput for a missing file, image or column, invalid JSON, or an empty box.
     """
     skipped = error_list(on_error)
     cases = load_word_order(source, image_folder, split, skipped)
@@ -102,9 +100,8 @@ def evaluate_word_order(
     by_case = np.split(dots(encoded.images[owner], encoded.texts), np.flatnonzero(np.diff(owner)) + 1)
     margin = np.array([choice_margin(options[0], options[1:]) for options in by_case])
     margins = Margins(margin, margin == 0)
-    # boxes of one image are not independent
     files = [case.image.image if isinstance(case.image, Crop) else case.image for case in cases]
-    image = number_unique([image_key(file) for file in files])
+    image = number_unique([image_key(file) for file in files])  # boxes of one image are not independent
     accuracy, macro, breakdown = {}, {}, {}
     for subset in dict.fromkeys(case.subset for case in cases):
         chosen = [index for index, case in enumerate(cases) if case.subset == subset]
@@ -115,78 +112,62 @@ def evaluate_word_order(
         if kept:
             chosen = [index for index in chosen if cases[index].category in kept]
             categories, chances = [cases[index].category for index in chosen], dict.fromkeys(kept, chance)
-            part = Margins(margin[chosen], margins.tied[chosen])
-            scores = category_scores(part, categories, image[chosen].tolist(), chances, {MEAN: kept}, seed)
+            scores = category_scores(margins[chosen], categories, image[chosen].tolist(), chances, {MEAN: kept}, seed)
             macro[subset], breakdown[subset] = scores.pop(MEAN), scores
     shared = result_fields("word_order", cases, [encoded.data], skipped, margins.tied, margin=margin)
     return WordOrderResult(accuracy, macro, breakdown, **shared)
 
 
 def load_word_order(
-    source: DataSource,
-    image_folder: str | Path | None = None,
-    split: str = "test",
-    skipped: list[str] | None = None,
+    source: DataSource, image_folder: str | Path | None = None, split: str = "test", skipped: list[str] | None = None
 ) -> list[WordOrderCase]:
-    """Read and check all cases, as `evaluate_word_order` does; a list `skipped` collects bad ones."""
+    """Read and check all cases, as `evaluate_word_order` does."""
     dataset = open_dataset(source, split)
     if dataset is None:
-        paths = _aro_files(Path(source))
-        images = resolve_image_folder(
-            paths[0].parent, image_folder, "the folder that the files' image names start from"
-        )
+        root, names = Path(source), [f"{name}.json" for name in SUBSETS]
+        paths = [root] if root.suffix == ".json" else [root / name for name in names if (root / name).is_file()]
+        if not paths or paths[0].name not in names:
+            any_of = f"any of {', '.join(names)}"
+            raise BadInput(f"{source} is not, and does not hold, {any_of}; give ARO's files or their folder")
+        images = resolve_image_folder(paths[0].parent, image_folder, "the folder that image names start from")
         entries, read = (entry for path in paths for entry in json_entries(path)), partial(_read_entry, folder=images)
     else:
-        image, true = find_columns(dataset, image=("image", "images"), true_caption=("true_caption", "correct_caption"))
         wrong = [name for name in dataset.column_names if name == "false_caption" or name.startswith("hard_text_")]
-        find_columns(dataset, false_caption=wrong)
-        subset = str(source).rpartition("/")[2].removeprefix("ARO-").lower().replace("-", "_")
-        subset = subset if is_on_hub(source) else "accuracy"
+        options = {"true_caption": ("true_caption", "correct_caption"), "false_caption": wrong}
+        image, true, _ = find_columns(dataset, image=("image", "images"), **options)
+        name = str(source).rpartition("/")[2].removeprefix("ARO-").lower().replace("-", "_")
+        subset = name if is_on_hub(source) else "accuracy"
 
         def read(entry: tuple[str, dict[str, Any]], location: str) -> WordOrderCase:
             key, row = entry
-            texts = _clean_texts([row[name] for name in (true, *wrong)], location)
-            return WordOrderCase(subset, f"{subset}/{key}", row[image], texts[0], texts[1:], _category(row))
+            return _case(subset, key, row[image], [row[name] for name in (true, *wrong)], row, location)
 
         entries = dataset_entries(dataset, [image])
     return read_cases(entries, read, source, skipped)
 
 
-def _aro_files(source: Path) -> list[Path]:
-    names = [f"{name}.json" for name in SUBSETS]
-    paths = [source] if source.suffix == ".json" else [source / name for name in names if (source / name).is_file()]
-    if not paths or paths[0].name not in names:
-        raise BadInput(
-            f"{source} is not, and does not hold, any of {', '.join(names)}; give ARO's files or their folder"
-        )
-    return paths
-
-
 def _read_entry(entry: tuple[str, str, Any], location: str, folder: Path) -> WordOrderCase:
     stem, key, row = entry
     subset = SUBSETS[stem]
-    id = f"{subset}/{key}"
     if subset not in ("relation", "attribution"):
         row = require_keys(row, ("image", "caption_options"), location)
-        texts = _clean_texts(row["caption_options"], location)
-        return WordOrderCase(subset, id, path_inside(folder, row["image"], location, "image"), texts[0], texts[1:])
+        image = path_inside(folder, row["image"], location, "image")
+        return _case(subset, key, image, row["caption_options"], {}, location)
     row = require_keys(row, ("image_path", "true_caption", "false_caption", *BOX), location)
     box = [row[name] for name in BOX]
     if not all(isinstance(side, int | float) for side in box) or box[2] <= 0 or box[3] <= 0:
         raise BadInput(f"{location}: the box {dict(zip(BOX, box, strict=True))} has no width or height; correct it")
     left, top, width, height = (int(side) for side in box)
     path = path_inside(folder, row["image_path"], location, "image_path")
-    texts = _clean_texts([row["true_caption"], row["false_caption"]], location)
     crop = Crop(path, (left, top, left + width, top + height))
-    return WordOrderCase(subset, id, crop, texts[0], texts[1:], _category(row))
+    return _case(subset, key, crop, [row["true_caption"], row["false_caption"]], row, location)
 
 
-def _category(row: dict[str, Any]) -> str:
-    attributes = row.get("attributes")
-    return "_".join(map(str, attributes)) if isinstance(attributes, list) else str(row.get("relation_name") or "")
-
-
-def _clean_texts(options: Any, location: str) -> tuple[str, ...]:
+def _case(subset: str, key: str, image: Any, options: Any, row: dict[str, Any], location: str) -> WordOrderCase:
+    """Create a case from its captions, the true one first, and the relation or attributes in its row."""
     if not isinstance(options, list) or len(options) < 2:
         raise BadInput(f"{location}: {options!r} is not a list of a true caption and at least one wrong one")
-    return tuple(clean_caption(text, "caption", location) for text in options)
+    true, *wrong = (clean_caption(text, "caption", location) for text in options)
+    attributes, relation = row.get("attributes"), str(row.get("relation_name") or "")
+    category = "_".join(map(str, attributes)) if isinstance(attributes, list) else relation
+    return WordOrderCase(subset, f"{subset}/{key}", image, true, tuple(wrong), category)

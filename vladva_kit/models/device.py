@@ -24,9 +24,7 @@ class DeviceChoice:
 
 
 def choose_device(device: str | None = None, dtype: torch.dtype | None = None) -> DeviceChoice:
-    """Choose a device and a dtype; explicit arguments win.
-
-        choose_device().reason    # "float32 on the CPU: …"
+    """Choose a device and a dtype; explicit arguments win: `choose_device().reason` is "float32 on the CPU: …".
 
     GPUs of compute capability 8.0 or higher use bfloat16. `torch.cuda.is_bf16_supported()` is no criterion: it is true
     on a T4 (7.5), which only emulates bfloat16. Older GPUs use float16, which overflows above 65,504; `fit` stops if
@@ -67,10 +65,9 @@ def supports_bfloat16(device: torch.device) -> bool:
 
 
 def use_bfloat16(requested: bool | None, device: torch.device, dtype: torch.dtype) -> bool:
-    """Decide whether forward passes run under bfloat16 autocast; None: on a GPU with weights in bfloat16.
+    """Decide on bfloat16 autocast: `use_bfloat16(None, torch.device("cpu"), torch.float32)` is False.
 
-        use_bfloat16(None, torch.device("cpu"), torch.float32)    # False
-
+    None: if the weights are in bfloat16 on a GPU.
     Warns for a CPU that emulates bfloat16, which is slower than float32.
     Raises ValueError for a GPU that emulates bfloat16, and for weights in float16.
     """
@@ -92,10 +89,7 @@ def use_bfloat16(requested: bool | None, device: torch.device, dtype: torch.dtyp
 
 
 def check_finite(values: torch.Tensor, dtype: torch.dtype, what: str = "states") -> None:
-    """Raise NonFiniteError, naming the dtype and the fix, if a value is infinite or NaN.
-
-    check_finite(embeddings, model.dtype, "embeddings")
-    """
+    """Raise NonFiniteError if a value is infinite or NaN: `check_finite(embeddings, model.dtype, "embeddings")`."""
     if not bool(values.isfinite().all()):
         name = str(dtype).removeprefix("torch.")
         limit = ", which overflows above 65,504" if dtype == torch.float16 else ""

@@ -66,10 +66,7 @@ FAMILIES = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """Return the record of a model's family, or an unverified one with the defaults.
-
-    family_of(model.config).verified    # True
-    """
+    """Return a model's family, an unverified one with the defaults if unknown: `family_of(model.config).verified`."""
     llm = config.get_text_config().model_type
     for family in FAMILIES.values():
         if family.model_type == config.model_type and family.llm in (None, llm):

@@ -54,9 +54,7 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
             raise
         except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
             name = f" ({image})" if isinstance(image, str | Path) else ""
-            raise BadInput(
-                f"image {number}{name} cannot be read ({error}); replace the file or leave it out"
-            ) from error
+            raise BadInput(f"image {number}{name} cannot be read ({error}); replace it or leave it out") from error
     return opened
 
 

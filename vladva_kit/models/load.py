@@ -47,10 +47,7 @@ class LVLM:
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
-        """Disable the adapter inside the `with` block; outputs are bit-identical to the base model's.
-
-        with lvlm.adapter_off(): lvlm.model.generate(...)
-        """
+        """Be the base model, bit for bit, inside the block: `with lvlm.adapter_off(): lvlm.model.generate(...)`."""
         if self.adapter is None:
             yield
             return
@@ -130,10 +127,8 @@ def load_lvlm(
         limit_pixels(processor, family, max_pixels)
         family = replace(family, max_pixels=max_pixels)
     if not family.verified:
-        message = (
-            f"{name}: the family '{family.model_type}' is unverified; run vk.check(lvlm), or `vladva check {name}`"
-        )
-        warnings.warn(message, stacklevel=2)
+        hint = f"{name}: the family '{family.model_type}' is unverified; run vk.check(lvlm), or `vladva check {name}`"
+        warnings.warn(hint, stacklevel=2)
     return LVLM(name, model, processor, family)
 
 
@@ -162,11 +157,10 @@ def _four_bit_options(choice: DeviceChoice) -> dict[str, Any]:
 
 
 def load_processor(source: str, config: PreTrainedConfig, family: Family, **shared: Any) -> ProcessorMixin:
-    """Load the processor of a family; without torchvision, which only videos need, load it without its video part.
+    """Load a family's processor: `load_processor(folder, model.config, family_of(model.config))`.
 
-        load_processor(folder, model.config, family_of(model.config))
-
-    Raises ImportError if a package is missing that images need too.
+    Without torchvision, which only videos need, the video part is left out. Raises ImportError if images need a
+    missing package.
     """
     import transformers
     from transformers import AutoProcessor

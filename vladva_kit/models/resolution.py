@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def shrink_to(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """Shrink an image to at most `max_pixels`, keeping its aspect ratio; a smaller image is returned unchanged.
-
-    shrink_to(Image.new("RGB", (4000, 3000)), 480_000).size    # (800, 600)
-    """
+    """Shrink larger images, keeping the aspect ratio: `shrink_to(Image.new("RGB", (40, 30)), 300).size == (20, 15)`."""
     if max_pixels is None or image.width * image.height <= max_pixels:
         return image
     scale = math.sqrt(max_pixels / (image.width * image.height))
@@ -26,12 +23,9 @@ def shrink_to(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def limit_pixels(processor: ProcessorMixin, family: Family, max_pixels: int) -> None:
-    """Apply `max_pixels` to an image processor that would otherwise enlarge a small image again.
+    """Limit a processor that would enlarge small images again: `limit_pixels(processor, family, 512 * 512)`.
 
-        limit_pixels(processor, family, 512 * 512)
-
-    A family that splits images into tiles gets as many tiles as fit, at least one.
-    Raises ValueError if max_pixels is below 1.
+    A family that splits images into tiles gets as many as fit, at least one. Raises ValueError for a limit below 1.
     """
     if max_pixels < 1:
         raise ValueError(f"max_pixels={max_pixels}: pass the maximum pixels per image, such as 512 * 512")
@@ -41,8 +35,7 @@ def limit_pixels(processor: ProcessorMixin, family: Family, max_pixels: int) -> 
         images.size = type(images.size)(**{**dict(images.size), "shortest_edge": smallest, "longest_edge": max_pixels})
     elif family.resolution_control == "edge":
         tile = images.max_image_size["longest_edge"]
-        longest = max(1, math.isqrt(max_pixels) // tile) * tile
-        longest = min(longest, images.size["longest_edge"])
+        longest = min(max(1, math.isqrt(max_pixels) // tile) * tile, images.size["longest_edge"])
         images.size = type(images.size)(longest_edge=longest)
         images.do_image_splitting = images.do_image_splitting and longest > tile
     elif family.resolution_control == "tiles":

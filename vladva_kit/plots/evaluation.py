@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vladva_kit.evaluation.cases import CaseScore
 from vladva_kit.evaluation.winoground import winoground_margins
+from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.similarity import draw_heatmap
 from vladva_kit.plots.style import (
     BLUE,
@@ -18,7 +20,6 @@ from vladva_kit.plots.style import (
     MODEL_STYLES,
     ORANGE,
     VERMILION,
-    ImageLike,
     decimals_needed,
     label_rows,
     new_figure,
@@ -29,7 +30,6 @@ from vladva_kit.plots.style import (
 
 if TYPE_CHECKING:
     from vladva_kit.analysis import WordImportance
-    from vladva_kit.evaluation.cases import CaseScore
 
 
 @styled
@@ -129,20 +129,14 @@ def _draw_margins(axes: Axes, y: int, margins: np.ndarray) -> None:
 def winoground_case(
     images: Sequence[ImageLike], captions: Sequence[str], scores: Mapping[str, Any], title: str = "Winoground case"
 ) -> Figure:
-    """Show two images, two captions and each model's similarities.
-
-        winoground_case(case.images, case.captions, {"base": case.similarities})
+    """Show a case with each model's similarities: `winoground_case(case.images, case.captions, {"base": grid})`.
 
     `scores[model][i][c]` (2, 2) is the similarity of image i with caption c; matching cells, i == c, are framed. Raises
     ValueError unless there are two images, two captions and a (2, 2) grid for at least one model.
     """
-    grids = {name: np.asarray(grid, dtype=np.float64) for name, grid in scores.items()}
-    shapes = {grid.shape for grid in grids.values()}
-    if len(images) != 2 or len(captions) != 2 or shapes != {(2, 2)}:
-        raise ValueError(
-            f"{len(images)} images, {len(captions)} captions, scores of shapes {sorted(shapes) or 'none'}; "
-            "a case has two images, two captions and a (2, 2) score grid for each model"
-        )
+    grids = check_case(images, captions, scores)
+    if not grids:
+        raise ValueError("no scores; a case has two images, two captions and a (2, 2) score grid for each model")
     correct = {name: winoground_correct(grid) for name, grid in grids.items()}
     solved = [name for name, parts in correct.items() if parts["group"]]
     answer = f"group score: {', '.join(solved) or 'no model'} correct"
@@ -161,6 +155,18 @@ def winoground_case(
     panels[0].set_yticks([0.5, 1.5], ["caption 1", "caption 2"])
     bottom.supxlabel("similarities (cosine); frame: matching pair; dot: the caption's best image", fontsize=9)
     return figure
+
+
+def check_case(images: Sequence[Any], captions: Sequence[str], scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return each model's scores as a float64 (2, 2) array; raise ValueError unless all belong to one case."""
+    grids = {name: np.asarray(grid, dtype=np.float64) for name, grid in scores.items()}
+    shapes = sorted({grid.shape for grid in grids.values()})
+    if len(images) != 2 or len(captions) != 2 or shapes not in ([], [(2, 2)]):
+        raise ValueError(
+            f"{len(images)} images, {len(captions)} captions, scores of shapes {shapes or 'none'}; "
+            "a case has two images, two captions and a (2, 2) score grid for each model"
+        )
+    return grids
 
 
 def winoground_correct(grid: Any) -> dict[str, bool]:

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vladva_kit.evaluation.metrics import ranks
+from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.style import (
     BLUE,
     INK,
     ORANGE,
     VERMILION,
-    ImageLike,
     check_matrix,
     new_figure,
     show_image,
@@ -37,9 +38,7 @@ def similarity_matrix(
     texts: Sequence[str] | None = None,
     title: str = "Similarity of images and captions",
 ) -> Figure:
-    """Plot the score of every caption with every image.
-
-        similarity_matrix(embedder.similarity(images, captions), images, captions)
+    """Plot the score of every caption with every image: `similarity_matrix(scores, images, captions)`.
 
     `scores` is (n_images, n_texts); images become columns, captions rows. In a square matrix image i belongs to caption
     i. Raises ValueError for another shape, NaN, or a wrong number of images or texts.
@@ -83,10 +82,7 @@ def retrieval_sentence(*matrices: np.ndarray) -> str:
     n = len(matrices[0])
     if matrices[0].shape != (n, n):
         return ""
-    counts = []
-    for values in matrices:
-        others = np.where(np.eye(n, dtype=bool), -np.inf, values)
-        counts.append(str(int((np.diag(values) > others.max(axis=0)).sum())))
+    counts = [str((ranks(values.T, np.eye(n, dtype=bool)).rank == 0).sum()) for values in matrices]
     if len(counts) == 1:
         return f"{counts[0]} of {n} captions rank their own image first"
     return f"captions that rank their own image first: {' → '.join(counts)} of {n}"
@@ -150,11 +146,9 @@ def draw_heatmap(
 def pair_similarity_histogram(
     scores: Mapping[str, Any], title: str = "Similarity of matching and non-matching pairs"
 ) -> Figure:
-    """Plot the similarities of matching and non-matching pairs, a panel per model, on one axis.
+    """Plot similarities of matching and other pairs: `pair_similarity_histogram({"before": before, "after": after})`.
 
-        pair_similarity_histogram({"before": before, "after": after})
-
-    Each matrix is (n, n), and image i belongs to caption i. Raises ValueError for another shape.
+    The panels share one axis. Each matrix is (n, n): image i belongs to caption i. Raises ValueError for another shape.
     """
     matrices = {name: check_matrix(values, square=True) for name, values in scores.items()}
     bins = np.linspace(min(map(np.min, matrices.values())), max(map(np.max, matrices.values())), 61)
@@ -185,20 +179,17 @@ def hardest_pairs(
     `scores` is (n, n), and image i belongs to caption i. Raises ValueError for another shape.
     """
     values = check_matrix(scores, images, captions, square=True)
-    own = np.diag(values)
-    others = np.where(np.eye(len(values), dtype=bool), -np.inf, values)
-    margins = own - others.max(axis=0)
-    answer = f"{(margins <= 0).sum()} of {len(values)} captions score another image at least as high as their own"
-    hardest = np.argsort(margins, kind="stable")[:k]
+    ranked = ranks(values.T, np.eye(len(values), dtype=bool))
+    answer = f"{(ranked.margin <= 0).sum()} of {len(values)} captions score another image at least as high as their own"
+    hardest = np.argsort(ranked.margin, kind="stable")[:k]
     figure = new_figure(7.0, 1.75 * len(hardest) + 0.9, title, answer)
     rows = figure.subplots(len(hardest), 3, squeeze=False, width_ratios=(1.5, 1, 1))
     for (text, left, right), i in zip(rows, hardest, strict=True):
-        rival = int(others[:, i].argmax())
-        rank = int((values[:, i] >= own[i]).sum())
         text.axis("off")
         text.text(1, 0.5, wrap_text(captions[i], 30, 5), ha="right", va="center", transform=text.transAxes)
-        shown = (left, i, margins[i], f"rank {rank} of {len(values)}"), (right, rival, -margins[i], "best other")
-        for panel, image, margin, note in shown:
+        own = left, i, ranked.margin[i], f"rank {ranked.rank[i] + 1} of {len(values)}"
+        other = right, ranked.hardest_negative[i], -ranked.margin[i], "best other"
+        for panel, image, margin, note in (own, other):
             show_image(panel, thumbnail(images[image]))
             color = BLUE if margin > 0 else VERMILION
             panel.set_xlabel(f"{values[image, i]:.3f}, {note}", fontsize=9, color=color)

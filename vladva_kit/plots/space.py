@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from vladva_kit.plots.style import BLUE, GRAY, ORANGE, ImageLike, new_figure, styled, thumbnail
+from vladva_kit.models.images import ImageLike
+from vladva_kit.plots.style import BLUE, GRAY, ORANGE, new_figure, styled, thumbnail
 
 if TYPE_CHECKING:
     from vladva_kit.analysis import Projection
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
 PALETTE, OTHER_COLOR = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222"), "#c4c4c4"
 
 
-def category_colors(field: Sequence[Any] | None) -> dict[str, str]:
-    """Assign colors to the seven most frequent values: `category_colors(["grass", "sand", "grass"])["grass"]`."""
-    common = [value for value, _ in Counter(map(str, () if field is None else field)).most_common(len(PALETTE))]
-    return dict(zip(sorted(common), PALETTE, strict=False))
+def category_colors(field: Sequence[Any] | None, n: int) -> tuple[list[str], dict[str, str]]:
+    """Return a color for each of n pairs, and the legend: `category_colors(["grass", "sand", "grass"], 3)`.
+
+    Each of the seven most frequent values has a color, all others share one. Without a field, all pairs are blue.
+    """
+    if field is None:
+        return [BLUE] * n, {}
+    common = [value for value, _ in Counter(map(str, field)).most_common(len(PALETTE))]
+    legend = dict(zip(sorted(common), PALETTE, strict=False))
+    colors = [legend.get(str(value), OTHER_COLOR) for value in field]
+    return colors, legend | ({"others": OTHER_COLOR} if OTHER_COLOR in colors else {})
 
 
 @styled
@@ -34,9 +42,7 @@ def embedding_maps(
     n_thumbnails: int = 9,
     title: str = "Images and captions in two dimensions",
 ) -> Figure:
-    """Plot a map per model, with a line from each image to its caption.
-
-        embedding_maps({"before": project_2d(image_embeddings, text_embeddings)}, images)
+    """Plot a map per model, with lines from images to captions: `embedding_maps({"base": projection}, images)`.
 
     `field` colors each pair by a value; a few images, far from each other, are shown as thumbnails. Raises ValueError
     if the numbers of points, images and values differ.
@@ -45,8 +51,7 @@ def embedding_maps(
     counts |= set() if field is None else {len(field)}
     if len(counts) != 1:
         raise ValueError(f"{sorted(counts)} points, images and values: give the same number of each")
-    palette = category_colors(field)
-    colors = [BLUE] * len(images) if field is None else [palette.get(str(value), OTHER_COLOR) for value in field]
+    colors, legend = category_colors(field, len(images))
     shares = ", ".join(f"{name} {100 * _nearest_caption_share(one):.0f} %" for name, one in maps.items())
     answer = f"images whose nearest caption on the map is their own: {shares}"
     figure = new_figure(max(4.3 * len(maps), 5.0), 5.1, title, answer)
@@ -57,10 +62,9 @@ def embedding_maps(
             edge = {"edgecolor": colors[i], "linewidth": 1.6}
             axes.add_artist(AnnotationBbox(box, projection.images[i], pad=0.1, bboxprops=edge))
         axes.set_title(name)
-    palette |= {"other": OTHER_COLOR} if OTHER_COLOR in colors else {}
     handles = [axes.scatter([], [], color=GRAY, marker="o", label="image")]
     handles += [axes.scatter([], [], facecolors="white", edgecolors=GRAY, marker="^", label="caption")]
-    handles += [axes.scatter([], [], color=color, marker="s", label=value) for value, color in palette.items()]
+    handles += [axes.scatter([], [], color=color, marker="s", label=value) for value, color in legend.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), fontsize=9)
     return figure
 

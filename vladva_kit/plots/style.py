@@ -20,9 +20,8 @@ from PIL import Image
 
 from vladva_kit.evaluation.metrics import check_scores
 from vladva_kit.models.files import atomic_write
-from vladva_kit.models.images import open_image
+from vladva_kit.models.images import ImageLike, open_image
 
-ImageLike = Image.Image | Path | str | bytes
 BLUE, SKY, VERMILION, GREEN, ORANGE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
 MODEL_STYLES = ((ORANGE, "s"), (SKY, "^"), (BLUE, "o"), (GREEN, "D"), (VERMILION, "v"))  # color and marker
 GRAY, INK = "#6b6b6b", "#222222"
@@ -35,10 +34,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GRAY,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
     "legend.frameon": False,
     "savefig.facecolor": "white",
     "text.parse_math": False,  # a caption with two dollar signs is not a formula

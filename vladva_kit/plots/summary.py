@@ -1,4 +1,4 @@
-"""The summary token: its attention over an image, its most likely next tokens, and the prompt study."""
+"""The summary token: its attention over an image, and its most likely next tokens."""
 
 from __future__ import annotations
 
@@ -8,21 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
-from vladva_kit.models.images import open_image
-from vladva_kit.plots.style import (
-    BLUE,
-    GRAY,
-    INK,
-    VERMILION,
-    ImageLike,
-    label_rows,
-    new_figure,
-    show_image,
-    styled,
-    wrap_text,
-)
+from vladva_kit.models.images import ImageLike, open_image
+from vladva_kit.plots.style import BLUE, GRAY, VERMILION, label_rows, new_figure, show_image, styled, wrap_text
 
 ATTENTION_COLORS = LinearSegmentedColormap.from_list("attention", [(0, f"{VERMILION}00"), (1, f"{VERMILION}e6")])
 
@@ -88,31 +76,4 @@ def top_next_tokens(
         label_rows(axes, [token or "␣" for token in row])
         axes.set(xlim=(0, 1.25 * bars.max()), xlabel="probability (%)")
         axes.set_title(wrap_text(name, 34, 2), fontweight="normal")
-    return figure
-
-
-@styled
-def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and zero-shot retrieval") -> Figure:
-    """Plot entropy against zero-shot R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`."""
-    prompts = study["prompts"]
-    entropy = [(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts]
-    recall = [(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts]
-    correlations = "; ".join(
-        f"{name.capitalize()} {result['value']:.2f} [{result['low']:.2f}, {result['high']:.2f}]".replace("-", "−")
-        for name, result in study["correlations"].items()
-        if result
-    )
-    figure = new_figure(5.6, 4.0, title, correlations)
-    axes = figure.subplots()
-    axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
-    for i, offset, side in ((int(np.argmax(recall)), 6, "bottom"), (int(np.argmin(recall)), -6, "top")):
-        left = entropy[i] < (min(entropy) + max(entropy)) / 2
-        axes.annotate(
-            wrap_text(prompts[i]["image_prompt"], 36), (entropy[i], recall[i]), (0, offset), fontsize=8, color=INK,
-            textcoords="offset points", va=side, ha="left" if left else "right",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
-    axes.margins(0.1, 0.15)
-    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="zero-shot R@1, both directions (%)")
-    axes.grid(alpha=0.3)
     return figure

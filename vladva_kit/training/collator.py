@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from vladva_kit.data.hard_batches import caption_keys, image_keys
 from vladva_kit.data.pairs import Pair
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import (
@@ -22,7 +23,6 @@ from vladva_kit.embedder.prompts import (
 )
 from vladva_kit.training.features import ImageFeatures
 from vladva_kit.training.image_cache import CachedImageFeatures
-from vladva_kit.training.losses import caption_keys
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Batch:
     texts: ModelInputs | None
     paired: Tensor  # (n_texts,) rows of `images` that the texts belong to
     negatives: ModelInputs | None
-    keys: Tensor  # (n_texts,) caption keys, equal on all ranks for equal captions
+    keys: Tensor  # (n_texts, 2) keys of caption and image, equal on all ranks for equal captions and images
     negative_keys: Tensor | None  # (n_negatives,)
     features: ImageFeatures | None = None  # in place of pixels, if they are cached
 
@@ -72,7 +72,7 @@ class Collator:
             text_inputs(tokenizer, shorts, self.text_prompt) if shorts else None,
             torch.tensor(paired, dtype=torch.long),
             text_inputs(tokenizer, negatives, self.text_prompt) if negatives else None,
-            caption_keys(shorts),
+            torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1),
             caption_keys(negatives) if negatives else None,
             features,
         )

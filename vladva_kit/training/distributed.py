@@ -122,14 +122,14 @@ def contrastive_over_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Compute the contrastive loss over the pairs of all ranks, and the accuracy; average both over the ranks.
 
-        contrastive_over_ranks(images, texts, temperature, caption_keys(captions))   # (n, dim), unit length
+        contrastive_over_ranks(images, texts, temperature, batch.keys)   # (n, dim), unit length
 
-    keys: (n,) caption keys, so that identical captions are not each other's negatives, whatever rank they are on.
-    extra_texts: (m, dim) hard negatives for the images of all ranks, with their keys. A rank may have no rows but must
-    take part. The loss is 0 if there are fewer than two pairs in total.
+    keys: (n, 2) caption and image keys: pairs with the same caption or the same image are not each other's negatives,
+    whatever rank they are on. extra_texts: (m, dim) hard negatives for the images of all ranks, with their caption keys
+    (m,). A rank may have no rows but must take part. The loss is 0 if there are fewer than two pairs in total.
     """
     extra_texts = texts[:0] if extra_texts is None else extra_texts
-    extra_keys = keys[:0] if extra_keys is None else extra_keys
+    extra_keys = keys[:0, 0] if extra_keys is None else extra_keys
     sizes = gather_counts([len(images), len(extra_texts)], images.device)
     total = sum(n for n, _ in sizes)
     if total < 2:
@@ -138,12 +138,12 @@ def contrastive_over_ranks(
     rows = gather_rows(torch.cat([images, texts, extra_texts]), [2 * n + m for n, m in sizes])
     parts = rows.split([size for n, m in sizes for size in (n, n, m)])
     gathered = torch.cat(parts[0::3]), torch.cat(parts[1::3])
-    all_keys = gather_rows(torch.cat([keys, extra_keys]).to(images.device), [n + m for n, m in sizes])
-    key_parts = all_keys.split([size for n, m in sizes for size in (n, m)])
+    keys, extra_keys = keys.to(images.device), extra_keys.to(images.device)
+    all_keys, all_extra_keys = gather_rows(keys, [n for n, _ in sizes]), gather_rows(extra_keys, [m for _, m in sizes])
     row_offset = sum(n for n, _ in sizes[: rank()])
-    duplicates = keys.to(images.device)[:, None] == torch.cat(key_parts[0::2])
+    duplicates = (keys[:, None] == all_keys).any(-1)
     duplicates[torch.arange(len(images)), row_offset + torch.arange(len(images))] = False
-    extra_duplicates = keys.to(images.device)[:, None] == torch.cat(key_parts[1::2])
+    extra_duplicates = keys[:, None, 0] == all_extra_keys
     with torch.autocast(images.device.type, enabled=False):  # cosines in bfloat16 would tie
         loss, accuracy = contrastive_loss(
             images, texts, scale, duplicates, torch.cat(parts[2::3]), extra_duplicates, gathered, row_offset

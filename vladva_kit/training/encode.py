@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from vladva_kit.embedder.embedder import Embedder, summary_embeddings
-from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs
+from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs, text_inputs
 from vladva_kit.models.device import world_size
 from vladva_kit.training.collator import Batch
-from vladva_kit.training.distributed import gather_counts
+from vladva_kit.training.distributed import any_rank, gather_counts
 from vladva_kit.training.features import with_features
 from vladva_kit.training.losses import next_token_loss
 
@@ -44,9 +44,22 @@ def encode_batch(embedder: Embedder, batch: Batch, next_token: bool = True) -> E
     part = images.sum() * 0.0  # keeps the graph if the batch has no long captions
     if next_token and (total := count_target_tokens(inputs, embedder.device)):
         part = part + loss * (n_targets * world_size() / total)
-    texts = images[:0] if batch.texts is None else encode_rows(embedder, batch.texts.to(embedder.device))[0]
-    negatives = None if batch.negatives is None else encode_rows(embedder, batch.negatives.to(embedder.device))[0]
-    return EncodedBatch(images, texts, negatives, part, embedder.lvlm.model.temperature)
+    texts, negatives = _encode_texts(embedder, batch.texts), _encode_texts(embedder, batch.negatives)
+    return EncodedBatch(
+        images, images[:0] if texts is None else texts, negatives, part, embedder.lvlm.model.temperature
+    )
+
+
+def _encode_texts(embedder: Embedder, texts: ModelInputs | None) -> Tensor | None:
+    """Encode texts; None if no rank has any.
+
+    Under FSDP every rank takes part in every forward pass, so a rank without texts encodes a placeholder.
+    """
+    if not any_rank(texts is not None, embedder.device):
+        return None
+    inputs = texts or text_inputs(embedder.lvlm.processor.tokenizer, [""], embedder.text_prompt)
+    vectors = encode_rows(embedder, inputs.to(embedder.device))[0]
+    return vectors[:0] if texts is None else vectors
 
 
 def encode_rows(embedder: Embedder, inputs: ModelInputs, next_token: bool = False) -> tuple[Tensor, Tensor, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +28,6 @@ class FeatureLayout:
 
     as_list: tuple[bool, ...] = ()  # per layer: a list of tensors, or one tensor with a batch axis
     cross_attention_tokens: int | None = None  # tokens per tile of cross-attention states (mllama)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the layout as JSON values."""
-        return {**asdict(self), "as_list": list(self.as_list)}
 
 
 @dataclass(frozen=True)

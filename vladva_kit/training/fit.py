@@ -10,18 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from vladva_kit.data.hard_batches import HardBatches, checked_mix, groups_of, mine_neighbors
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
 from vladva_kit.data.streaming import PairStream, load_stream_state
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
+from vladva_kit.models.files import atomic_write
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
 from vladva_kit.training.trainer import Validate, VladvaTrainer
+
+NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
 
 
 def fit(
@@ -56,6 +69,7 @@ def fit(
         pairs = _prepare_stream(embedder, data, settings, checkpoint)
     else:
         pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
+    sampler = _hard_batches(embedder, pairs, settings)
     image_features = _image_features(embedder, pairs, settings)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
@@ -70,9 +84,10 @@ def fit(
             image_features,
             settings.soft_prompt_learning_rate,
             validate,
+            sampler,
             args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
             train_dataset=pairs,
-            callbacks=[progress_bar, *callbacks],
+            callbacks=[progress_bar, *_refresh(embedder, pairs, settings, sampler), *callbacks],
         )
         trainer.remove_callback(PrinterCallback)  # the bar shows more
         if settings.gradient_checkpointing:
@@ -127,6 +142,60 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
         )
     return pairs
+
+
+def _hard_batches(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> HardBatches | None:
+    """Build the sampler for `settings.batches`; neighbors are mined with the base embedder, before training."""
+    if settings.batches is None:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("batches needs all pairs in advance: leave it out for a stream, which keeps groups together")
+    if settings.group_by_length:
+        raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
+    groups, neighbors = groups_of(pairs), None
+    rows = checked_mix(settings.batches, settings.batch_size, groups)
+    if rows["mined"]:
+        with embedder.base():
+            neighbors = _mine(embedder, pairs, settings)
+    return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
+
+
+def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings) -> Tensor:
+    mining = settings.mining
+    return mine_neighbors(embedder, pairs, k=4 * mining.group_size, by=mining.by, margin=mining.margin)
+
+
+class _Refresh(TrainerCallback):
+    """Mine neighbors again every few steps, with the embedder as trained so far; keep them in the checkpoints."""
+
+    def __init__(self, sampler: HardBatches, mine: Callable[[], Tensor], every: int) -> None:
+        self.sampler, self.mine, self.every = sampler, mine, every
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Restore the neighbors of the checkpoint from which a run resumes."""
+        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
+        if path.is_file():
+            self.sampler.neighbors = load_file(path)["neighbors"]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mine again if it is time."""
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.sampler.neighbors = self.mine()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the neighbors into the checkpoint."""
+        if rank() == 0:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
+            atomic_write({path: save({"neighbors": self.sampler.neighbors})})
+
+
+def _refresh(
+    embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings, sampler: HardBatches | None
+) -> list[TrainerCallback]:
+    every = settings.mining.refresh_every
+    if sampler is None or sampler.neighbors is None or every is None:
+        return []
+    return [_Refresh(sampler, lambda: _mine(embedder, pairs, settings), every)]
 
 
 def _image_features(

@@ -11,8 +11,8 @@ The gradients equal the full batch's. A frozen vision encoder runs once, not in 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,7 +217,8 @@ class _Attempt:
         share = world_size() / max(1, count_target_tokens(self.batch.images, self.device))
         for chunk, state in zip(chunks, self.random_states, strict=True):
             gradient = gradients.get(chunk.part)
-            with _restored_random_state(state, self.device):
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                _set_random_state(state, self.device)  # repeat the random numbers of phase 1
                 vectors, summed = self.run(self._forward, chunk, self.next_token_weight > 0)
                 loss = summed * share * gradients["next_token"]
                 if gradient is not None:
@@ -244,14 +245,3 @@ def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device)
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-@contextmanager
-def _restored_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
-    """Repeat the random numbers drawn after `state`; outside the block the stream continues unaffected."""
-    current = _random_state(device)
-    _set_random_state(state, device)
-    try:
-        yield
-    finally:
-        _set_random_state(current, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vladva_kit.data.hard_batches import caption_keys
 from vladva_kit.embedder.prompts import IGNORE_INDEX
 
 MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
@@ -23,16 +23,6 @@ def same_caption_mask(captions: Sequence[str]) -> Tensor:
     """
     keys = caption_keys(captions)
     return (keys[:, None] == keys) & ~torch.eye(len(keys), dtype=torch.bool)
-
-
-def caption_keys(captions: Sequence[str]) -> Tensor:
-    """Hash captions to (n,) int64, ignoring case and spacing; ranks exchange these instead of texts.
-
-    caption_keys(["A dog", "a  dog"])    # twice the same number
-    """
-    plain = [" ".join(caption.lower().split()).encode("utf-8", "replace") for caption in captions]
-    digests = [hashlib.blake2b(caption, digest_size=8).digest() for caption in plain]
-    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.long)
 
 
 def contrastive_loss(

@@ -1,4 +1,4 @@
-"""How much memory an LVLM takes, from its config alone: weights counted on the meta device, activations by formula."""
+"""Estimate GPU memory from a config: weights are counted on the meta device, activations follow a formula."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from vladva_kit.embedder.soft_prompt import llm_linear_pattern
-from vladva_kit.models.families import Family, family_of
+from vladva_kit.models.families import family_of
 from vladva_kit.models.hub import download
 from vladva_kit.models.load import resolve
 from vladva_kit.training.losses import MAX_LOGITS_PER_CHUNK
@@ -22,36 +22,43 @@ from vladva_kit.training.losses import MAX_LOGITS_PER_CHUNK
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-PUBLISHED = Path(__file__).parent / "published_configs.json"
+PUBLISHED_CONFIGS = Path(__file__).parent / "published_configs.json"
 GIB = 2**30
-CARDS = {"T4, 15 GiB": 15, "24 GiB": 24, "80 GiB": 80}  # GiB that the card's owner can use
-CONTEXT = 0.6 * GIB  # CUDA's own, before the first tensor
-SLACK = 1.1  # what an allocator leaves between blocks
-LORA_STEP = 16  # bytes for a weight that learns: itself, its gradient and AdamW's two moments, in float32
+GPUS = {"T4, 15 GiB": 15, "24 GiB": 24, "80 GiB": 80}  # usable GiB
+MODES = ("encode", "train")
+CUDA_CONTEXT = 0.6 * GIB  # allocated before the first tensor
+ALLOCATOR_OVERHEAD = 1.1  # factor for fragmentation
+BYTES_PER_TRAINABLE = 16  # parameter, gradient and AdamW's two moments, in float32
+SOFT_PROMPT_TOKENS = 60  # of both prompts together
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the rows of a batch are, in tokens."""
+    """Sequence lengths of a batch, in tokens."""
 
-    image: int  # picture, prompt and long caption
+    image: int  # image, prompt and long caption
     text: int  # short caption and prompt
-    caption: int  # the long caption alone: its tokens meet the head
-    patches: int  # of a picture, in the vision tower
+    caption: int  # long caption only: the tokens that need logits
+    patches: int  # of an image, in the vision encoder
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, by what takes them."""
+    """Estimated bytes by part."""
 
-    weights: int  # of the base, frozen
-    adapter: int  # LoRA and soft prompts, with gradients and moments where they learn
-    activations: int  # the most at any time
+    weights: int  # of the frozen base model
+    adapter: int  # LoRA and soft prompts, in training with their gradients and moments
+    activations: int  # at the peak
 
     @property
     def total(self) -> int:
-        """All of it; a CUDA context and the allocator's gaps come on top."""
+        """The sum of the parts, without the overhead of CUDA and its allocator."""
         return self.weights + self.adapter + self.activations
+
+    @property
+    def required(self) -> float:
+        """Bytes that a GPU must have: the total, with the overhead of CUDA and its allocator."""
+        return self.total * ALLOCATOR_OVERHEAD + CUDA_CONTEXT
 
     def __str__(self) -> str:
         parts = (f"{name} {getattr(self, name) / GIB:.2f}" for name in ("weights", "adapter", "activations"))
@@ -69,179 +76,182 @@ def estimate_memory(
     max_pixels: int = 512 * 512,
     lengths: Lengths | None = None,
 ) -> Memory:
-    """Memory for encoding or training a batch, from the config alone.
+    """Estimate the memory for encoding or training a batch, from the config alone.
 
-        estimate_memory("llava-hf/llava-1.5-7b-hf", batch_size=8, mode="train")    # 50.87 GiB (weights 13.16, …)
+        estimate_memory("llava-hf/llava-1.5-7b-hf", batch_size=8, mode="train")    # 50.78 GiB (weights 13.16, …)
 
-    The weights are exact. Activations are a formula over the LLM's layers, held to within a factor of 2 of what tiny
-    models of each family allocate on a CPU. lengths: by default a picture of max_pixels, 30 tokens of prompt, 20 of a
-    short and 100 of a long caption. Training is `fit`'s: LoRA of this rank in float32, no gradient checkpointing.
-    Raises ValueError for another mode, a batch_size below 1, or a name that leads nowhere.
+    Weights are exact. Activations follow a formula over the LLM's layers, tested to within a factor of 2 against tiny
+    models of each family on a CPU. Training is `fit`'s: LoRA of this rank in float32, no gradient checkpointing.
+    lengths: by default those of an image of max_pixels, a prompt of 30 tokens, a short caption of 20 and a long caption
+    of 100. Raises ValueError for another mode, a batch_size below 1, or an unknown name.
     """
-    if mode not in ("encode", "train") or batch_size < 1:
+    if mode not in MODES or batch_size < 1:
         raise ValueError(f"mode={mode!r}, batch_size={batch_size}: mode is 'encode' or 'train', batch_size 1 or more")
     config = config_of(name_or_config)
-    weights, linear, targets = _counted(config)
-    family = family_of(config)
-    lengths = lengths or typical_lengths(config, family, max_pixels)
-    lora = rank * targets + 60 * config.get_text_config().hidden_size
-    held = weights * dtype.itemsize
-    if four_bit:  # NF4: half a byte a weight and a scale for each 64; embeddings, norms and the head stay
-        held -= round(linear * (dtype.itemsize - 0.5 - 4 / 64))
-    activations = _step(config, batch_size, lengths, dtype) if mode == "train" else 0
-    activations += _passing(config, batch_size, lengths, dtype, mode)
-    return Memory(held, lora * (LORA_STEP if mode == "train" else 4), activations)
+    n_weights, n_linear, lora_per_rank = _count_weights(config)
+    lengths = lengths or typical_lengths(config, max_pixels)
+    weights = n_weights * dtype.itemsize
+    if four_bit:  # NF4: half a byte per weight and a 4-byte scale per 64; embeddings, norms and the head stay in dtype
+        weights -= round(n_linear * (dtype.itemsize - 0.5 - 4 / 64))
+    n_adapter = rank * lora_per_rank + SOFT_PROMPT_TOKENS * config.get_text_config().hidden_size
+    adapter = n_adapter * (BYTES_PER_TRAINABLE if mode == "train" else 4)
+    activations = _stored_for_backward(config, batch_size, lengths, dtype) if mode == "train" else 0
+    return Memory(weights, adapter, activations + _peak_of_a_module(config, batch_size, lengths, dtype, mode))
 
 
 def config_of(name_or_config: str | PreTrainedConfig | Mapping[str, Any]) -> PreTrainedConfig:
-    """A config as it is, from a dict, from a folder, or from the hub, of which only config.json is downloaded."""
+    """Return a config: as given, or from a dict, a folder or a hub id; only config.json is downloaded.
+
+    config_of("Qwen/Qwen2-VL-2B-Instruct").model_type    # "qwen2_vl"
+    """
     from transformers import AutoConfig
 
     if isinstance(name_or_config, str):
-        if name_or_config in published_configs():
-            return config_of(published_configs()[name_or_config])
+        if (published := published_configs().get(name_or_config)) is not None:
+            return AutoConfig.for_model(**published)
         source = resolve(name_or_config)
-        folder = source if Path(source).is_dir() else download(source, ("config.json",))
-        return AutoConfig.from_pretrained(folder)
-    if isinstance(name_or_config, Mapping):
-        return AutoConfig.for_model(**name_or_config)
-    return name_or_config
+        return AutoConfig.from_pretrained(source if Path(source).is_dir() else download(source, ("config.json",)))
+    return AutoConfig.for_model(**name_or_config) if isinstance(name_or_config, Mapping) else name_or_config
 
 
 def published_configs() -> dict[str, dict[str, Any]]:
-    """The shapes of some published LVLMs by hub id, as their config.json has them (the file says how that is known)."""
-    return json.loads(PUBLISHED.read_text())["configs"]
+    """Return the config.json of some published LVLMs by hub id, shapes only; the file states the source of each."""
+    return json.loads(PUBLISHED_CONFIGS.read_text())["configs"]
 
 
 def model_without_weights(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model on the meta device: all shapes, no memory."""
+    """Create the model on the meta device: it has all shapes and takes no memory."""
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(copy.deepcopy(config))
 
 
-_COUNTS: dict[str, tuple[int, int, int]] = {}  # by config: a table asks for the same one many times
+_weight_counts: dict[str, tuple[int, int, int]] = {}  # by config: `memory_table` estimates each one many times
 
 
-def _counted(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Weights, those of linear layers that 4 bits are for, and LoRA's a unit of rank."""
+def _count_weights(config: PreTrainedConfig) -> tuple[int, int, int]:
+    """Count all weights, those of linear layers that 4 bits apply to, and LoRA's weights per unit of rank."""
     key = config.to_json_string(use_diff=False)
-    if key not in _COUNTS:
+    if key not in _weight_counts:
         model = model_without_weights(config)
         pattern = llm_linear_pattern(model)
         linears = {name: part for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        _COUNTS[key] = (
+        _weight_counts[key] = (
             sum(parameter.numel() for parameter in model.parameters()),
             sum(part.weight.numel() for name, part in linears.items() if "lm_head" not in name),
             sum(part.in_features + part.out_features for name, part in linears.items() if re.fullmatch(pattern, name)),
         )
-    return _COUNTS[key]
+    return _weight_counts[key]
 
 
-def typical_lengths(
-    config: PreTrainedConfig, family: Family, max_pixels: int, prompt: int = 30, short: int = 20, long: int = 100
-) -> Lengths:
-    """The rows' lengths for a picture of so many pixels: `typical_lengths(config, family, 512 * 512).image`."""
-    tokens, patches = _picture(config, family, max_pixels)
-    return Lengths(tokens + prompt + long, short + prompt, long, patches)
+def typical_lengths(config: PreTrainedConfig, max_pixels: int) -> Lengths:
+    """Return the lengths for images of `max_pixels`, prompts of 30 tokens, short captions of 20, long ones of 100.
+
+    typical_lengths(config, 512 * 512).image
+    """
+    tokens, patches = image_tokens_and_patches(config, max_pixels)
+    return Lengths(image=tokens + 30 + 100, text=20 + 30, caption=100, patches=patches)
 
 
-def _picture(config: PreTrainedConfig, family: Family, max_pixels: int) -> tuple[int, int]:
-    """A picture's tokens in the LLM and its patches in the tower."""
-    vision = config.vision_config
-    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+def image_tokens_and_patches(config: PreTrainedConfig, max_pixels: int) -> tuple[int, int]:
+    """Return an image's tokens in the LLM and its patches in the vision encoder.
+
+    image_tokens_and_patches(config_of("llava-hf/llava-1.5-7b-hf"), 512 * 512)    # (576, 576)
+    """
+    family, vision = family_of(config), config.vision_config
+    patch_size = _edge(vision.patch_size)
     if family.resolution_control == "pixels":
-        patches = max(vision.spatial_merge_size**2, max_pixels // patch**2)
+        patches = max(vision.spatial_merge_size**2, max_pixels // patch_size**2)
         return patches // vision.spatial_merge_size**2, patches
-    size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
-    a_tile = (size // patch) ** 2
+    size = _edge(vision.image_size)
+    per_tile = (size // patch_size) ** 2  # patches
     if family.resolution_control == "edge":
         side = max(1, math.isqrt(max_pixels) // size)
-        tiles = side**2 + (side > 1)  # and the whole picture, small
-        return tiles * (a_tile // config.scale_factor**2 + 3), tiles * a_tile
-    grids = getattr(config, "image_grid_pinpoints", None)  # the whole picture goes before its tiles, even before one
+        tiles = side**2 + (side > 1)  # several tiles come with a small copy of the image
+        return tiles * (per_tile // config.scale_factor**2 + 3), tiles * per_tile
+    grids = getattr(config, "image_grid_pinpoints", None)  # with grids the copy is there even for a single tile
     if family.resolution_control == "tiles" or grids:
-        most = min(12, max(height * width for height, width in grids) // size**2) if grids else 12
-        tiles = min(most, max(1, max_pixels // size**2))
+        max_tiles = min(12, max(height * width for height, width in grids) // size**2) if grids else 12
+        tiles = min(max_tiles, max(1, max_pixels // size**2))
         tiles += tiles > 1 or bool(grids)
-        return tiles * getattr(config, "image_seq_length", a_tile), tiles * a_tile
-    if hasattr(vision, "max_num_tiles"):  # the LLM looks at the tower's states from the side
-        return 1, vision.max_num_tiles * (a_tile + 1)
-    return getattr(config, "mm_tokens_per_image", a_tile), a_tile
+        return tiles * getattr(config, "image_seq_length", per_tile), tiles * per_tile
+    if hasattr(vision, "max_num_tiles"):  # mllama: the LLM reads the image by cross-attention
+        return 1, vision.max_num_tiles * (per_tile + 1)
+    return getattr(config, "mm_tokens_per_image", per_tile), per_tile
 
 
-def _heads(text: PreTrainedConfig) -> int:
+def _edge(size: Any) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _attention_width(text: PreTrainedConfig) -> int:
     return text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
-def _scores(text: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes for a pair of tokens in a layer: capped attention, as Gemma 2's, is written out, score by score."""
+def _score_bytes(text: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Return bytes per pair of tokens and layer: only capped attention (Gemma 2) stores attention scores."""
     capped = getattr(text, "attn_logit_softcapping", None)
     return text.num_attention_heads * (2 * dtype.itemsize + 4) if capped else 0
 
 
-def _step(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:
-    """What a step of training keeps for its way back: each layer's inputs, and what goes back to the captions' states.
+def _stored_for_backward(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:
+    """Return the bytes stored for the backward pass: inputs of each layer, gradients of the long captions' states.
 
-    Logits are not kept (see losses.next_token).
+    Logits are not stored (see losses.next_token_loss).
     """
     text = config.get_text_config()
-    hidden, inner, heads = text.hidden_size, text.intermediate_size, _heads(text)
-    # the norms' inputs, LoRA's inputs, queries, keys, values and what comes of them, the gate's three and their product
-    a_token = 4 * (4 * hidden + 5 * heads + 4 * inner)
-    if dtype.itemsize == 2:  # the norms work in float32; autocast gives each of the seven LoRA layers its own input
-        a_token = 18 * hidden + 10 * heads + 8 * inner
+    hidden, inner, heads = text.hidden_size, text.intermediate_size, _attention_width(text)
+    # inputs of the norms and of LoRA; queries, keys, values and their output; the MLP's gate, up, activation, product
+    per_token = 4 * (4 * hidden + 5 * heads + 4 * inner)
+    if dtype.itemsize == 2:  # norms compute in float32; autocast copies the input of each of the seven LoRA layers
+        per_token = 18 * hidden + 10 * heads + 8 * inner
     tokens = batch * (lengths.image + lengths.text)
-    kept = tokens * a_token * text.num_hidden_layers
-    squares = batch * (lengths.image**2 + lengths.text**2)
-    kept += squares * _scores(text, dtype) * text.num_hidden_layers
-    return kept + batch * lengths.caption * hidden * dtype.itemsize
+    token_pairs = batch * (lengths.image**2 + lengths.text**2)
+    layers = (tokens * per_token + token_pairs * _score_bytes(text, dtype)) * text.num_hidden_layers
+    return layers + batch * lengths.caption * hidden * dtype.itemsize
 
 
-def _passing(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype, mode: str) -> int:
-    """The most that is alive at once while a batch passes a layer of the tower, a layer of the LLM, or the head."""
+def _peak_of_a_module(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype, mode: str) -> int:
+    """Return the bytes in use at once within the largest of: a vision encoder layer, an LLM layer, the head."""
     text, vision, size = config.get_text_config(), config.vision_config, dtype.itemsize
     width = getattr(vision, "embed_dim", None) or vision.hidden_size
     inner = getattr(vision, "intermediate_size", None) or 4 * width
-    tower = batch * lengths.patches * size * (4 * width + 2 * inner)
+    encoder = batch * lengths.patches * size * (4 * width + 2 * inner)
     image = lengths.image if mode == "train" else lengths.image - lengths.caption
     tokens = batch * max(image, lengths.text)
-    llm = tokens * (size * (3 * text.hidden_size + max(3 * text.intermediate_size, 4 * _heads(text))) + 4)
-    llm = max(llm, tokens * max(image, lengths.text) * _scores(text, dtype))
+    llm = tokens * (size * (3 * text.hidden_size + max(3 * text.intermediate_size, 4 * _attention_width(text))) + 4)
+    llm = max(llm, tokens * max(image, lengths.text) * _score_bytes(text, dtype))
     logits = min(batch * lengths.caption * text.vocab_size, MAX_LOGITS_PER_CHUNK)
-    head = logits * (size + 12) if mode == "train" else 0  # in float32 thrice: logits, their softmax and its gradient
-    return max(tower, llm, head)
+    head = logits * (size + 12) if mode == "train" else 0  # also in float32: logits, softmax and gradient
+    return max(encoder, llm, head)
 
 
-def largest_batch(name_or_config: Any, gib: float, limit: int = 1024, **estimate: Any) -> int:
-    """The largest power of two that fits a card of so many GiB, up to `limit`; 0 where not even one does.
+def largest_batch(name_or_config: Any, gib: float, **estimate: Any) -> int:
+    """Return the largest power of two, up to 1,024, that fits a GPU of `gib` GiB; 0 if not even one row fits.
 
-    largest_batch("llava-hf/llava-1.5-7b-hf", 24, mode="encode")
+    largest_batch("llava-hf/llava-1.5-7b-hf", 24, mode="encode")    # 128
     """
-    config, best = config_of(name_or_config), 0
-    for batch in (2**power for power in range(limit.bit_length())):
-        needed = estimate_memory(config, batch_size=batch, **estimate)
-        if needed.total * SLACK + CONTEXT > gib * GIB:
-            break
-        best = batch
-    return best
+    config, sizes = config_of(name_or_config), [2**power for power in range(10, -1, -1)]
+    fits = (size for size in sizes if estimate_memory(config, batch_size=size, **estimate).required <= gib * GIB)
+    return next(fits, 0)
 
 
 def memory_table(names: list[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of a table: for each model the weights and the largest batches on three sizes of card.
+    """Return heading and rows of a table: the weights and the largest batches of each model on three GPU sizes.
 
     heading, rows = memory_table(["Qwen/Qwen2-VL-2B-Instruct"])
     """
-    head = ["model", "weights, GiB", *(f"{card}: {mode}" for card in CARDS for mode in ("encode", "train"))]
-    lines = []
+    heading = ["model", "weights, GiB", *(f"{gpu}: {mode}" for gpu in GPUS for mode in MODES)]
+    rows = []
     for name in names or list(published_configs()):
-        weights = estimate_memory(name, batch_size=1).weights / GIB
-        cells = []
-        for gib in CARDS.values():
-            for mode in ("encode", "train"):
-                whole = largest_batch(name, gib, mode=mode)
-                small = 0 if whole else largest_batch(name, gib, mode=mode, four_bit=True)
-                cells.append(str(whole) if whole else f"{small} in 4 bits" if small else "—")
-        lines.append([name, f"{weights:.1f}", *cells])
-    return head, lines
+        cells = [_batch_cell(name, gib, mode) for gib in GPUS.values() for mode in MODES]
+        rows.append([name, f"{estimate_memory(name, batch_size=1).weights / GIB:.1f}", *cells])
+    return heading, rows
+
+
+def _batch_cell(name: str, gib: float, mode: str) -> str:
+    if batch := largest_batch(name, gib, mode=mode):
+        return str(batch)
+    batch = largest_batch(name, gib, mode=mode, four_bit=True)
+    return f"{batch} in 4 bits" if batch else "—"

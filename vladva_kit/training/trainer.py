@@ -73,10 +73,11 @@ class VladvaTrainer(Trainer):
         image_features: CachedImageFeatures | None = None,
         soft_prompt_learning_rate: float | None = None,
         validate: Validate | None = None,
+        sampler: Sampler | None = None,
         **trainer: Any,
     ) -> None:
         self.embedder, self.next_token_weight, self.micro_batch_size = embedder, next_token_weight, micro_batch_size
-        self.soft_prompt_learning_rate, self.validate = soft_prompt_learning_rate, validate
+        self.soft_prompt_learning_rate, self.validate, self.sampler = soft_prompt_learning_rate, validate, sampler
         self.step_metrics: dict[str, float] = {}  # of the last step, for the log
         self.stream_state: dict[int, str] = {}  # by worker: where a stream resumes
         self.started: float | None = None  # time.perf_counter() at which training started, less earlier runs' seconds
@@ -139,7 +140,8 @@ class VladvaTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Run the validation function; its metrics are logged with the prefix "eval_"."""
-        metrics = {f"{VALIDATION}{name}": value for name, value in self.validate(self.embedder).items()}
+        values = self._runner(self.model_wrapped)(self.validate, self.embedder)
+        metrics = {f"{VALIDATION}{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -159,7 +161,9 @@ class VladvaTrainer(Trainer):
         return self.train_dataset.loader()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Return the Trainer's sampler; it cannot group pairs by length, since the collator tokenizes them."""
+        """Return the kit's sampler for hard batches or for grouping by length, otherwise the Trainer's."""
+        if self.sampler is not None:
+            return self.sampler
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.world_size

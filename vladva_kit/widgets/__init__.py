@@ -1,5 +1,6 @@
 """Notebook widgets; for each, a function whose name ends in _view returns the same view as static HTML."""
 
+# ruff: noqa: F401  the imports are the public names
 from vladva_kit.widgets.attention_view import AttentionView, attention_view
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, ModelBusy
 from vladva_kit.widgets.chat_box import ChatBox, chat_view
@@ -11,28 +12,3 @@ from vladva_kit.widgets.similarity_explorer import SimilarityExplorer, similarit
 from vladva_kit.widgets.sugarcrepe_probe import SugarCrepeProbe, sugarcrepe_view
 from vladva_kit.widgets.training_dashboard import TrainingDashboard, training_view
 from vladva_kit.widgets.winoground_probe import WinogroundProbe, winoground_view
-
-__all__ = [
-    "AttentionView",
-    "CachedEmbedder",
-    "ChatBox",
-    "EmbeddingMap",
-    "ModelBusy",
-    "RetrievalBox",
-    "SceneComposer",
-    "SimilarityExplorer",
-    "SugarCrepeProbe",
-    "TrainingDashboard",
-    "View",
-    "WinogroundProbe",
-    "attention_view",
-    "chat_view",
-    "found_captions_view",
-    "found_images_view",
-    "map_view",
-    "scene_view",
-    "similarity_view",
-    "sugarcrepe_view",
-    "training_view",
-    "winoground_view",
-]

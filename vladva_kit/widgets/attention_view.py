@@ -12,8 +12,9 @@ import numpy as np
 from vladva_kit.analysis import encoder_crop, probe_images
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.evaluation.encoding import image_key
+from vladva_kit.models.images import ImageLike
 from vladva_kit.plots import attention_overlay
-from vladva_kit.plots.style import ImageLike, figure_uri
+from vladva_kit.plots.style import figure_uri
 from vladva_kit.widgets.base import BackgroundTask, ImagePicker, WidgetBase, controls
 from vladva_kit.widgets.cached_embedder import model_turn
 from vladva_kit.widgets.page import View, page
@@ -44,15 +45,10 @@ def attention_view(image: ImageLike, maps: Mapping[str, Any], layer: int = MEAN,
         parts.append(f"mean of {most} {name}s" if number == MEAN else f"{name} {number} of {most}")
     selection = ", ".join(parts)
     grids = {name: _select(values, layer, head) for name, values in arrays.items()}
-    rows = [
-        {
-            "name": name,
-            "on_image": f"{grid.sum():.1%}",
-            "spread": f"{_spread(grid):.0%}",
-            "peak": f"{_position_text(grid)} ({grid.max():.1%})",
-        }
-        for name, grid in grids.items()
-    ]
+    rows = []
+    for name, grid in grids.items():
+        peak = f"{_position_text(grid)} ({grid.max():.1%})"
+        rows.append({"name": name, "on_image": f"{grid.sum():.1%}", "spread": f"{_spread(grid):.0%}", "peak": peak})
     figure = attention_overlay(image, grids, f"Where the summary token looks: {selection}")
     return page("attention_view", figure=figure_uri(figure, dpi=110), selection=selection, rows=rows)
 
@@ -76,12 +72,10 @@ def _position_text(grid: np.ndarray) -> str:
 
 
 class AttentionView(WidgetBase):
-    """Choose an image, a layer and a head; see where the summary token looks, before training and after.
+    """Choose an image, a layer and a head; see the summary token's attention: `AttentionView(embedder, images)`.
 
-        AttentionView(embedder, images)       # choose one of these, or upload one
-
-    Each image runs once without the adapter and once with it, in a thread that `work.wait()` joins. The attention of
-    all layers and heads is kept, so the sliders need no forward pass.
+    An image can also be uploaded. Each runs without and with the adapter, in a thread that `work.wait()` joins. The
+    attention of all layers and heads is kept, so the sliders need no forward pass.
     """
 
     def __init__(self, embedder: Embedder, images: Sequence[ImageLike]) -> None:

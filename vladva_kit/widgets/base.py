@@ -11,8 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from vladva_kit.models.images import BadInput, open_image
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import BadInput, ImageLike, open_image
 from vladva_kit.widgets.cached_embedder import ModelBusy
 from vladva_kit.widgets.page import View, page
 

@@ -6,15 +6,13 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from vladva_kit.evaluation.encoding import ImageSource, ImageTextEncoder, all_dots, embed_images, embed_texts, image_key
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 STEP_SIZE = 16  # images or captions that one step of background work encodes
 _MODEL = threading.RLock()

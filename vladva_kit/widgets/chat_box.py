@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.base import NO_IMAGE, BackgroundTask, ImagePicker, WidgetBase, controls, text_box, text_of
 from vladva_kit.widgets.cached_embedder import model_turn
 from vladva_kit.widgets.page import View, page, unseen_words
@@ -30,12 +30,10 @@ def chat_view(image: ImageLike | None, turns: Mapping[str, Sequence[Turn]], unse
 
 
 class ChatBox(WidgetBase):
-    """Ask the LVLM about an image, with the adapter on and off next to each other.
+    """Ask the LVLM about an image, with the adapter on and off next to each other: `ChatBox(embedder, images)`.
 
-        ChatBox(embedder, images)         # choose one of these, upload one, or ask without an image
-
-    Each column continues from its own answers, so a follow-up question may say "it". Another image starts a new chat.
-    `work.wait()` joins the thread that generates the answers.
+    Choose one of these images, upload one, or ask without an image; another image starts a new chat. Each column
+    continues from its own answers, so a follow-up question may say "it". `work.wait()` joins the generating thread.
     """
 
     def __init__(self, embedder: Embedder, images: Sequence[ImageLike] = (), max_new_tokens: int = 64) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.analysis.space import PROJECTION_METHODS, Projection, project_2d
-from vladva_kit.plots.space import OTHER_COLOR, PALETTE, category_colors
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
+from vladva_kit.plots.space import category_colors
 from vladva_kit.widgets.base import BackgroundTask, WidgetBase, controls
 from vladva_kit.widgets.page import View, page
 
@@ -38,23 +38,15 @@ def map_view(
     counts |= set() if field is None else {len(field)}
     if len(counts) != 1 or not 0 <= selected < len(images):
         raise ValueError(f"{sorted(counts)} points, images, captions, values; pair {selected}: pass as many of each")
-    colors = category_colors(field)
-    shades = [PALETTE[0]] * len(captions) if field is None else [colors.get(str(one), OTHER_COLOR) for one in field]
+    colors, legend = category_colors(field, len(captions))
     image_dots, text_dots = _dots(points)
     digest = hashlib.sha256(repr((image_dots, text_dots, heading, selected)).encode()).hexdigest()[:10]
+    map_id = f"map{digest}"  # a page may hold several maps
+    pairs = list(zip(image_dots, text_dots, colors, captions, strict=True))
     return page(
-        "map_view",
-        heading=heading,
-        pairs=list(zip(image_dots, text_dots, shades, captions, strict=True)),
-        images=images,
-        hover=len(images) <= MAX_THUMBNAILS,
-        legend={**colors, **({"others": OTHER_COLOR} if OTHER_COLOR in shades else {})},
-        axes=points.axes,
-        links=links,
-        selected=selected,
-        map_id=f"map{digest}",  # a page may hold several maps
-        size=(WIDTH, HEIGHT, EDGE),
-    )
+        "map_view", heading=heading, pairs=pairs, images=images, selected=selected, links=links, legend=legend,
+        hover=len(images) <= MAX_THUMBNAILS, axes=points.axes, size=(WIDTH, HEIGHT, EDGE), map_id=map_id,
+    )  # fmt: skip
 
 
 def _dots(points: Projection) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+from transformers import PreTrainedTokenizerBase
 
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.plots.style import image_uri, thumbnail, wrap_text
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _WORDS = re.compile(r"\w+|[^\w\s]+")
 
@@ -26,24 +24,24 @@ class View(str):
         return str(self)
 
 
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+@lru_cache
+def templates(package: str) -> jinja2.Environment:
+    """Load the HTML templates of a package; they escape every value: `templates("vladva_kit.widgets")`."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vladva_kit.widgets"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        mark_unseen=mark_unseen, score=score_text, uri=image_uri, thumbnail=thumbnail, wrap=wrap_text
-    )
+    filters = {"mark_unseen": mark_unseen, "score": score_text, "uri": image_uri, "thumbnail": thumbnail}
+    environment.filters.update(filters, wrap=wrap_text)
     return environment
 
 
 def page(template: str, **values: Any) -> View:
     """Render a template with escaped values: `page("message", text="<b>")` shows "<b>" and not bold text."""
-    return View(_environment().get_template(f"{template}.html.j2").render(**values))
+    return View(templates("vladva_kit.widgets").get_template(f"{template}.html.j2").render(**values))
 
 
 def score_text(value: float, sign: str = "") -> str:

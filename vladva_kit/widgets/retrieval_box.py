@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.evaluation import ImageTextEncoder
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.base import BackgroundTask, ImagePicker, WidgetBase, controls, text_box, text_of
 from vladva_kit.widgets.cached_embedder import tokenizer_of, with_caches
 from vladva_kit.widgets.page import View, page, unseen_words
-
-
-def top_k(scores: Any, k: int) -> list[int]:
-    """Return the indices of the `k` highest scores; ties keep their order: `top_k([0.1, 0.9, 0.5], 2) == [1, 2]`."""
-    return np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")[:k].tolist()
 
 
 def found_images_view(
@@ -51,7 +46,7 @@ def found_captions_view(
 def _results(
     scores: Mapping[str, Any], captions: Sequence[str], matches: Collection[int], k: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the `k` best of each model, with index, caption, score, and whether it is a match."""
+    """Return each model's `k` best, with index, caption, score and whether it matches; ties keep their order."""
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     n = len(captions)
     wrong = [f"{name} {values.shape}" for name, values in arrays.items() if values.shape != (n,)]
@@ -60,16 +55,14 @@ def _results(
     return {
         name: [
             {"index": index, "caption": captions[index], "score": values[index], "match": index in matches}
-            for index in top_k(values, k)
+            for index in np.argsort(-values, kind="stable")[:k].tolist()
         ]
         for name, values in arrays.items()
     }
 
 
 class RetrievalBox(WidgetBase):
-    """Search images by caption and captions by image, with several models at once.
-
-        RetrievalBox({"emoji-clip": vk.load_baseline(), "base": baseline}, images, captions)
+    """Search images by caption and captions by image: `RetrievalBox({"base": baseline}, images, captions)`.
 
     The gallery is encoded once, in a thread that `work.wait()` joins. Caption i belongs to image i.
     Raises ValueError if there are not as many captions as images.

@@ -17,7 +17,7 @@ from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, sw
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.evaluation import ImageTextEncoder
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.base import BackgroundTask, WidgetBase, controls
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, with_caches
 from vladva_kit.widgets.case_browser import category_label

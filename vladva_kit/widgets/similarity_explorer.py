@@ -13,9 +13,11 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from vladva_kit.evaluation.metrics import ranks
 from vladva_kit.models.files import atomic_write
+from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.similarity import retrieval_sentence
-from vladva_kit.plots.style import ImageLike, check_matrix
+from vladva_kit.plots.style import check_matrix
 from vladva_kit.widgets.base import WidgetBase, controls
 from vladva_kit.widgets.page import View, page
 
@@ -50,8 +52,8 @@ def sort_orders(scores: Any, by: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"cannot sort by '{by}': choose from {', '.join(SORTS)}")
     if values.shape[0] != values.shape[1]:
         raise ValueError(f"{values.shape[0]} images, {values.shape[1]} captions: 'most confused first' needs pairs")
-    wrong = np.where(np.eye(len(values), dtype=bool), -np.inf, values)
-    order = np.argsort(np.diag(values) - np.maximum(wrong.max(0), wrong.max(1)), kind="stable")
+    leads = [ranks(scores, np.eye(len(values), dtype=bool)).margin for scores in (values, values.T)]
+    order = np.argsort(np.minimum(*leads), kind="stable")
     return order, order
 
 
@@ -77,27 +79,18 @@ def similarity_view(
     if not (0 <= image < len(images) and 0 <= caption < len(captions)):
         raise ValueError(f"image {image} and caption {caption} are outside the scores of shape {values.shape}")
     orders = sort_orders(values, sort)
+    columns, rows = (order.tolist() for order in orders)
     low, high = min(map(np.min, matrices.values())), max(map(np.max, matrices.values()))
+    heat = _heat((values[np.ix_(*orders)].T - low) / ((high - low) or 1.0))
     labeled = max(values.shape) <= LABELED
+    cell = min(MAX_MATRIX / max(values.shape), MAX_CELL if labeled else MAX_MATRIX)
     sentence = retrieval_sentence(values)
     return page(
-        "similarity_view",
-        heading=f"{model}: {sentence}" if sentence else model,
-        images=images,
-        captions=captions,
-        image=image,
-        caption=caption,
-        ranks=ranks_of(values, image, caption),
-        scores={name: matrix[selected] for name, matrix in matrices.items()},
-        columns=orders[0].tolist(),
-        rows=orders[1].tolist(),
-        labeled=labeled,
-        cell=min(MAX_MATRIX / max(values.shape), MAX_CELL if labeled else MAX_MATRIX),
-        low=low,
-        high=high,
-        heat=_heat((values[np.ix_(*orders)].T - low) / ((high - low) or 1.0)),
-        scale=_heat(np.linspace(0, 1, 256)[None]),
-    )
+        "similarity_view", heading=f"{model}: {sentence}" if sentence else model, images=images, captions=captions,
+        columns=columns, rows=rows, image=image, caption=caption, ranks=ranks_of(values, image, caption),
+        scores={name: matrix[selected] for name, matrix in matrices.items()}, labeled=labeled, cell=cell,
+        low=low, high=high, heat=heat, scale=_heat(np.linspace(0, 1, 256)[None]),
+    )  # fmt: skip
 
 
 def _heat(values: np.ndarray) -> str:
@@ -108,9 +101,7 @@ def _heat(values: np.ndarray) -> str:
 
 
 class SimilarityExplorer(WidgetBase):
-    """Choose an image and a caption; see them, their score in each model and their ranks.
-
-        SimilarityExplorer({"before": before, "after": after}, images, captions)
+    """Choose an image and a caption; see their scores and ranks: `SimilarityExplorer({"base": a}, images, captions)`.
 
     Each matrix is (n_images, n_texts), from any source. Raises ValueError as `similarity_view` does.
     """

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vladva_kit.evaluation import ImageTextEncoder, SugarCrepeResult
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.case_browser import CaseBrowser, CaseContent, Grid
 from vladva_kit.widgets.page import View, page
 

@@ -22,6 +22,7 @@ from vladva_kit.widgets.page import View, page
 
 DRAW_INTERVAL = 1.0  # seconds; drawing the curves more often would slow the training down
 TRAINING, PAUSING, PAUSED = RUNNING = ("training", "pausing after this step", "paused")
+DEFAULTS = Settings()
 RECALL = "eval_text_to_image_r1"  # percent
 
 
@@ -43,23 +44,17 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
     return page("training_view", state=state, step=last["step"], steps=steps, metrics=metrics, curve=curve)
 
 
-class TrainingDashboard(WidgetBase):
+class TrainingDashboard(WidgetBase, TrainerCallback):
     """Fine-tune in a thread and show the progress; after a stop, the embedder keeps what it has learned.
 
         dashboard = TrainingDashboard(embedder, vk.sample("emoji_pairs"), vk.Settings(steps=150), validation=pairs)
         dashboard.start()           # or press its button
         dashboard.wait()            # join the thread, raise what went wrong, return the history
 
-    Further keywords go to `fit`. A dashboard is for one run.
+    Further keywords go to `fit`. A dashboard is for one run, and is itself the Trainer's callback of that run.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        data: Any,
-        settings: Settings = Settings(),  # noqa: B008  frozen
-        **fit_keywords: Any,
-    ) -> None:
+    def __init__(self, embedder: Embedder, data: Any, settings: Settings = DEFAULTS, **fit_keywords: Any) -> None:
         super().__init__()
         self.embedder, self.data, self.settings, self.fit_keywords = embedder, data, settings, fit_keywords
         self.error: Exception | None = None
@@ -128,7 +123,7 @@ class TrainingDashboard(WidgetBase):
         self.refresh()
 
     def _run(self) -> None:
-        callbacks = [_Watcher(self), *self.fit_keywords.get("callbacks", ())]
+        callbacks = [self, *self.fit_keywords.get("callbacks", ())]
         keywords = {"progress": False, **self.fit_keywords, "callbacks": callbacks}
         try:
             with training_turn():
@@ -142,31 +137,18 @@ class TrainingDashboard(WidgetBase):
             self.pause_button.disabled = self.stop_button.disabled = True
             self.bar.layout.display = "none"
 
-    def _wait_if_paused(self) -> None:
-        """Let others use the model until the run is resumed or stopped."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Stop the run if asked; while it is paused, let others use the model."""
         if not self._go.is_set():
             with training_paused():
                 self._set_state(PAUSED)
                 self._go.wait()
             self._set_state(TRAINING)
+        control.should_training_stop |= self._stop.is_set()
 
-    def _record(self, state: TrainerState) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Show the progress, at most once in `DRAW_INTERVAL`."""
         self._trainer_state, self.bar.value = state, state.global_step
         if time.monotonic() - self._last_drawn > DRAW_INTERVAL:
             self.refresh()
             self._last_drawn = time.monotonic()
-
-
-class _Watcher(TrainerCallback):
-    """Pause or stop the run at the end of a step, and pass the log on."""
-
-    def __init__(self, dashboard: TrainingDashboard) -> None:
-        self.dashboard = dashboard
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self.dashboard._wait_if_paused()
-        if self.dashboard._stop.is_set():
-            control.should_training_stop = True
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self.dashboard._record(state)

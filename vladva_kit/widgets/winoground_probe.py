@@ -9,7 +9,8 @@ import numpy as np
 
 from vladva_kit.evaluation import ImageTextEncoder, WinogroundResult
 from vladva_kit.evaluation.winoground import load_winoground, winoground_margins
-from vladva_kit.plots.style import ImageLike
+from vladva_kit.models.images import ImageLike
+from vladva_kit.plots.evaluation import check_case, winoground_correct
 from vladva_kit.widgets.base import BackgroundTask, controls
 from vladva_kit.widgets.cached_embedder import with_caches
 from vladva_kit.widgets.case_browser import CaseBrowser, CaseContent, Grid
@@ -28,17 +29,11 @@ def winoground_view(
     `scores[model][i][c]` is the similarity of image i with caption c; without scores, only the case is shown.
     Raises ValueError unless there are two images, two captions and a (2, 2) grid for each model.
     """
-    shapes = {np.shape(grid) for grid in scores.values()}
-    if len(images) != 2 or len(captions) != 2 or shapes - {(2, 2)}:
-        raise ValueError(
-            f"{len(images)} images, {len(captions)} captions, scores of shapes {sorted(shapes) or 'none'}; "
-            "a case is two images, two captions and a (2, 2) score grid for each model"
-        )
-    grids = []
-    for model, grid in scores.items():
-        verdict = {name: bool(part.correct[0]) for name, part in winoground_margins(np.asarray(grid)[None]).items()}
-        rows = list(zip(*grid, strict=True))  # captions as rows, images as columns, as in plots.winoground_case
-        grids.append({"model": model, "rows": rows, "verdict": verdict})
+    # captions as rows, images as columns, as in plots.winoground_case
+    grids = [
+        {"model": model, "rows": grid.T.tolist(), "verdict": winoground_correct(grid)}
+        for model, grid in check_case(images, captions, scores).items()
+    ]
     return page("winoground_view", heading=heading, images=images, captions=captions, grids=grids, unseen=unseen)
 
 

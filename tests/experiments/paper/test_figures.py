@@ -1,9 +1,12 @@
 """The study's figures: one per claim, with title, labels and the values of the results."""
 
+import io
+
 import pytest
+from figure_text import assert_text_is_readable
 
 from experiments.paper.claims import CLAIMS
-from experiments.paper.figures import claim_figures, density_before_after, score_panels
+from experiments.paper.figures import claim_figures, density_before_after, prompt_scatter, score_panels
 from experiments.paper.plan import BASE, FULL
 from experiments.paper.tables import value_of, variants_of
 
@@ -44,3 +47,32 @@ def test_densities_are_shown_in_percent(texts_of):
     texts = texts_of(density_before_after([[0.1, 0.2]], [[0.5, 0.7]]))
     assert {"10", "20", "50", "70"} <= set(texts)
     assert any("15 → 60 % of the image tokens" in text for text in texts)
+
+
+def test_prompts_are_dots_and_the_extremes_are_named(texts_of):
+    values = [(1.0, 10.0), (2.0, 40.0), (3.0, 20.0)]
+    prompts = [
+        {"image_prompt": f"prompt {i}", "image_entropy": x - 1, "text_entropy": x + 1, "image_to_text": y}
+        | {"text_to_image": y + 2}
+        for i, (x, y) in enumerate(values)
+    ]
+    correlations = {"spearman": {"value": 0.5, "low": -0.1, "high": 0.9, "n": 3}, "pearson": None}
+    figure = prompt_scatter({"prompts": prompts, "correlations": correlations})
+    assert [tuple(point) for point in figure.axes[0].lines[0].get_xydata()] == [(x, y + 1) for x, y in values]
+    texts = texts_of(figure)
+    assert "prompt 0" in texts and "prompt 1" in texts and "prompt 2" not in texts
+    assert figure.get_suptitle().endswith("\nSpearman 0.50 [−0.10, 0.90]")
+
+
+def test_text_of_the_prompt_scatter_is_readable(monkeypatch):
+    caption = "a rather long caption about a dog to the left of a cat on grass"
+    prompts = [
+        {"image_prompt": caption, "image_entropy": i, "text_entropy": i, "image_to_text": 9 * i, "text_to_image": 8 * i}
+        for i in range(1, 9)
+    ]
+    study = {
+        "prompts": prompts,
+        "correlations": {"spearman": {"value": -0.5, "low": -0.6, "high": -0.4, "n": 8}, "pearson": None},
+    }
+    assert_text_is_readable(lambda: prompt_scatter(study), monkeypatch)
+    prompt_scatter(study).savefig(io.BytesIO(), dpi=30)  # as a notebook does, without the kit's rcParams

@@ -6,9 +6,9 @@ from colorsys import rgb_to_hsv
 import numpy as np
 import pytest
 
-from experiments.pretraining.augment import augment, augmented_drawing, mix_styles
+from experiments.pretraining.augment import TRAINING_STYLES, augment, augmented_drawing, mix_styles
 from vladva_kit.emoji_world.drawings import drawing, nouns_in_style
-from vladva_kit.emoji_world.nouns import COLORS, STYLES, TRAINING_STYLES, UNSEEN_STYLE
+from vladva_kit.emoji_world.nouns import COLORS, SEEN_STYLES, STYLES, UNSEEN_STYLE
 
 
 def test_augmentation_keeps_the_size_and_most_of_the_area():
@@ -66,3 +66,8 @@ def test_an_augmented_drawing_never_uses_the_unseen_style(monkeypatch):
     for seed in range(100):
         augmented_drawing("pig", 0, None, random.Random(seed))
     assert styles == set(TRAINING_STYLES) and UNSEEN_STYLE not in styles
+
+
+def test_training_uses_every_style_except_the_unseen_one():
+    assert sorted([*TRAINING_STYLES, UNSEEN_STYLE]) == list(range(len(STYLES)))
+    assert set(SEEN_STYLES) <= set(TRAINING_STYLES)

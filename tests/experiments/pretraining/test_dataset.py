@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.pretraining.augment import TRAINING_STYLES
 from experiments.pretraining.dataset import (
     GRID,
     IGNORE_INDEX,
@@ -25,6 +26,7 @@ from experiments.pretraining.dataset import (
     to_pixel_values,
     training_image,
 )
+from experiments.pretraining.questions import EASY_KINDS
 from experiments.pretraining.tokenizer import (
     ASSISTANT,
     BOS,
@@ -46,8 +48,8 @@ from experiments.pretraining.tokenizer import (
     vocabulary,
 )
 from experiments.pretraining.train import STAGES
-from vladva_kit.emoji_world.nouns import COUNTS, TRAINING_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.questions import EASY_KINDS, KINDS
+from vladva_kit.emoji_world.nouns import COUNTS, UNSEEN_STYLE
+from vladva_kit.emoji_world.questions import KINDS
 from vladva_kit.emoji_world.render import placements, render
 from vladva_kit.emoji_world.scenes import Scene, Thing, sample_scene
 from vladva_kit.emoji_world.truth import is_true

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from experiments.pretraining.questions import EASY_KINDS, training_questions
 from experiments.pretraining.tokenizer import (
     BOS,
     EOS,
@@ -27,7 +28,7 @@ from experiments.pretraining.tokenizer import (
     vocabulary,
 )
 from vladva_kit.emoji_world.captions import long_caption, short_caption
-from vladva_kit.emoji_world.questions import EASY_KINDS, KINDS, questions
+from vladva_kit.emoji_world.questions import KINDS
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import sample_scene
 
@@ -45,7 +46,7 @@ def sentences():
     texts = list(PROMPTS)
     for scene in (sample_scene(rng) for _ in range(60)):
         texts += [short_caption(scene, rng), long_caption(scene, rng)]
-        texts += [f"{q.text} {q.answer}" for kind in (*KINDS, *EASY_KINDS) for q in questions(scene, kind)]
+        texts += [f"{q.text} {q.answer}" for kind in (*KINDS, *EASY_KINDS) for q in training_questions(scene, kind)]
     return texts
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.emoji_world import cases, miniatures, samples
-from vladva_kit.emoji_world.samples import DRAWN, write_sample
+from experiments.world import cases, miniatures, samples
+from experiments.world.samples import DRAWN, write_sample
 from vladva_kit.evaluation.vqa import load_vqa
 
 

@@ -7,8 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from experiments.world.cases import sugarcrepe_sample
 from vladva_kit.emoji_world.captions import pair_caption, short_caption
-from vladva_kit.emoji_world.cases import sugarcrepe_captions, sugarcrepe_sample
+from vladva_kit.emoji_world.cases import sugarcrepe_captions
 from vladva_kit.emoji_world.nouns import SEEN_STYLES
 from vladva_kit.emoji_world.questions import KINDS, questions
 from vladva_kit.emoji_world.render import render

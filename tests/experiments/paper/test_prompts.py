@@ -1,13 +1,17 @@
-"""The prompt lists, the study against the evaluation's recall, and correlations against pandas."""
+"""The prompt lists, the study against the evaluation's recall, correlations against pandas, and the command."""
+
+import json
 
 import numpy as np
 import pandas
 import pytest
 from tiny import tiny_lvlm, tiny_pairs
+from typer.testing import CliRunner
 
 import vladva_kit as vk
-from vladva_kit.analysis.prompt_lists import EMOJI_PROMPTS, PLAIN_PROMPTS
-from vladva_kit.analysis.prompt_study import correlation, study_prompts
+from experiments.paper import prompts as prompts_module
+from experiments.paper.__main__ import app
+from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, correlation, study_prompts
 
 PAIRS = [vk.Pair(pair.image, pair.short) for pair in tiny_pairs(12) if pair.short]
 
@@ -70,3 +74,18 @@ def test_constant_values_and_unknown_methods_raise_errors():
         correlation([1, 2, 3], [5, 5, 5], "pearson")
     with pytest.raises(ValueError, match="'kendall'"):
         correlation([1, 2, 3], [1, 2, 3], "kendall")
+
+
+def test_the_command_writes_the_study_of_the_models_list_and_its_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(vk, "load_lvlm", lambda name: tiny_lvlm(), raising=False)
+    monkeypatch.setattr(vk, "load_pairs", lambda folder, split: PAIRS, raising=False)
+    monkeypatch.setattr(prompts_module, "EMOJI_PROMPTS", EMOJI_PROMPTS[:2])
+    monkeypatch.setattr(prompts_module, "PLAIN_PROMPTS", PLAIN_PROMPTS[:3])
+    for model, expected in (("emoji-llava", EMOJI_PROMPTS[:2]), ("another", PLAIN_PROMPTS[:3])):
+        out = tmp_path / model
+        done = CliRunner().invoke(app, ["prompts", model, "--n", "4", "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        study = json.loads((out / "prompts.json").read_text())
+        assert study["n"] == 4 and study["model"] == model
+        assert [one["image_prompt"] for one in study["prompts"]] == [image for image, _ in expected]
+        assert (out / "prompts.png").is_file() and (out / "prompts.svg").is_file()

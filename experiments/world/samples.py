@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vladva_kit.emoji_world import miniatures
+from experiments.world import miniatures
+from experiments.world.cases import STYLE_FOLDERS, sugarcrepe_sample, swap_cases
+from experiments.world.miniatures import save_image, write_json
 from vladva_kit.emoji_world.captions import long_caption, short_caption
-from vladva_kit.emoji_world.cases import STYLE_FOLDERS, sugarcrepe_sample, swap_cases
-from vladva_kit.emoji_world.miniatures import save_image, write_json
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 

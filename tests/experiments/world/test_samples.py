@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 import vladva_kit as vk
-from vladva_kit.emoji_world import cases, miniatures, samples
+from experiments.world import cases, miniatures, samples
+from experiments.world.samples import DRAWN, WRITERS, write_sample
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
-from vladva_kit.emoji_world.samples import DRAWN, WRITERS, write_sample
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import caption_facts, is_true, words_of
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
 
-FOLDER = Path(__file__).resolve().parents[2] / "data_samples"
+FOLDER = Path(__file__).resolve().parents[3] / "data_samples"
 # The columns of facebook/winoground.
 WINOGROUND = ["id", "image_0", "image_1", "caption_0", "caption_1", "tag", "secondary_tag", "num_main_preds"]
 

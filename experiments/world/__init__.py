@@ -1,0 +1,1 @@
+"""Draw the samples of data_samples/ from the emoji world: `python -m experiments.world`."""
