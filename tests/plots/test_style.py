@@ -54,7 +54,6 @@ FIGURES = {
     "matrix, 10": lambda: plots.similarity_matrix(-np.eye(10), [IMAGE] * 10, [LONG, FORMULA] * 5),
     "matrix, 40": lambda: plots.similarity_matrix(np.eye(40)),
     "variance": lambda: plots.variance_before_after(VARIANCE, VARIANCE),
-    "winoground": lambda: plots.winoground_case([IMAGE] * 2, [LONG, FORMULA], dict.fromkeys(MODELS, np.eye(2))),
     "words": lambda: plots.word_importance_bars(
         IMAGE, {FORMULA: WordImportance(("a", FORMULA), 0.5, np.array([0, 1]))}
     ),

@@ -1,4 +1,4 @@
-"""Which pairs share a batch: grouped by length, each once an epoch, in an order that a resumed run finds again."""
+"""What a batch holds, and which pairs share one when batches are grouped by length."""
 
 import random
 
@@ -8,57 +8,59 @@ from PIL import Image
 from tiny import tiny_embedder, tiny_pairs
 
 import vladva_kit as vk
-from vladva_kit.training.collator import ByLength
+from vladva_kit.embedder.prompts import IGNORE_INDEX, encode_caption
+from vladva_kit.training.collator import ByLength, Collator
 
-PICTURE = Image.new("RGB", (8, 8))
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_pair_without_one_caption_contributes_the_other():
+    embedder, pairs = tiny_embedder(), tiny_pairs(6)
+    batch = Collator(embedder)(pairs)["batch"]
+    assert batch.paired.tolist() == [i for i, pair in enumerate(pairs) if pair.short] == [0, 1, 2, 3, 5]
+    assert len(batch.texts.summary_positions) == len(batch.keys) == 5
+    tokenizer = embedder.lvlm.processor.tokenizer
+    for pair, labels in zip(pairs, batch.images.labels, strict=True):
+        targets = labels[labels != IGNORE_INDEX].tolist()
+        assert targets == ([*encode_caption(tokenizer, pair.long), tokenizer.eos_token_id] if pair.long else [])
+    assert len(batch.negatives.summary_positions) == len(batch.negative_keys) == 2
+
+
+def test_without_the_next_token_loss_long_captions_are_left_out():
+    batch = Collator(tiny_embedder(), next_token=False)(tiny_pairs(4))["batch"]
+    assert batch.images.labels is None
+    assert set((batch.images.inputs["attention_mask"].sum(1) - 1 - batch.images.summary_positions).tolist()) == {0}
 
 
 @pytest.fixture(scope="module")
-def many():
-    """Pairs of long captions of many lengths, some without one."""
-    rng = random.Random(0)
-    return [vk.Pair(PICTURE, "a dog", None if n % 9 == 0 else "dog " * rng.randint(30, 200)) for n in range(640)]
+def many_pairs():
+    """640 pairs with long captions of many lengths; some have none."""
+    rng, image = random.Random(0), Image.new("RGB", (8, 8))
+    return [vk.Pair(image, "a dog", None if n % 9 == 0 else "dog " * rng.randint(30, 200)) for n in range(640)]
 
 
-def padding(pairs, order, size):
-    """The share of letters that are padding, where each batch is as long as its longest caption."""
-    lengths = [len(pairs[number].long or "") for number in order]
-    batches = [lengths[at : at + size] for at in range(0, len(lengths), size)]
+def padding_share(pairs, order, size):
+    """Return the share of characters that are padding if each batch is as long as its longest caption."""
+    lengths = [len(pairs[index].long or "") for index in order]
+    batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
     return 1 - sum(lengths) / sum(max(batch) * len(batch) for batch in batches)
 
 
-def test_each_pair_comes_once_and_like_lengths_together(many):
-    order = list(ByLength(many, 16, seed=0))
-    assert sorted(order) == list(range(640))
-    anyhow = torch.randperm(640, generator=torch.Generator().manual_seed(0)).tolist()
-    assert padding(many, order, 16) < 0.25 * padding(many, anyhow, 16)
+def test_grouping_by_length_uses_each_pair_once_and_reduces_padding(many_pairs):
+    order = list(ByLength(many_pairs, 16, seed=0))
+    assert sorted(order) == list(range(640)) and len(ByLength(many_pairs, 16, seed=0)) == 640
+    shuffled = torch.randperm(640, generator=torch.Generator().manual_seed(0)).tolist()
+    assert padding_share(many_pairs, order, 16) < 0.25 * padding_share(many_pairs, shuffled, 16)
 
 
-def test_the_order_follows_from_seed_and_epoch_alone(many):
-    first, again, other = ByLength(many, 16, seed=0), ByLength(many, 16, seed=0), ByLength(many, 16, seed=1)
-    orders = [list(first)]
+def test_the_longest_captions_come_first(many_pairs):
+    order = list(ByLength(many_pairs, 16, seed=0))
+    assert len(many_pairs[order[0]].long) == max(len(pair.long or "") for pair in many_pairs)
+
+
+def test_the_order_depends_only_on_seed_and_epoch(many_pairs):
+    first, again, other_seed = (ByLength(many_pairs, 16, seed=seed) for seed in (0, 0, 1))
+    epoch_0 = list(first)
     first.set_epoch(1)
-    orders.append(list(first))
     again.set_epoch(1)
-    assert list(again) == orders[1] != orders[0] != list(other)
-
-
-def test_fit_takes_the_grouped_order_and_a_resumed_run_goes_on_in_it(tmp_path):
-    pairs = [pair for pair in tiny_pairs(13) if pair.short]
-    seen = []
-
-    def run(folder, deadline=None, **changes):
-        embedder = tiny_embedder()
-        settings = vk.Settings(steps=5, batch_size=4, warmup=1, group_by_length=True, output_dir=str(folder),
-                               save_every=1, **changes)  # fmt: skip
-        seen.append(vk.fit(embedder, pairs, settings, progress=False, deadline=deadline))
-        return embedder.encode_text(["a dog on the car"])
-
-    whole = run(tmp_path / "whole")
-    told = iter([False, False, False, True])  # stopped in the second epoch
-    run(tmp_path / "halted", lambda: next(told))
-    assert torch.allclose(run(tmp_path / "halted", resume=True), whole, atol=1e-6)
-    ordered = ByLength(pairs, 4, seed=0)
-    learned = [sum(len(pairs[n].long or "") for n in list(ordered)[at : at + 4]) for at in (0, 4)]
-    assert learned[0] > learned[1]  # the longest come first
-    assert [row["loss"] for row in seen[2]] == pytest.approx([row["loss"] for row in seen[0]], rel=1e-5)
+    assert list(first) == list(again) != epoch_0 != list(other_seed)

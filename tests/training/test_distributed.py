@@ -1,206 +1,275 @@
-"""Several processes: what they compute together is what one computes alone on the same global batch."""
+"""Several ranks compute what one process computes on the same global batch: losses, gradients and training runs."""
 
+import json
 import os
 import socket
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from accelerate.state import PartialState
+from safetensors.torch import load_file, save_file
+from sharding_on_cpus import init_as_on_accelerators
 from tiny import gradients, largest_difference, tiny_embedder, tiny_pairs
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 import vladva_kit as vk
+from vladva_kit.data.hard_batches import caption_keys
+from vladva_kit.embedder.adapter import adapter_state
 from vladva_kit.models.device import world_size
+from vladva_kit.training import losses
+from vladva_kit.training.collator import Collator
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
     gather_rows,
-    inside,
     mean_over_ranks,
+    run_in_forward,
 )
 from vladva_kit.training.grad_cache import cached_step
-from vladva_kit.training.losses import caption_keys, contrastive
-from vladva_kit.training.trainer import Collator, step_losses
+from vladva_kit.training.losses import contrastive_loss
+from vladva_kit.training.trainer import step_losses
 
-# 7 pairs, shared unevenly; pair 4 has no short caption, so that one of four ranks has none at all
-SHARES = {1: [(0, 7)], 2: [(0, 4), (4, 7)], 4: [(0, 2), (2, 4), (4, 5), (5, 7)]}
-CHUNKS = (None, 2)  # in one graph, and cached
+# The indices of 7 pairs on each rank. Pair 4 has no short caption, 2 and 5 have no long one, 1 and 5 have negatives, so
+# some ranks lack texts, long captions or negatives.
+SHARES = {
+    1: [[0, 1, 2, 3, 4, 5, 6]],
+    2: [[0, 1, 3, 4, 5, 6], [2]],
+    4: [[0, 1], [2, 3], [4], [5, 6]],
+}
+WITHOUT_TEXTS = [[0, 1, 2, 3, 5, 6], [4]]
+MICRO_BATCHES = (None, 2)  # one graph, and cached gradients
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def pack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Return a value as JSON and move its tensors to `tensors`."""
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": {key: pack(item, tensors) for key, item in value.items()}}
+    return [pack(item, tensors) for item in value] if isinstance(value, list | tuple) else value
 
 
-def in_process(number: int, world: int, port: int, function, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world)}
+def unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: unpack(item, tensors) for key, item in value["dict"].items()}
+    return [unpack(item, tensors) for item in value] if isinstance(value, list) else value
+
+
+def run_rank(rank: int, world: int, port: int, function: Any, folder: str, environment: dict[str, str]) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1", **environment}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=number, world_size=world)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    tensors: dict[str, torch.Tensor] = {}
     try:
-        torch.save(function(number, world), Path(folder) / f"{number}.pt")
+        (Path(folder) / f"{rank}.json").write_text(json.dumps(pack(function(rank, world), tensors)))
+        save_file(tensors, Path(folder) / f"{rank}.safetensors")
     finally:
         dist.destroy_process_group()
 
 
-def on_ranks(function, world: int, folder: Path) -> list:
-    """What `function(rank, world)` returns in each of `world` processes."""
-    mp.spawn(in_process, (world, free_port(), function, str(folder)), nprocs=world)
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(world)]
+def on_ranks(function: Any, world: int, folder: Path, **environment: str) -> list:
+    """Run `function(rank, world)` in `world` processes; return their results."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(run_rank, (world, port, function, str(folder), environment), nprocs=world)
+    return [
+        unpack(json.loads((folder / f"{rank}.json").read_text()), load_file(folder / f"{rank}.safetensors"))
+        for rank in range(world)
+    ]
 
 
-def a_batch(embedder, number: int, world: int, only_long: bool = False):
-    pairs = tiny_pairs(7)[slice(*SHARES[world][number])]
+def batch_of(embedder, indices, only_long=False):
+    pairs = [tiny_pairs(7)[index] for index in indices]
     if only_long:
         pairs = [vk.Pair(pair.image, long=pair.long or "a dog") for pair in pairs]
     return Collator(embedder)(pairs)["batch"]
 
 
-def a_step(embedder, batch, weight: float, rows: int | None) -> dict[str, torch.Tensor]:
-    if rows is not None:
-        return cached_step(embedder, batch, weight, rows=rows)[0]
-    figures = step_losses(embedder, batch, weight)
-    figures["loss"].backward()
-    return figures
-
-
-def steps(number: int, world: int) -> list[tuple[dict, dict]]:
-    """Figures and averaged gradients of this rank's share: contrastive alone, both losses, next-token alone."""
-    embedder, found = tiny_embedder(), []
+def run_steps(rank: int, world: int) -> list:
+    """Return metrics and gradients, averaged over ranks: the contrastive loss, both losses, the next-token loss."""
+    embedder, results = tiny_embedder(), []
     for weight, only_long in ((0.0, False), (1.0, False), (1.0, True)):
-        for rows in CHUNKS:
-            figures = a_step(embedder, a_batch(embedder, number, world, only_long), weight, rows)
+        for rows in MICRO_BATCHES:
+            batch = batch_of(embedder, SHARES[world][rank], only_long)
+            if rows is None:
+                metrics = step_losses(embedder, batch, weight)
+                metrics["loss"].backward()
+            else:
+                metrics, _ = cached_step(step_losses, embedder, batch, weight, rows=rows)
             average_gradients(embedder.lvlm.model.parameters())
-            found.append((mean_over_ranks(figures), gradients(embedder)))
-    return found
+            results.append((mean_over_ranks(metrics), gradients(embedder)))
+    return results
 
 
-def sharded_steps(number: int, world: int) -> list[tuple[dict, dict]]:
-    """Both losses on weights that FSDP2 has sharded over the ranks."""
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
-
-    embedder, found = tiny_embedder(), []
-    batch, adapter = a_batch(embedder, number, world), embedder.lvlm.adapter
+def run_sharded_steps(rank: int, world: int) -> list:
+    """Return metrics and gradients of both losses on weights sharded by FSDP2; ranks differ in their forward passes."""
+    embedder, results = tiny_embedder(), []
+    model, adapter = embedder.lvlm.model, embedder.lvlm.adapter
     mesh = dist.init_device_mesh("cpu", (world,))
-    for layer in embedder.lvlm.model.get_decoder().layers:
+    for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(adapter, mesh=mesh)
-    learning = {name: weight for name, weight in embedder.lvlm.model.named_parameters() if weight.requires_grad}
-    assert all(isinstance(weight, DTensor) for weight in learning.values())
-    for rows in CHUNKS:
-        if rows is None:
-            figures = inside(adapter, step_losses, embedder, batch)
-            figures["loss"].backward()
-        else:
-            figures, _ = cached_step(embedder, batch, rows=rows, run=partial(inside, adapter))
-        found.append((mean_over_ranks(figures), {name: w.grad.full_tensor() for name, w in learning.items()}))
-        adapter.zero_grad()
-    return found
+    trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert all(isinstance(weight, DTensor) for weight in trainable.values())
+    for share in (SHARES[world], WITHOUT_TEXTS):
+        for rows in MICRO_BATCHES:
+            batch = batch_of(embedder, share[rank])
+            if rows is None:
+                metrics = run_in_forward(adapter, step_losses, embedder, batch)
+                metrics["loss"].backward()
+            else:
+                metrics, _ = cached_step(step_losses, embedder, batch, rows=rows, run=partial(run_in_forward, adapter))
+            full = {name: weight.grad.full_tensor() for name, weight in trainable.items()}
+            results.append((mean_over_ranks(metrics), full))
+            adapter.zero_grad()
+    return results
 
 
-def a_shortage(number: int, world: int) -> tuple[int, dict]:
-    """The second rank runs out of memory, the first does not."""
+def run_out_of_memory(rank: int, world: int) -> tuple:
+    """Return chunk size and gradients of a step in which only rank 0 runs out of memory."""
     embedder = tiny_embedder()
-    real = embedder.hidden_states
+    hidden_states = embedder.hidden_states
 
-    def short_of_memory(sequences):
-        if number == 1 and len(sequences.summary) > 2:
+    def limited(inputs):
+        if rank == 0 and len(inputs.summary_positions) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(sequences)
+        return hidden_states(inputs)
 
-    embedder.hidden_states = short_of_memory
-    _, rows = cached_step(embedder, a_batch(embedder, number, world), rows=4)
+    embedder.hidden_states = limited
+    _, rows = cached_step(step_losses, embedder, batch_of(embedder, SHARES[world][rank]), rows=4)
     average_gradients(embedder.lvlm.model.parameters())
     return rows, gradients(embedder)
 
 
-def a_fit(rows: int | None, batch_size: int = 8, grouped: bool = False) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    embedder = tiny_embedder()
-    settings = vk.Settings(steps=2, batch_size=batch_size, warmup=1, micro_batch_size=rows, group_by_length=grouped)
-    history = vk.fit(embedder, tiny_pairs(17), settings, progress=False)
-    return history, {n: p.detach().clone() for n, p in embedder.lvlm.model.named_parameters() if p.requires_grad}
+def fit(rows: int | None, batch_size: int = 8, group_by_length: bool = False, sharded: bool = False) -> tuple:
+    """Return history and adapter of two steps, each followed by a validation."""
+    embedder, settings = tiny_embedder(), {"warmup": 1, "validate_every": 1, "group_by_length": group_by_length}
+    settings = vk.Settings(steps=2, batch_size=batch_size, micro_batch_size=rows, **settings)
+    history = vk.fit(embedder, tiny_pairs(17), settings, validation=tiny_pairs(9), progress=False)
+    assert any(isinstance(weight, DTensor) for weight in embedder.lvlm.model.parameters()) == sharded
+    return history, adapter_state(embedder.lvlm)
 
 
-def all_parts(number: int, world: int) -> dict:
-    with pytest.raises(ValueError, match="cannot be shared") as refused:
-        a_fit(None, batch_size=7)
+def run_two_ranks(rank: int, world: int) -> dict:
+    with pytest.raises(ValueError, match="cannot be divided") as error:
+        fit(None, batch_size=7)
     return {
-        "steps": steps(number, world),
-        "shortage": a_shortage(number, world),
-        "fits": [a_fit(rows) for rows in CHUNKS],
-        "grouped": [a_fit(2, grouped=True)],
-        "refusal": str(refused.value),
-        "sharded": sharded_steps(number, world),
+        "steps": run_steps(rank, world),
+        "shortage": run_out_of_memory(rank, world),
+        "fits": [fit(rows) for rows in MICRO_BATCHES],
+        "grouped": [fit(2, group_by_length=True)],
+        "error": str(error.value),
+        "sharded": run_sharded_steps(rank, world),
     }
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """All that two processes found."""
-    return on_ranks(all_parts, 2, tmp_path_factory.mktemp("two"))
+def run_sharded_fits(rank: int, world: int) -> list:
+    """Train with accelerate's FSDP2."""
+    PartialState.__init__ = init_as_on_accelerators
+    losses.MAX_LOGITS_PER_CHUNK = 2000  # several chunks, whose number differs between ranks
+    return [fit(rows, sharded=True) for rows in MICRO_BATCHES]
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """The one process's steps."""
-    return steps(0, 1)
+def two_ranks(tmp_path_factory):
+    return on_ranks(run_two_ranks, 2, tmp_path_factory.mktemp("two"))
 
 
-def assert_equal(found: tuple[dict, dict], wanted: tuple[dict, dict]) -> None:
-    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
-    learned = {name for name, gradient in wanted[1].items() if gradient.abs().sum() > 0}
-    assert len(learned) > 5
-    assert largest_difference({n: found[1][n] for n in learned}, {n: wanted[1][n] for n in learned}) < 1e-5
+@pytest.fixture(scope="module")
+def one_process():
+    """The steps of one process."""
+    return run_steps(0, 1)
 
 
-def test_two_processes_losses_and_gradients_are_one_processs_on_the_global_batch(two, alone):
-    for parts in two:
-        for found, wanted in zip(parts["steps"], alone, strict=True):
-            assert_equal(found, wanted)
+@pytest.fixture(scope="module")
+def one_process_fit():
+    return fit(None)
 
 
-def test_four_processes_losses_and_gradients_are_one_processs_on_the_global_batch(alone, tmp_path):
-    for parts in on_ranks(steps, 4, tmp_path):
-        for found, wanted in zip(parts, alone, strict=True):
-            assert_equal(found, wanted)
+def assert_same_step(result, expected):
+    assert result[0] == pytest.approx(expected[0], rel=1e-5)
+    used = {name for name, gradient in expected[1].items() if gradient.abs().sum() > 0}
+    assert len(used) > 5
+    assert largest_difference({n: result[1][n] for n in used}, {n: expected[1][n] for n in used}) < 1e-5
 
 
-def test_on_weights_sharded_by_fsdp2_losses_and_gradients_are_the_same(two, alone):
-    for parts in two:
-        for found in parts["sharded"]:
-            assert_equal(found, alone[2])  # both losses, in one graph
+def assert_same_fit(result, expected):
+    (history, weights), (expected_history, expected_weights) = result, expected
+    assert [row["step"] for row in history] == [1, 2]
+    for row, expected_row in zip(history, expected_history, strict=True):
+        values, expected_values = ({k: v for k, v in r.items() if k != "seconds"} for r in (row, expected_row))
+        assert values == pytest.approx(expected_values, rel=1e-4) and "eval_text_to_image_r1" in values
+    assert weights.keys() == expected_weights.keys()
+    assert all(torch.allclose(weights[name], expected_weights[name], atol=1e-4) for name in weights)
 
 
-@pytest.mark.parametrize("kind", ["fits", "grouped"])
-def test_fit_on_two_ranks_is_fit_on_one(two, kind):
-    history, weights = a_fit(None, grouped=kind == "grouped")
-    for parts in two:
-        for found, learned in parts[kind]:
-            for name in ("loss", "contrastive", "next_token", "accuracy", "temperature"):
-                assert [row[name] for row in found] == pytest.approx([row[name] for row in history], rel=1e-4)
-            assert all(torch.allclose(learned[name], weights[name], atol=1e-4) for name in weights)
+def test_losses_and_gradients_on_two_ranks_equal_one_process(two_ranks, one_process):
+    for rank in two_ranks:
+        for result, expected in zip(rank["steps"], one_process, strict=True):
+            assert_same_step(result, expected)
 
 
-def test_one_ranks_lack_of_memory_halves_the_chunk_on_all(two, alone):
-    for parts in two:
-        rows, found = parts["shortage"]
-        assert rows == 2 and largest_difference(found, alone[2][1]) < 1e-5
+def test_losses_and_gradients_on_four_ranks_equal_one_process(one_process, tmp_path):
+    for results in on_ranks(run_steps, 4, tmp_path):
+        for result, expected in zip(results, one_process, strict=True):
+            assert_same_step(result, expected)
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_refused(two):
-    assert all("7 pairs cannot be shared by 2 ranks: take a multiple of 2" in parts["refusal"] for parts in two)
+def test_losses_and_gradients_on_weights_sharded_by_fsdp2_equal_one_process(two_ranks, one_process):
+    for rank in two_ranks:
+        assert len(rank["sharded"]) == 4
+        for result in rank["sharded"]:
+            assert_same_step(result, one_process[2])  # both losses, in one graph
 
 
-def test_one_process_alone_needs_no_group():
+def test_fit_and_validation_on_two_ranks_equal_one_process(two_ranks, one_process_fit):
+    for rank in two_ranks:
+        for result in rank["fits"]:
+            assert_same_fit(result, one_process_fit)
+
+
+def test_fit_grouped_by_length_on_two_ranks_equals_one_process(two_ranks):
+    expected = fit(None, group_by_length=True)
+    for rank in two_ranks:
+        assert_same_fit(rank["grouped"][0], expected)
+
+
+def test_fit_and_validation_with_fsdp2_equal_one_process(one_process_fit, tmp_path):
+    for results in on_ranks(run_sharded_fits, 2, tmp_path, **FSDP):
+        for result in results:
+            assert_same_fit(result, one_process_fit)
+
+
+def test_a_memory_shortage_on_one_rank_halves_the_chunks_on_all(two_ranks, one_process):
+    for rank in two_ranks:
+        rows, result = rank["shortage"]
+        assert rows == 2 and largest_difference(result, one_process[2][1]) < 1e-5
+
+
+def test_a_batch_that_ranks_cannot_divide_raises(two_ranks):
+    for rank in two_ranks:
+        assert "7 pairs cannot be divided between 2 ranks: use a multiple of 2" in rank["error"]
+
+
+def test_a_single_process_needs_no_process_group():
     assert world_size() == 1
     rows = torch.randn(3, 4)
     assert gather_rows(rows, [3]) is rows
-    captions = ["a dog", "a cat", "A  dog"]
+    keys = torch.stack([caption_keys(["a dog", "a cat", "A  dog"]), torch.arange(3)], dim=1)
     images, texts = torch.eye(3, 4), torch.eye(3, 4).roll(1, 0)
-    same = torch.tensor([[False, False, True], [False] * 3, [True, False, False]])
-    found, _ = contrastive_over_ranks(images, texts, lambda cosines: cosines * 3, caption_keys(captions))
-    assert torch.equal(found, contrastive(images, texts, lambda cosines: cosines * 3, same)[0])
+    duplicates = torch.tensor([[False, False, True], [False] * 3, [True, False, False]])
+    loss, _ = contrastive_over_ranks(images, texts, lambda cosines: cosines * 3, keys)
+    assert torch.equal(loss, contrastive_loss(images, texts, lambda cosines: cosines * 3, duplicates)[0])

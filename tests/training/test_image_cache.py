@@ -1,12 +1,20 @@
-"""Image features kept for a run: the same embeddings, one tower run a picture, and folders that are taken up again."""
+"""Image features kept for a run: training is the same, the vision encoder runs once per image, folders are reused."""
+
+from collections import namedtuple
 
 import pytest
 import torch
-from tiny import tiny_embedder, tiny_pairs
+from tiny import randomize_lora, tiny_embedder, tiny_lvlm, tiny_pairs
+from tiny_families import build
 
 import vladva_kit as vk
-from vladva_kit.training.image_cache import cache_image_features, image_key_of
-from vladva_kit.training.trainer import Collator, step_losses
+from vladva_kit.checks import CAPTIONS, LONG_CAPTIONS, example_images
+from vladva_kit.training.collator import Collator
+from vladva_kit.training.image_cache import cache_image_features
+from vladva_kit.training.trainer import step_losses
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LOSSES = ("loss", "contrastive", "next_token")
 
 
 @pytest.fixture(scope="module")
@@ -14,79 +22,110 @@ def embedder():
     return tiny_embedder()
 
 
+def losses_of(embedder, pairs, image_features=None):
+    with torch.no_grad():
+        metrics = step_losses(embedder, Collator(embedder, image_features=image_features)(pairs)["batch"])
+    return {name: float(metrics[name]) for name in LOSSES}
+
+
 @pytest.mark.parametrize("where", ["memory", "folder"])
-def test_a_step_on_cached_pictures_is_the_step_on_pictures(embedder, tmp_path, where, monkeypatch):
+def test_losses_from_cached_features_equal_those_from_images(embedder, tmp_path, where, monkeypatch):
     pairs = tiny_pairs(7)
-    plain = step_losses(embedder, Collator(embedder)(pairs)["batch"])
-    pictures = cache_image_features(embedder, pairs, "memory" if where == "memory" else str(tmp_path / "features"), 3)
-    monkeypatch.setattr(embedder.lvlm.model.model.vision_tower, "forward", None)  # not to be run again
-    batch = Collator(embedder, pictures=pictures)([pairs[5], *pairs[:3], pairs[3], pairs[4], pairs[6]])["batch"]
-    cached = step_losses(embedder, batch)
-    for name in ("loss", "contrastive", "next_token"):
-        assert float(cached[name].detach()) == pytest.approx(float(plain[name].detach()), rel=1e-5)
+    expected = losses_of(embedder, pairs)
+    features = cache_image_features(embedder, pairs, "memory" if where == "memory" else str(tmp_path / "features"), 3)
+    monkeypatch.setattr(embedder.lvlm.model.model.vision_tower, "forward", None)  # must not run again
+    assert losses_of(embedder, [pairs[i] for i in (5, 0, 1, 2, 3, 4, 6)], features) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_picture_in_many_pairs_is_kept_once(embedder):
-    pairs = tiny_pairs(3)
-    pictures = cache_image_features(embedder, [*pairs, *pairs], "memory")
-    assert len(pictures.rows) == 3
+FAMILIES = ["llava", "qwen2_vl", "smolvlm", "internvl", "paligemma", "mllama"]  # all kinds of resolution and features
 
 
-def test_the_size_is_said_before_the_work_begins(embedder, caplog):
-    pairs = tiny_pairs(3)
-    pictures = cache_image_features(embedder, pairs, "memory")
-    size = sum(layer.numel() * 4 for row in pictures.rows for layer in row)
-    assert f"3 pictures: about {size / 1e9:.2f} GB in memory" in caplog.text
-
-
-def test_a_folder_is_taken_up_again_and_its_tower_not_run(embedder, tmp_path, monkeypatch):
-    pairs = tiny_pairs(5)
-    folder = tmp_path / "features"
-    first = cache_image_features(embedder, pairs, str(folder))
-    seen = []
-    real = embedder.lvlm.model.model.vision_tower.forward
-    monkeypatch.setattr(
-        embedder.lvlm.model.model.vision_tower, "forward", lambda x, **k: seen.append(len(x)) or real(x, **k)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_features_are_those_of_the_images_at_max_pixels(tmp_path, family):
+    build(family, tmp_path / "model")
+    pairs = [vk.Pair(*fields) for fields in zip(example_images(), CAPTIONS, LONG_CAPTIONS, strict=True)]
+    limited, unlimited = (
+        vk.attach(vk.load_lvlm(str(tmp_path / "model"), dtype=torch.float32, max_pixels=max_pixels), quiet=True)
+        for max_pixels in (28 * 28 * 2, None)
     )
-    again = cache_image_features(embedder, pairs, str(folder))
-    assert seen == [1]  # one picture, to know the size
+    expected = losses_of(limited, pairs)
+    features = cache_image_features(limited, pairs, str(tmp_path / "features"), batch_size=2)
+    assert losses_of(limited, pairs, features) == pytest.approx(expected, rel=1e-5)
+    assert losses_of(unlimited, pairs)["loss"] != pytest.approx(expected["loss"], rel=1e-5)  # max_pixels has an effect
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_fit_with_max_pixels_is_the_same_with_cached_images(tmp_path, where):
+    build("qwen2_vl", tmp_path / "model")
+    pairs = [vk.Pair(*fields) for fields in zip(example_images(), CAPTIONS, LONG_CAPTIONS, strict=True)] * 2
+    histories = []
+    for cache_images in (None, "memory" if where == "memory" else str(tmp_path / "features")):
+        lvlm = vk.load_lvlm(str(tmp_path / "model"), dtype=torch.float32, max_pixels=28 * 28 * 2)
+        embedder = vk.attach(lvlm, quiet=True)
+        randomize_lora(embedder)
+        settings = vk.Settings(steps=2, batch_size=3, warmup=1, cache_images=cache_images)
+        histories.append(vk.fit(embedder, pairs, settings, progress=False))
+    for row, expected in zip(histories[1], histories[0], strict=True):
+        assert {k: row[k] for k in LOSSES} == pytest.approx({k: expected[k] for k in LOSSES}, rel=1e-4)
+
+
+def test_fit_is_the_same_with_cached_images_and_cached_gradients():
+    histories = []
+    for changes in ({}, {"cache_images": "memory", "micro_batch_size": 3}):
+        settings = vk.Settings(steps=2, batch_size=6, warmup=1, **changes)
+        histories.append(vk.fit(tiny_embedder(), tiny_pairs(12), settings, progress=False))
+    assert [row["loss"] for row in histories[1]] == pytest.approx([row["loss"] for row in histories[0]], rel=1e-4)
+
+
+def test_an_image_of_several_pairs_is_kept_once(embedder):
+    pairs = tiny_pairs(3)
+    copies = [vk.Pair(pair.image.copy(), "another caption") for pair in pairs]
+    assert len(cache_image_features(embedder, [*pairs, *copies], "memory").images) == 3
+
+
+def test_the_size_is_logged(embedder, caplog):
+    features = cache_image_features(embedder, tiny_pairs(3), "memory")
+    n_bytes = sum(layer.numel() * 4 for _, layers in features.images for layer in layers)
+    assert f"3 images: about {n_bytes / 1e9:.2f} GB in memory" in caplog.text
+
+
+def test_a_folder_is_reused_without_running_the_vision_encoder(embedder, tmp_path, monkeypatch):
+    pairs, rows = tiny_pairs(5), []
+    first = cache_image_features(embedder, pairs, str(tmp_path))
+    encoder = embedder.lvlm.model.model.vision_tower
+    forward = encoder.forward
+    monkeypatch.setattr(
+        encoder, "forward", lambda pixels, **options: rows.append(len(pixels)) or forward(pixels, **options)
+    )
+    again = cache_image_features(embedder, pairs, str(tmp_path))
+    assert rows == [1]  # one image, to know the size
     for one, other in zip(first.batch(pairs)[1].rows, again.batch(pairs)[1].rows, strict=True):
         assert torch.equal(one[0], other[0])
 
 
-def test_another_set_of_pictures_is_refused(embedder, tmp_path):
+def test_a_folder_of_other_images_raises(embedder, tmp_path):
     cache_image_features(embedder, tiny_pairs(3), str(tmp_path))
-    with pytest.raises(ValueError, match="pictures differ"):
+    with pytest.raises(ValueError, match="holds results of something else"):
         cache_image_features(embedder, tiny_pairs(4), str(tmp_path))
 
 
-def test_a_disk_without_room_is_said_before_anything_is_written(embedder, tmp_path, monkeypatch):
-    from collections import namedtuple
+def test_a_folder_of_other_weights_raises(embedder, tmp_path):
+    cache_image_features(embedder, tiny_pairs(3), str(tmp_path))
+    changed = vk.attach(tiny_lvlm())
+    with torch.no_grad():
+        changed.lvlm.model.model.multi_modal_projector.linear_1.weight *= 1.2
+    with pytest.raises(ValueError, match="features of other weights of the same name"):
+        cache_image_features(changed, tiny_pairs(3), str(tmp_path))
 
+
+def test_too_little_disk_space_raises_before_anything_is_written(embedder, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("Usage", "total used free")(1, 1, 0))
     with pytest.raises(ValueError, match="0.0 GB left"):
-        cache_image_features(embedder, tiny_pairs(3), str(tmp_path / "features"))
-    assert not list((tmp_path / "features").iterdir())
+        cache_image_features(embedder, tiny_pairs(3), str(tmp_path / "new" / "features"))
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_tower_that_learns_is_refused(tmp_path):
-    from tiny import tiny_lvlm
-
+def test_a_trainable_vision_encoder_raises():
     embedder = vk.attach(tiny_lvlm(), lora={"target_modules": ["q_proj"]})
-    with pytest.raises(ValueError, match="learns"):
+    with pytest.raises(ValueError, match="is trainable"):
         cache_image_features(embedder, tiny_pairs(2), "memory")
-
-
-def test_pictures_are_told_apart_by_content_or_by_path(tmp_path):
-    first, other = tiny_pairs(2)
-    assert image_key_of(first) == image_key_of(vk.Pair(first.image.copy(), "another caption"))
-    assert image_key_of(first) != image_key_of(other)
-    assert image_key_of(vk.Pair(tmp_path / "a.png", "x")) == str((tmp_path / "a.png").resolve())
-
-
-def test_fit_on_cached_pictures_is_fit_on_pictures(tmp_path):
-    runs = []
-    for changes in ({}, {"cache_images": "memory", "micro_batch_size": 3}):
-        settings = vk.Settings(steps=2, batch_size=6, warmup=1, **changes)
-        runs.append(vk.fit(tiny_embedder(), tiny_pairs(12), settings, progress=False))
-    assert [row["loss"] for row in runs[1]] == pytest.approx([row["loss"] for row in runs[0]], rel=1e-4)

@@ -1,4 +1,4 @@
-"""The losses, against plain loops."""
+"""Both losses against plain loops and against torch's own cross-entropy over all logits."""
 
 import math
 
@@ -7,127 +7,132 @@ import torch
 from torch.nn import functional as F
 
 from vladva_kit.embedder.prompts import IGNORE_INDEX
-from vladva_kit.training.losses import contrastive, next_token, same_caption_mask, same_text_mask
+from vladva_kit.training.losses import contrastive_loss, next_token_loss, same_caption_mask
 
 
-def unit(n, dim, seed):
+def unit_vectors(n, dim, seed):
     return F.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def looped(images, texts, temperature, skipped, extra=()):
-    """The symmetric loss by the book, a pair at a time."""
+def contrastive_by_loop(images, texts, temperature, excluded=(), extra_texts=(), extra_excluded=()):
+    """Compute the symmetric loss one row at a time; `excluded` and `extra_excluded` hold index pairs."""
     n, total = len(images), 0.0
     for i in range(n):
-        for forward in (True, False):
-            scores = []
+        for image_to_text in (True, False):
+            scores = {}
             for j in range(n):
-                if (i, j) not in skipped:
-                    pair = (images[i], texts[j]) if forward else (images[j], texts[i])
-                    scores.append((j == i, float(pair[0] @ pair[1]) / temperature))
-            scores += [(False, float(images[i] @ text) / temperature) for text in extra] if forward else []
-            total -= next(s for own, s in scores if own) - math.log(sum(math.exp(s) for _, s in scores))
+                if (i, j) not in excluded:
+                    image, text = (images[i], texts[j]) if image_to_text else (images[j], texts[i])
+                    scores[j] = float(image @ text) / temperature
+            negatives = [
+                float(images[i] @ t) / temperature for k, t in enumerate(extra_texts) if (i, k) not in extra_excluded
+            ]
+            all_scores = [*scores.values(), *(negatives if image_to_text else [])]
+            total -= scores[i] - math.log(sum(math.exp(score) for score in all_scores))
     return total / (2 * n)
 
 
-def test_contrastive_equals_a_plain_loop():
-    images, texts = unit(5, 8, 0), unit(5, 8, 1)
-    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.07)
-    assert float(loss) == pytest.approx(looped(images, texts, 0.07, set()), abs=1e-5)
+def test_contrastive_loss_equals_a_loop():
+    images, texts = unit_vectors(5, 8, 0), unit_vectors(5, 8, 1)
+    loss, _ = contrastive_loss(images, texts, lambda cosines: cosines / 0.07)
+    assert float(loss) == pytest.approx(contrastive_by_loop(images, texts, 0.07), abs=1e-5)
 
 
 def test_identical_captions_are_not_each_others_negatives():
-    captions = ["a dog", "a cat", " A  dog", "a car"]
-    images, texts = unit(4, 8, 0), unit(4, 8, 1)
-    mask = same_caption_mask(captions)
+    images, texts = unit_vectors(4, 8, 0), unit_vectors(4, 8, 1)
+    mask = same_caption_mask(["a dog", "a cat", " A  dog", "a car"])
     assert mask.nonzero().tolist() == [[0, 2], [2, 0]]
-    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, mask)
-    assert float(loss) == pytest.approx(looped(images, texts, 0.1, {(0, 2), (2, 0)}), abs=1e-5)
+    loss, _ = contrastive_loss(images, texts, lambda cosines: cosines / 0.1, mask)
+    assert float(loss) == pytest.approx(contrastive_by_loop(images, texts, 0.1, {(0, 2), (2, 0)}), abs=1e-5)
 
 
-def test_hard_negatives_stand_beside_the_captions_for_the_images_only():
-    images, texts, extra = unit(3, 8, 0), unit(3, 8, 1), unit(2, 8, 2)
-    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, extra_texts=extra)
-    assert float(loss) == pytest.approx(looped(images, texts, 0.1, set(), list(extra)), abs=1e-5)
+def test_hard_negatives_are_used_image_to_text_only():
+    images, texts, extra = unit_vectors(3, 8, 0), unit_vectors(3, 8, 1), unit_vectors(2, 8, 2)
+    loss, _ = contrastive_loss(images, texts, lambda cosines: cosines / 0.1, extra_texts=extra)
+    assert float(loss) == pytest.approx(contrastive_by_loop(images, texts, 0.1, extra_texts=extra), abs=1e-5)
 
 
-def test_a_hard_negative_that_is_a_rows_own_caption_does_not_count_for_that_row():
-    images, texts, extra = unit(2, 8, 0), unit(2, 8, 1), unit(1, 8, 2)
-    own = same_text_mask(["A dog", "a cat"], ["a dog"])
-    assert own.tolist() == [[True], [False]]
-    loss, _ = contrastive(images, texts, lambda cosines: cosines / 0.1, None, extra, own)
-    whole = looped(images, texts, 0.1, set(), list(extra)) * 4
-    first = torch.cat([images[:1] @ texts.T, images[:1] @ extra.T], 1)[0] / 0.1
-    without = whole - float(first.logsumexp(0) - first[:2].logsumexp(0))
-    assert float(loss) == pytest.approx(without / 4, abs=1e-5)
+def test_a_hard_negative_equal_to_a_rows_own_caption_is_excluded_for_that_row():
+    images, texts, extra = unit_vectors(2, 8, 0), unit_vectors(2, 8, 1), unit_vectors(1, 8, 2)
+    mask = torch.tensor([[True], [False]])
+    loss, _ = contrastive_loss(images, texts, lambda cosines: cosines, None, extra, mask)
+    expected = contrastive_by_loop(images, texts, 1.0, extra_texts=extra, extra_excluded={(0, 0)})
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+    assert expected < contrastive_by_loop(images, texts, 1.0, extra_texts=extra) - 0.01
 
 
-def test_accuracy_is_the_share_found_both_ways():
+def test_accuracy_averages_both_directions():
     images = torch.eye(4)
-    texts = torch.eye(4)[[0, 1, 3, 2]]  # the last two are exchanged
-    _, accuracy = contrastive(images, texts, lambda cosines: cosines)
+    texts = torch.eye(4)[[0, 1, 3, 2]]  # the last two are swapped
+    _, accuracy = contrastive_loss(images, texts, lambda cosines: cosines)
     assert float(accuracy) == pytest.approx(0.5)
 
 
-def test_one_pair_alone_is_refused():
-    with pytest.raises(ValueError, match="at least 2"):
-        contrastive(unit(1, 4, 0), unit(1, 4, 1), lambda cosines: cosines)
+def test_one_pair_raises():
+    with pytest.raises(ValueError, match="at least 2 pairs, got 1"):
+        contrastive_loss(unit_vectors(1, 4, 0), unit_vectors(1, 4, 1), lambda cosines: cosines)
 
 
-def long_captions():
-    """Random states (3, 6, 8) that learn, and labels with 5 tokens among them."""
+def hidden_and_labels():
+    """Return random states (3, 6, 8) that require gradients, and labels with 5 target tokens."""
     labels = torch.full((3, 6), IGNORE_INDEX)
     labels[0, 2:5], labels[2, 4:] = torch.tensor([1, 7, 3]), torch.tensor([2, 10])
     return torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(), labels
 
 
-@pytest.mark.parametrize("learns", [False, True], ids=["a frozen head", "a head that learns"])
+@pytest.mark.parametrize("trainable", [False, True], ids=["frozen head", "trainable head"])
 @pytest.mark.parametrize("chunk", [1, 3, 100, None])
-def test_next_token_and_its_gradients_are_those_of_all_logits_whatever_the_chunk(chunk, learns):
-    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(learns)
-    given = [hidden, *head.parameters()] if learns else [hidden]
-    loss, n = next_token(hidden, labels, head, chunk)
-    whole = F.cross_entropy(head(hidden)[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=IGNORE_INDEX)
-    assert n == 5 and torch.allclose(loss, whole, atol=1e-6)
-    for ours, theirs in zip(torch.autograd.grad(3 * loss, given), torch.autograd.grad(3 * whole, given), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-6) and float(theirs.abs().max()) > 0
+def test_next_token_loss_and_gradients_equal_cross_entropy_over_all_logits(chunk, trainable):
+    (hidden, labels), head = hidden_and_labels(), torch.nn.Linear(8, 11).requires_grad_(trainable)
+    leaves = [hidden, *head.parameters()] if trainable else [hidden]
+    loss, n = next_token_loss(hidden, labels, head, chunk)
+    expected = F.cross_entropy(
+        head(hidden)[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=IGNORE_INDEX
+    )
+    assert n == 5 and torch.allclose(loss, expected, atol=1e-6)
+    gradients, expected_gradients = (torch.autograd.grad(3 * value, leaves) for value in (loss, expected))
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        assert torch.allclose(gradient, expected_gradient, atol=1e-6) and float(expected_gradient.abs().max()) > 0
 
 
-def test_without_a_way_back_next_token_is_the_same():
-    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(False)
-    expected = float(next_token(hidden, labels, head)[0])
+def test_next_token_loss_is_the_same_without_gradients():
+    (hidden, labels), head = hidden_and_labels(), torch.nn.Linear(8, 11).requires_grad_(False)
+    expected = float(next_token_loss(hidden, labels, head)[0].detach())
     with torch.no_grad():
-        assert float(next_token(hidden, labels, head)[0]) == pytest.approx(expected)
+        assert float(next_token_loss(hidden, labels, head)[0]) == pytest.approx(expected)
     with torch.inference_mode():
-        assert float(next_token(hidden.detach(), labels, head, 2)[0]) == pytest.approx(expected)
+        assert float(next_token_loss(hidden.detach(), labels, head, 2)[0]) == pytest.approx(expected)
 
 
-def test_in_bfloat16_gradients_keep_their_kind_and_are_near():
-    (hidden, labels), head = long_captions(), torch.nn.Linear(8, 11).requires_grad_(False)
-    (exact,) = torch.autograd.grad(next_token(hidden, labels, head, 2)[0], hidden)
+def test_bfloat16_gradients_keep_their_dtype_and_are_close_to_float32():
+    (hidden, labels), head = hidden_and_labels(), torch.nn.Linear(8, 11).requires_grad_(False)
+    (exact,) = torch.autograd.grad(next_token_loss(hidden, labels, head, 2)[0], hidden)
     rounded = hidden.detach().bfloat16().requires_grad_()
-    (near,) = torch.autograd.grad(next_token(rounded, labels, head.bfloat16(), 2)[0], rounded)
-    assert near.dtype == torch.bfloat16 and torch.allclose(near.float(), exact, atol=0.02)
+    (gradient,) = torch.autograd.grad(next_token_loss(rounded, labels, head.bfloat16(), 2)[0], rounded)
+    assert gradient.dtype == torch.bfloat16 and torch.allclose(gradient.float(), exact, atol=0.02)
 
 
-def test_the_head_meets_caption_positions_only_once_and_a_chunk_at_a_time():
-    (hidden, labels), met = long_captions(), []
+def rows_through_head(hidden, labels, **options):
+    """Return the number of states in each call of a frozen head, during the loss and its backward pass."""
+    rows = []
 
     def head(states):
-        met.append(len(states))
+        rows.append(len(states))
         return states @ torch.ones(8, 11)
 
-    loss, _ = next_token(hidden, labels, head, chunk=2)
-    loss.backward()
-    assert [rows for rows in met if rows] == [2, 2, 1]
+    next_token_loss(hidden, labels, head, **options)[0].backward()
+    return [n for n in rows if n]
 
 
-def test_the_wider_the_vocabulary_the_fewer_states_meet_it_at_once(monkeypatch):
-    monkeypatch.setattr("vladva_kit.training.losses.MAX_LOGITS_PER_CHUNK", 44)
-    (hidden, labels), met = long_captions(), []
-    next_token(hidden, labels, lambda states: met.append(len(states)) or states @ torch.ones(8, 11))
-    assert [rows for rows in met if rows] == [4, 1]
+def test_each_target_state_passes_through_the_head_once_in_chunks():
+    assert rows_through_head(*hidden_and_labels(), chunk=2) == [2, 2, 1]
 
 
-def test_a_batch_without_long_captions_costs_nothing():
-    loss, n = next_token(torch.randn(2, 5, 4), torch.full((2, 5), IGNORE_INDEX), torch.nn.Linear(4, 3))
+def test_chunk_size_follows_from_vocabulary_size(monkeypatch):
+    monkeypatch.setattr("vladva_kit.training.losses.MAX_LOGITS_PER_CHUNK", 44)  # 4 states of 11 logits
+    assert rows_through_head(*hidden_and_labels()) == [4, 1]
+
+
+def test_next_token_loss_is_0_without_long_captions():
+    loss, n = next_token_loss(torch.randn(2, 5, 4), torch.full((2, 5), IGNORE_INDEX), torch.nn.Linear(4, 3))
     assert n == 0 and float(loss) == 0.0

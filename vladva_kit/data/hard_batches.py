@@ -160,10 +160,7 @@ def mine_neighbors(
     images = None
     if by == "image" or margin is not None:
         log(f"encoding {len(kept)} images")
-        images = torch.cat([
-            embedder.encode_image([pair.load_image() for pair in kept[start : start + 256]])
-            for start in range(0, len(kept), 256)
-        ])  # fmt: skip
+        images = embedder.encode_image([pair.image for pair in kept])  # decoded a batch at a time
     found = nearest_neighbors(texts if by == "text" else images, 4 * k)
     allowed = _guard(found, kept, texts, images, margin)
     if not bool(allowed.any()):

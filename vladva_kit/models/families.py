@@ -1,7 +1,7 @@
 """Record how families of LVLMs differ; transformers handles everything else.
 
 A family without a record uses the defaults, which are LLaVA's, and counts as unverified: `vk.check(lvlm)` verifies it.
-If a check fails, a record in FAMILIES is the fix (CONTRIBUTING.md, "A thirteenth family").
+If a check fails, a record in FAMILIES is the fix (CONTRIBUTING.md, "A new model family").
 """
 
 from __future__ import annotations

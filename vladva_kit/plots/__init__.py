@@ -5,7 +5,6 @@ from vladva_kit.plots.anatomy import input_sequences, nearest_token_bars, traina
 from vladva_kit.plots.evaluation import (
     margins_by_category,
     model_comparison,
-    winoground_case,
     winoground_correct,
     word_importance_bars,
 )

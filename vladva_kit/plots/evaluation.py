@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from vladva_kit.evaluation.cases import CaseScore
 from vladva_kit.evaluation.winoground import winoground_margins
 from vladva_kit.models.images import ImageLike
-from vladva_kit.plots.similarity import draw_heatmap
 from vladva_kit.plots.style import (
     BLUE,
     GRAY,
@@ -20,7 +19,6 @@ from vladva_kit.plots.style import (
     MODEL_STYLES,
     ORANGE,
     VERMILION,
-    decimals_needed,
     label_rows,
     new_figure,
     show_image,
@@ -123,38 +121,6 @@ def _draw_margins(axes: Axes, y: int, margins: np.ndarray) -> None:
         0.99, y - 0.3, f"{correct.sum()} of {len(margins)} correct", transform=axes.get_yaxis_transform(),
         ha="right", va="bottom", fontsize=8, color=INK,
     )  # fmt: skip
-
-
-@styled
-def winoground_case(
-    images: Sequence[ImageLike], captions: Sequence[str], scores: Mapping[str, Any], title: str = "Winoground case"
-) -> Figure:
-    """Show a case with each model's similarities: `winoground_case(case.images, case.captions, {"base": grid})`.
-
-    `scores[model][i][c]` (2, 2) is the similarity of image i with caption c; matching cells, i == c, are framed. Raises
-    ValueError unless there are two images, two captions and a (2, 2) grid for at least one model.
-    """
-    grids = check_case(images, captions, scores)
-    if not grids:
-        raise ValueError("no scores; a case has two images, two captions and a (2, 2) score grid for each model")
-    correct = {name: winoground_correct(grid) for name, grid in grids.items()}
-    solved = [name for name, parts in correct.items() if parts["group"]]
-    answer = f"group score: {', '.join(solved) or 'no model'} correct"
-    figure = new_figure(max(7.2, 2.3 * len(grids) + 0.6), 6.2, title, answer)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.2, 1))
-    for number, (axes, image, caption) in enumerate(zip(top.subplots(1, 2), images, captions, strict=True), start=1):
-        show_image(axes, image, f"image {number}")
-        axes.set_xlabel(wrap_text(f"caption {number}: {caption}", 44, 4))
-    panels = np.ravel(bottom.subplots(1, len(grids)))
-    for axes, (name, grid) in zip(panels, grids.items(), strict=True):
-        axes.set_title(name)
-        draw_heatmap(axes, grid, grid, (grid.min(), grid.max()), fontsize=10, decimals=decimals_needed(grid))
-        axes.set_xticks([0.5, 1.5], ["image 1", "image 2"])
-        marks = (f"{part} {'✓' if right else '✗'}" for part, right in correct[name].items())
-        axes.set_xlabel("   ".join(marks), fontweight="bold", color=BLUE if correct[name]["group"] else VERMILION)
-    panels[0].set_yticks([0.5, 1.5], ["caption 1", "caption 2"])
-    bottom.supxlabel("similarities (cosine); frame: matching pair; dot: the caption's best image", fontsize=9)
-    return figure
 
 
 def check_case(images: Sequence[Any], captions: Sequence[str], scores: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import (
@@ -69,27 +68,9 @@ def fit(
         pairs = _prepare_stream(embedder, data, settings, checkpoint)
     else:
         pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
-    sampler = _hard_batches(embedder, pairs, settings)
-    image_features = _image_features(embedder, pairs, settings)
-    set_seed(settings.seed)
-    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
-    temperature.requires_grad_(settings.learn_temperature)
-    progress_bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
+    bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
     with tempfile.TemporaryDirectory() as scratch:
-        validate = _validation(validation)
-        trainer = VladvaTrainer(
-            embedder,
-            settings.next_token_weight,
-            settings.micro_batch_size,
-            image_features,
-            settings.soft_prompt_learning_rate,
-            validate,
-            sampler,
-            args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
-            train_dataset=pairs,
-            callbacks=[progress_bar, *_refresh(embedder, pairs, settings, sampler), *callbacks],
-        )
-        trainer.remove_callback(PrinterCallback)  # the bar shows more
+        trainer = _trainer(embedder, pairs, settings, _validation(validation), [bar, *callbacks], scratch)
         if settings.gradient_checkpointing:
             enable_layer_checkpointing(embedder)
         try:
@@ -98,8 +79,38 @@ def fit(
             embedder.lvlm.model.eval()
             if settings.gradient_checkpointing:
                 embedder.lvlm.model.activation_checkpointing_disable()
-            progress_bar.close()
+            bar.close()
     return history_of(trainer.state)
+
+
+def _trainer(
+    embedder: Embedder,
+    pairs: list[Pair] | PairStream,
+    settings: Settings,
+    validate: Validate | None,
+    callbacks: Sequence[TrainerCallback],
+    scratch: str,
+) -> VladvaTrainer:
+    """Build the trainer with its sampler and cached features, and set the seed."""
+    sampler = _hard_batches(embedder, pairs, settings)
+    image_features = _image_features(embedder, pairs, settings)
+    set_seed(settings.seed)
+    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    temperature.requires_grad_(settings.learn_temperature)
+    trainer = VladvaTrainer(
+        embedder,
+        settings.next_token_weight,
+        settings.micro_batch_size,
+        image_features,
+        settings.soft_prompt_learning_rate,
+        validate,
+        sampler,
+        args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
+        train_dataset=pairs,
+        callbacks=[*callbacks, *_refresh(embedder, pairs, settings, sampler)],
+    )
+    trainer.remove_callback(PrinterCallback)  # the progress bar shows more
+    return trainer
 
 
 def enable_layer_checkpointing(embedder: Embedder) -> None:
@@ -118,7 +129,7 @@ def recall_at_1(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
     recall_at_1(embedder, load_pairs(sample("emoji_pairs"), "validation"))["text_to_image_r1"]
     """
     pairs = [pair for pair in pairs if pair.short]
-    images = torch.cat([embedder.encode_image([pair.load_image()]) for pair in pairs])
+    images = embedder.encode_image([pair.image for pair in pairs])  # decoded a batch at a time
     cosines = embedder.similarity(images, embedder.encode_text([pair.short for pair in pairs]))
     at_least = cosines >= cosines.diagonal()[:, None], cosines.diagonal()[:, None] <= cosines.T
     image_to_text, text_to_image = (100 * float((count.sum(1) == 1).float().mean()) for count in at_least)

@@ -140,7 +140,8 @@ class VladvaTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Run the validation function; its metrics are logged with the prefix "eval_"."""
-        values = self._runner(self.model_wrapped)(self.validate, self.embedder)
+        run = self._runner(self.model_wrapped) if self.is_fsdp_enabled else run_directly
+        values = run(self.validate, self.embedder)
         metrics = {f"{VALIDATION}{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -29,7 +29,7 @@ def winoground_view(
     `scores[model][i][c]` is the similarity of image i with caption c; without scores, only the case is shown.
     Raises ValueError unless there are two images, two captions and a (2, 2) grid for each model.
     """
-    # captions as rows, images as columns, as in plots.winoground_case
+    # captions as rows, images as columns
     grids = [
         {"model": model, "rows": grid.T.tolist(), "verdict": winoground_correct(grid)}
         for model, grid in check_case(images, captions, scores).items()

@@ -1,0 +1,268 @@
+"""Fine-tuning runs: losses fall, runs repeat and resume, validation, early stopping, learning rates, bad input."""
+
+import json
+import re
+
+import pytest
+import torch
+from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
+from transformers import EarlyStoppingCallback
+
+import vladva_kit as vk
+from vladva_kit.training.collator import ByLength
+from vladva_kit.training.fit import recall_at_1
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CAPTIONS = ["a dog on the car", "two cats near the dog"]
+
+
+def small(**changes):
+    return vk.Settings(**{"steps": 3, "batch_size": 6, "warmup": 1, **changes})
+
+
+def fit(embedder, settings, pairs=None, **options):
+    return vk.fit(embedder, pairs or tiny_pairs(12), settings, progress=False, **options)
+
+
+def stop_after(steps):
+    """Return a deadline that passes after this many steps."""
+    calls = iter([False] * (steps - 1) + [True])
+    return lambda: next(calls)
+
+
+def test_training_lowers_both_losses():
+    history = fit(tiny_embedder(), small(steps=12, batch_size=12, learning_rate=5e-3))
+    assert history[-1]["contrastive"] < history[0]["contrastive"]
+    assert history[-1]["next_token"] < history[0]["next_token"]
+    assert [row["step"] for row in history] == list(range(1, 13))
+
+
+def test_the_same_seed_repeats_a_run_and_another_seed_does_not():
+    runs = [[row["loss"] for row in fit(tiny_embedder(), small(seed=seed))] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_micro_batches_and_layer_checkpointing_do_not_change_a_run():
+    micro_batches = {"micro_batch_size": 3}
+    runs = [
+        fit(tiny_embedder(), small(batch_size=8, **changes))
+        for changes in ({}, micro_batches, {**micro_batches, "gradient_checkpointing": True})
+    ]
+    for run in runs[1:]:
+        for name in ("loss", "contrastive", "next_token", "accuracy", "temperature"):
+            assert [row[name] for row in run] == pytest.approx([row[name] for row in runs[0]], rel=1e-4)
+
+
+def test_the_bar_shows_the_last_steps_metrics(capsys):
+    last = vk.fit(tiny_embedder(), tiny_pairs(12), small())[-1]
+    output = capsys.readouterr().err
+    assert "3/3" in output and re.search(r"\d+ pairs/s", output)
+    assert f"loss {last['loss']:.2f}, in-batch accuracy {last['accuracy']:.0%}, " in output
+
+
+@pytest.mark.parametrize("soft_prompt_learning_rate", [None, 0.01], ids=["one rate", "two rates"])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, soft_prompt_learning_rate):
+    def run(folder, **options):
+        embedder, settings = tiny_embedder(), {"soft_prompt_learning_rate": soft_prompt_learning_rate}
+        settings |= {"steps": 4, "save_every": 2, "validate_every": 1, "resume": options.pop("resume", False)}
+        validation = lambda embedder: {"score": float(embedder.encode_text(CAPTIONS)[0, 0])}  # noqa: E731
+        history = fit(embedder, small(output_dir=str(folder), **settings), validation=validation, **options)
+        return history, embedder.encode_text(CAPTIONS)
+
+    expected_history, expected = run(tmp_path / "uninterrupted")
+    run(tmp_path / "interrupted", deadline=stop_after(3))  # the last checkpoint is that of step 2
+    (tmp_path / "interrupted" / "checkpoint-3").mkdir()  # what a process killed while saving leaves
+    history, embeddings = run(tmp_path / "interrupted", resume=True)
+    assert torch.allclose(embeddings, expected, atol=1e-5)
+    assert [row["step"] for row in history] == [1, 2, 3, 4]
+    for name in ("loss", "contrastive", "temperature", "eval_score"):
+        assert [row[name] for row in history] == pytest.approx([row[name] for row in expected_history], rel=1e-4)
+    seconds = [row["seconds"] for row in history]
+    assert seconds == sorted(seconds) and seconds[1] > 0
+
+
+def test_a_resumed_run_continues_in_the_order_grouped_by_length(tmp_path):
+    pairs = [pair for pair in tiny_pairs(13) if pair.short]
+
+    def run(folder, **options):
+        settings = {"steps": 5, "batch_size": 4, "group_by_length": True, "save_every": 1}
+        settings |= {"resume": options.pop("resume", False)}
+        return fit(tiny_embedder(), small(output_dir=str(folder), **settings), pairs, **options)
+
+    expected = run(tmp_path / "uninterrupted")
+    run(tmp_path / "interrupted", deadline=stop_after(4))  # in the second epoch
+    history = run(tmp_path / "interrupted", resume=True)
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+    order = list(ByLength(pairs, 4, seed=0))
+    lengths = [sum(len(pairs[index].long or "") for index in order[start : start + 4]) for start in (0, 4)]
+    assert lengths[0] > lengths[1]  # the order is not that of the data
+
+
+def test_saving_a_checkpoint_does_not_contact_the_hub(tmp_path, monkeypatch):
+    def contact(model_id, file):
+        raise AssertionError(f"asked the hub for {model_id}'s {file}")
+
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", contact)
+    fit(tiny_embedder(), small(steps=1, output_dir=str(tmp_path), save_every=1))
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
+
+
+class GivenCosines:
+    """An embedder whose cosines (images, texts) are given."""
+
+    def __init__(self, cosines):
+        self.cosines = cosines
+
+    def encode_image(self, images):
+        return torch.zeros(len(images), 1)
+
+    def encode_text(self, texts):
+        return torch.zeros(len(texts), 1)
+
+    def similarity(self, images, texts):
+        assert self.cosines.shape == (len(images), len(texts))
+        return self.cosines
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_at_1_equals_a_loop(seed):
+    pairs = [pair for pair in tiny_pairs(8) if pair.short]
+    cosines = torch.randint(0, 9, (7, 7), generator=torch.Generator().manual_seed(seed)) / 9 + torch.eye(7) / 3
+    image_to_text = sum(all(cosines[i, i] > cosines[i, j] for j in range(7) if j != i) for i in range(7))
+    text_to_image = sum(all(cosines[i, i] > cosines[j, i] for j in range(7) if j != i) for i in range(7))
+    recall = recall_at_1(GivenCosines(cosines), pairs)
+    expected = {"image_to_text_r1": 100 * image_to_text / 7, "text_to_image_r1": 100 * text_to_image / 7}
+    assert recall == pytest.approx(expected) and 0 < image_to_text + text_to_image < 14
+
+
+def test_recall_at_1_counts_ties_as_misses_and_skips_pairs_without_short_caption():
+    embedder, pairs = tiny_embedder(), tiny_pairs(5)
+    assert pairs[4].short is None
+    distinct = pairs[:2]
+    fit(embedder, small(steps=20, batch_size=2, learning_rate=1e-2), distinct)
+    assert recall_at_1(embedder, [*distinct, pairs[4]]) == {"image_to_text_r1": 100.0, "text_to_image_r1": 100.0}
+    same_caption = vk.Pair(pairs[3].image, distinct[0].short)
+    assert recall_at_1(embedder, [distinct[0], same_caption])["image_to_text_r1"] == 0
+    same_image = vk.Pair(distinct[0].image, "a red car")
+    assert recall_at_1(embedder, [distinct[0], same_image])["text_to_image_r1"] == 0
+
+
+def test_validation_on_pairs_is_in_the_rows_of_its_steps():
+    embedder, validation = tiny_embedder(), [pair for pair in tiny_pairs(9) if pair.short]
+    history = fit(embedder, small(steps=5, validate_every=2), validation=validation)
+    names = {"eval_image_to_text_r1", "eval_text_to_image_r1"}
+    assert [names <= row.keys() for row in history] == [False, True, False, True, True]  # the last step as well
+    final = {f"eval_{name}": value for name, value in recall_at_1(embedder, validation).items()}
+    assert {name: history[-1][name] for name in names} == final
+
+
+def test_validation_on_a_folder_uses_its_split_validation(tmp_path):
+    for split, n in (("train", 8), ("validation", 2)):
+        (tmp_path / split).mkdir()
+        lines = []
+        for index, pair in enumerate(tiny_pairs(n)):
+            pair.image.save(tmp_path / split / f"{index}.png")
+            lines.append(json.dumps({"file_name": f"{index}.png", "short": pair.short or "a cat"}))
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
+    embedder = tiny_embedder()
+    history = vk.fit(embedder, tmp_path, small(steps=1), validation=tmp_path, progress=False)
+    recall = recall_at_1(embedder, vk.load_pairs(tmp_path, "validation"))
+    assert history[-1]["eval_text_to_image_r1"] == recall["text_to_image_r1"]
+    assert recall["text_to_image_r1"] in (0, 50, 100)  # of two pairs
+
+
+def test_validation_by_a_function_sees_the_embedder_as_trained_so_far():
+    embedder, embeddings = tiny_embedder(), []
+
+    def validate(trained):
+        assert trained is embedder
+        embeddings.append(trained.encode_text(CAPTIONS))
+        return {"score": float(len(embeddings))}
+
+    history = fit(embedder, small(steps=4, validate_every=2, learning_rate=1e-2), validation=validate)
+    assert [row.get("eval_score") for row in history] == [None, 1.0, None, 2.0]
+    assert torch.equal(embeddings[1], embedder.encode_text(CAPTIONS))
+    assert not torch.allclose(embeddings[0], embeddings[1], atol=1e-4)
+
+
+def test_validation_does_not_change_the_run():
+    plain = fit(tiny_embedder(lora_dropout=0.2), small())
+    validated = fit(tiny_embedder(lora_dropout=0.2), small(validate_every=1), validation=tiny_pairs(9))
+    assert [row["loss"] for row in validated] == [row["loss"] for row in plain]
+
+
+BEST_METRIC = {"metric_for_best_model": "score", "greater_is_better": True}
+
+
+def test_early_stopping_by_transformers_callback():
+    scores = iter([1.0, 3.0, 2.0, 2.5, 9.0, 9.5])
+    history = fit(
+        tiny_embedder(),
+        small(steps=6, validate_every=1, trainer=BEST_METRIC),
+        validation=lambda embedder: {"score": next(scores)},
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
+    )
+    assert [row["eval_score"] for row in history] == [1.0, 3.0, 2.0, 2.5]
+
+
+def test_the_best_checkpoint_can_be_loaded_at_the_end(tmp_path):
+    embedder, embeddings = tiny_embedder(), []
+
+    def validate(trained):
+        embeddings.append(trained.encode_text(CAPTIONS))
+        return {"score": -abs(len(embeddings) - 2.0)}  # the second validation is the best
+
+    settings = {"steps": 4, "validate_every": 1, "save_every": 1, "learning_rate": 1e-2, "output_dir": str(tmp_path)}
+    fit(embedder, small(**settings, trainer={**BEST_METRIC, "load_best_model_at_end": True}), validation=validate)
+    assert torch.allclose(embedder.encode_text(CAPTIONS), embeddings[1], atol=1e-6)
+    assert not torch.allclose(embeddings[1], embeddings[3], atol=1e-4)
+
+
+def test_the_temperature_can_be_fixed():
+    embedder = vk.attach(tiny_lvlm(), temperature=0.05)
+    history = fit(embedder, small(learn_temperature=False))
+    assert all(row["temperature"] == pytest.approx(0.05) for row in history)
+    history = fit(embedder, small(learning_rate=0.05))
+    assert history[-1]["temperature"] != pytest.approx(0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize("rate, expected", [(None, 1e-3), (0.05, 0.05)])
+def test_soft_prompts_can_have_a_separate_learning_rate(rate, expected):
+    embedder = tiny_embedder()
+    before = {name: weight.detach().clone() for name, weight in embedder.lvlm.adapter.named_parameters()}
+    fit(embedder, small(steps=1, warmup=0, learning_rate=1e-3, soft_prompt_learning_rate=rate))
+    largest = {"soft prompt": 0.0, "other": 0.0}
+    for name, weight in embedder.lvlm.adapter.named_parameters():
+        kind = "soft prompt" if ".soft_prompt." in name else "other"
+        largest[kind] = max(largest[kind], float((weight.detach() - before[name]).abs().max()))
+    # the largest change by AdamW's first step is the learning rate
+    assert largest == pytest.approx({"soft prompt": expected, "other": 1e-3}, rel=0.01)
+
+
+def test_a_learning_rate_for_missing_soft_prompts_raises():
+    with pytest.raises(ValueError, match=r"soft_prompt_learning_rate=0.05 has nothing to train: attach"):
+        fit(vk.attach(tiny_lvlm(), soft_prompt=False), small(soft_prompt_learning_rate=0.05))
+
+
+def test_an_embedder_without_adapter_raises():
+    with pytest.raises(ValueError, match="nothing to train: call attach"):
+        fit(vk.Embedder(tiny_lvlm()), small())
+
+
+def test_fewer_pairs_than_a_batch_raise():
+    with pytest.raises(ValueError, match="12 pairs do not fill one batch of 64"):
+        fit(tiny_embedder(), small(batch_size=64))
+
+
+def test_a_caption_over_the_limit_raises_with_its_length():
+    pairs = tiny_pairs(12)
+    pairs.append(vk.Pair(pairs[0].image, pairs[0].short, "a dog " * 300))
+    with pytest.raises(vk.BadInput, match="pair 12: a long caption has 600 tokens, the limit is 500"):
+        fit(tiny_embedder(), small(), pairs)
+
+
+def test_a_new_run_in_the_folder_of_an_earlier_one_raises(tmp_path):
+    embedder, settings = tiny_embedder(), small(steps=1, output_dir=str(tmp_path), save_every=1)
+    fit(embedder, settings)
+    with pytest.raises(ValueError, match="earlier run"):
+        fit(embedder, settings)

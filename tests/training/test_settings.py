@@ -1,0 +1,116 @@
+"""Settings become TrainingArguments; any other field of these can be set; checkpoints that a run resumes from."""
+
+import pytest
+import torch
+from tiny import tiny_embedder
+
+import vladva_kit as vk
+from vladva_kit.training.settings import last_checkpoint, split_soft_prompt_group, trainer_arguments
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return tiny_embedder()
+
+
+def test_settings_become_training_arguments(embedder, tmp_path):
+    settings = vk.Settings(
+        steps=7, batch_size=6, learning_rate=1e-3, warmup=2, weight_decay=0.1, max_grad_norm=0.5, seed=3,
+        output_dir=str(tmp_path), save_every=4, validate_every=5, group_by_length=True,
+    )  # fmt: skip
+    arguments = trainer_arguments(embedder, settings, "scratch", validated=True)
+    values = {
+        "max_steps": 7, "per_device_train_batch_size": 6, "learning_rate": 1e-3, "warmup_steps": 2,
+        "weight_decay": 0.1, "max_grad_norm": 0.5, "seed": 3, "output_dir": str(tmp_path), "save_steps": 4,
+        "eval_steps": 5, "lr_scheduler_type": "cosine", "save_strategy": "steps", "eval_strategy": "steps",
+        "train_sampling_strategy": "group_by_length", "dataloader_drop_last": True,
+    }  # fmt: skip
+    assert {name: getattr(arguments, name) for name in values} == values
+
+
+def test_without_output_dir_and_validation_nothing_is_saved_or_evaluated(embedder):
+    arguments = trainer_arguments(embedder, vk.Settings(), "scratch")
+    assert arguments.output_dir == "scratch"
+    assert (arguments.save_strategy, arguments.eval_strategy) == ("no", "no")
+
+
+def test_trainer_passes_any_other_field(embedder):
+    trainer = {"lr_scheduler_type": "constant_with_warmup", "adam_beta2": 0.95, "logging_steps": 5}
+    arguments = trainer_arguments(embedder, vk.Settings(trainer=trainer), "scratch")
+    assert {name: getattr(arguments, name) for name in trainer} == trainer
+
+
+def test_an_unknown_field_raises_and_names_close_ones(embedder):
+    with pytest.raises(ValueError, match=r"'lr_schedule_type': ….*no such field; close: lr_scheduler_type"):
+        trainer_arguments(embedder, vk.Settings(trainer={"lr_schedule_type": "linear"}), "scratch")
+    with pytest.raises(ValueError, match="no such field; close: see transformers.TrainingArguments"):
+        trainer_arguments(embedder, vk.Settings(trainer={"zzzz": 1}), "scratch")
+
+
+@pytest.mark.parametrize(
+    "name, setting",
+    [
+        ("learning_rate", "learning_rate"),
+        ("seed", "seed"),
+        ("output_dir", "output_dir"),
+        ("max_steps", "steps"),
+        ("per_device_train_batch_size", "batch_size"),
+        ("warmup_steps", "warmup"),
+        ("save_steps", "save_every"),
+        ("eval_steps", "validate_every"),
+        ("resume_from_checkpoint", "resume"),
+    ],
+)
+def test_a_field_that_settings_has_raises_and_names_the_setting(embedder, name, setting):
+    with pytest.raises(ValueError, match=rf"'{name}': 3.*repeats a setting: use Settings\({setting}=3\)"):
+        trainer_arguments(embedder, vk.Settings(trainer={name: 3}), "scratch")
+
+
+def test_gradient_accumulation_raises_and_names_micro_batch_size(embedder):
+    with pytest.raises(ValueError, match="does not enlarge a contrastive batch.*micro_batch_size"):
+        trainer_arguments(embedder, vk.Settings(trainer={"gradient_accumulation_steps": 2}), "scratch")
+    settings = vk.Settings(trainer={"gradient_accumulation_steps": 1})
+    assert trainer_arguments(embedder, settings, "scratch").gradient_accumulation_steps == 1
+
+
+def checkpoint(folder, step, complete=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    if complete:
+        (path / "trainer_state.json").write_text("{}")
+    return str(path)
+
+
+def test_a_run_resumes_from_the_last_complete_checkpoint(tmp_path):
+    settings = vk.Settings(output_dir=str(tmp_path), resume=True)
+    assert last_checkpoint(settings) is None
+    checkpoint(tmp_path, 9)
+    newest = checkpoint(tmp_path, 10)  # "10" sorts before "9" as text
+    checkpoint(tmp_path, 11, complete=False)
+    assert last_checkpoint(settings) == newest
+
+
+def test_a_new_run_in_the_folder_of_an_earlier_one_raises(tmp_path):
+    checkpoint(tmp_path, 5)
+    with pytest.raises(ValueError, match="earlier run: resume it with resume=True"):
+        last_checkpoint(vk.Settings(output_dir=str(tmp_path)))
+
+
+def test_resuming_without_output_dir_raises():
+    assert last_checkpoint(vk.Settings()) is None
+    with pytest.raises(ValueError, match="resume=True needs output_dir"):
+        last_checkpoint(vk.Settings(resume=True))
+
+
+def test_soft_prompts_move_to_a_group_with_their_own_learning_rate(embedder):
+    adapter = embedder.lvlm.adapter
+    trainable = {name: weight for name, weight in adapter.named_parameters() if weight.requires_grad}
+    soft = {id(weight) for name, weight in trainable.items() if ".soft_prompt." in name}
+    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3, weight_decay=0.1)
+    split_soft_prompt_group(optimizer, adapter, 0.05)
+    rest, own = optimizer.param_groups
+    assert {id(weight) for weight in own["params"]} == soft and len(soft) == 1
+    assert {id(weight) for weight in rest["params"]} == {id(weight) for weight in trainable.values()} - soft
+    assert (rest["lr"], own["lr"]) == (1e-3, 0.05) and own["weight_decay"] == 0.1
