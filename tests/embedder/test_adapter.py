@@ -146,7 +146,9 @@ def test_the_same_seed_gives_the_same_adapter_and_leaves_the_random_state(lvlm):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("lora", [True, False, {"r": 4, "target_modules": {"q_proj", "v_proj"}}], ids=str)
+@pytest.mark.parametrize(
+    "lora", [True, False, {"r": 4, "target_modules": {"q_proj", "v_proj"}}], ids=["default", "none", "settings"]
+)
 def test_the_config_survives_json_and_is_frozen(lvlm, lora):
     config = vk.attach(lvlm, lora=lora, temperature=0.05, prompts=("an image:", "a text:"), quiet=True).config
     assert AdapterConfig.from_json(config.to_json()) == config
