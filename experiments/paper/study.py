@@ -14,7 +14,7 @@ from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
 from experiments.paper.prompts import EMOJI_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
 from vladva_kit.data.pairs import load_pairs
-from vladva_kit.evaluation.identity import versions
+from vladva_kit.embedder.identity import versions
 from vladva_kit.models.files import write_json
 from vladva_kit.models.load import SHIPPED
 

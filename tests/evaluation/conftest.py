@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import vladva_kit as vk
-from vladva_kit.evaluation.identity import describe
+from vladva_kit.embedder.identity import describe
 from vladva_kit.evaluation.results import save_results
 
 TAGS = ("Object", "Relation", "Both")

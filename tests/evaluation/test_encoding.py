@@ -109,3 +109,10 @@ def test_a_truncated_cache_file_is_named(tmp_path, named):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match=f"{path.name} is not a complete shard .*delete it"):
         encode_once(named, make_images(3), ["a"], 64, tmp_path)
+
+
+def test_an_encoder_without_a_fingerprint_is_not_cached(tmp_path, random_encoder):
+    with pytest.raises(
+        TypeError, match="FakeEmbedder has no weights to fingerprint; give it a string attribute 'fingerprint'"
+    ):
+        encode_once(random_encoder, [], ["a"], 64, tmp_path)

@@ -7,8 +7,8 @@ import pandas
 import pytest
 
 import vladva_kit as vk
+from vladva_kit.embedder.identity import describe
 from vladva_kit.evaluation.cases import CaseScore
-from vladva_kit.evaluation.identity import describe
 from vladva_kit.evaluation.results import read_per_case, save_results, write_per_case
 
 

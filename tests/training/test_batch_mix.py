@@ -6,6 +6,7 @@ from tiny import tiny_embedder, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.data.hard_batches import Mining
+from vladva_kit.training import fit as fit_module
 from vladva_kit.training.collator import Collator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,8 +95,6 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path, refresh):
 
 def test_neighbors_are_mined_again_with_the_trained_embedder(monkeypatch):
     calls = []
-    from vladva_kit.training import fit as fit_module
-
     original = fit_module.mine_neighbors
     monkeypatch.setattr(
         fit_module, "mine_neighbors", lambda e, *a, **k: calls.append(e.adapted) or original(e, *a, **k)
@@ -120,3 +119,13 @@ def test_unusable_combinations_are_refused():
         vk.fit(tiny_embedder(), grouped_pairs(), settings(group_by_length=True), progress=False)
     with pytest.raises(ValueError, match="sum to 1"):
         vk.fit(tiny_embedder(), grouped_pairs(), settings(batches={"groups": 0.5}), progress=False)
+
+
+def test_cached_neighbors_are_reused_for_the_same_model_and_data_only(tmp_path, monkeypatch):
+    calls, original = [], fit_module.mine_neighbors
+    monkeypatch.setattr(fit_module, "mine_neighbors", lambda *a, **k: calls.append(1) or original(*a, **k))
+    chosen = settings(steps=1, mining=Mining(margin=None, cache=str(tmp_path / "neighbors")))
+    histories = [vk.fit(tiny_embedder(), grouped_pairs(), chosen, progress=False) for _ in range(2)]
+    assert len(calls) == 1 and histories[0][0]["loss"] == histories[1][0]["loss"]
+    with pytest.raises(ValueError, match="pairs: .* in the folder"):
+        vk.fit(tiny_embedder(), grouped_pairs(20), chosen, progress=False)

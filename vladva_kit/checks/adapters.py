@@ -15,7 +15,7 @@ from vladva_kit.checks.model import CAPTIONS, LONG_CAPTIONS, CheckedModel, Check
 from vladva_kit.data.pairs import Pair
 from vladva_kit.embedder.adapter import BadAdapter, adapter_state, detach_adapter
 from vladva_kit.embedder.embedder import Embedder, attach
-from vladva_kit.evaluation.identity import describe
+from vladva_kit.embedder.identity import describe
 from vladva_kit.training.collator import Batch, Collator
 from vladva_kit.training.trainer import step_losses
 

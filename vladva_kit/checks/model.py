@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vladva_kit.embedder.embedder import Embedder, attach
+from vladva_kit.embedder.identity import describe
 from vladva_kit.embedder.prompts import begins_with_bos
-from vladva_kit.evaluation.identity import describe
 from vladva_kit.models.load import LVLM
 
 QUESTION = "What is in the picture?"

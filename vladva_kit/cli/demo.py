@@ -13,8 +13,8 @@ import vladva_kit as vk
 from vladva_kit import plots
 from vladva_kit.cli.report import write_report
 from vladva_kit.data.pairs import load_pairs
+from vladva_kit.embedder.identity import describe
 from vladva_kit.evaluation.generation import load_scenes
-from vladva_kit.evaluation.identity import describe
 from vladva_kit.evaluation.results import save_results
 
 N_MATRIX_PAIRS = 10  # pairs in the similarity matrices

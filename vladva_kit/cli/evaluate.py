@@ -49,7 +49,7 @@ def evaluate(
     """Evaluate one model on one benchmark by its official protocol."""
     import rich
 
-    from vladva_kit.evaluation.identity import describe
+    from vladva_kit.embedder.identity import describe
     from vladva_kit.evaluation.results import FILES, save_results
     from vladva_kit.evaluation.tables import comparison_table
 

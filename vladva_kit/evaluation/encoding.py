@@ -17,8 +17,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from vladva_kit.data.store import Store
+from vladva_kit.embedder.identity import model_fingerprint
 from vladva_kit.evaluation.bootstrap import number_unique
-from vladva_kit.evaluation.identity import model_fingerprint
 from vladva_kit.models.images import Crop, open_image
 
 COLUMNS = 4096  # columns that all_dots converts to float64 at a time

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from vladva_kit.embedder.identity import versions
 from vladva_kit.evaluation.cases import CaseScore
-from vladva_kit.evaluation.identity import versions
 from vladva_kit.evaluation.tables import latex_table, markdown_table
 from vladva_kit.models.files import atomic_write, write_json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import (
@@ -20,10 +22,19 @@ from transformers import (
     set_seed,
 )
 
-from vladva_kit.data.hard_batches import HardBatches, checked_mix, groups_of, mine_neighbors
+from vladva_kit.data.hard_batches import (
+    HardBatches,
+    caption_keys,
+    checked_mix,
+    groups_of,
+    image_keys,
+    mine_neighbors,
+)
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
+from vladva_kit.data.store import Store
 from vladva_kit.data.streaming import PairStream, load_stream_state
 from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.identity import model_fingerprint
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import atomic_write
@@ -167,13 +178,32 @@ def _hard_batches(embedder: Embedder, pairs: list[Pair] | PairStream, settings: 
     rows = checked_mix(settings.batches, settings.batch_size, groups)
     if rows["mined"]:
         with embedder.base():
-            neighbors = _mine(embedder, pairs, settings)
+            neighbors = _mine_once(embedder, pairs, settings)
     return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
 
 
 def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings) -> Tensor:
     mining = settings.mining
     return mine_neighbors(embedder, pairs, k=4 * mining.group_size, by=mining.by, margin=mining.margin)
+
+
+def _mine_once(embedder: Embedder, pairs: list[Pair], settings: Settings) -> Tensor:
+    """Mine, or read the neighbors that an earlier run on the same model and data kept in `mining.cache`."""
+    mining = settings.mining
+    if mining.cache is None:
+        return _mine(embedder, pairs, settings)
+    captions, images = caption_keys([pair.short or "" for pair in pairs]), image_keys(pairs)
+    manifest = {
+        "model": model_fingerprint(embedder),
+        "pairs": hashlib.sha256(torch.stack([captions, images]).numpy().tobytes()).hexdigest(),
+        "mining": [mining.by, mining.margin, mining.group_size],
+    }
+    store = Store.open(mining.cache, manifest, "neighbors")
+    if 0 not in store and rank() == 0:
+        store.write(0, {"neighbors": _mine(embedder, pairs, settings)})
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # rank 0 wrote the neighbors
+    return store.read(0)["neighbors"]
 
 
 class _Refresh(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Identify the model that was evaluated: name, revision, weights, adapter, prompts and dtype, and one fingerprint."""
+"""Identify a model: name, revision, weights, adapter, prompts and dtype, and one fingerprint of them."""
 
 from __future__ import annotations
 
