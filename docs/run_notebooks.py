@@ -1,11 +1,12 @@
-"""Runs the notebooks and keeps what they show, so that they can be read without being run.
+"""Run the notebooks and store their outputs, so that they can be read without being run.
 
 python docs/run_notebooks.py                    # all of them
 python docs/run_notebooks.py 03_finetune        # one
-python docs/run_notebooks.py --check            # runs nothing; fails where what is shown is not what the cells say
+python docs/run_notebooks.py --check            # run nothing; fail if stored outputs are not those of the cells
 
-Before a notebook runs, what all of them share is written into it: the badge, the install cell and the link to the next
-one, with the repository's address from pyproject.toml. It runs in an empty folder, as a lone file would in Colab.
+Before a notebook runs, its shared parts are written: heading, Colab badge, install cell and the link to the next
+notebook, with the repository's address from pyproject.toml. It runs in an empty folder, like a single file in Colab.
+The hash of the code cells is stored with the outputs, so that `--check` finds outputs of other cells.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import re
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -32,118 +34,128 @@ FOLDER = ROOT / "notebooks"
 TITLES = {
     "01_load_an_lvlm": "Load an LVLM",
     "02_prompts_and_lora": "Prompts and LoRA",
-    "03_finetune": "The fine-tune",
+    "03_finetune": "Fine-tuning",
     "04_embeddings": "Embeddings",
     "05_similarity": "Similarity",
     "06_failure_cases": "Failure cases",
-    "07_your_model_and_data": "Your model, your data",
+    "07_your_model_and_data": "Your model and data",
 }
-MOST_BYTES = 1_000_000
-SECONDS = int(600 * float(os.environ.get("VLADVA_PATIENCE", "1")))  # for a cell; times as long on a busy machine
+MAX_BYTES = 1_000_000
+CELL_TIMEOUT = int(600 * float(os.environ.get("VLADVA_PATIENCE", "1")))  # seconds; VLADVA_PATIENCE=3 on a busy machine
 
 
-def repository() -> str:
-    """The repository's address, from the one place where it stands: `repository()` -> "https://github.com/…"."""
+def repository_url() -> str:
+    """Return the repository's address from pyproject.toml: "https://github.com/…"."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
-def in_colab(name: str) -> str:
-    """A notebook's address in Colab: `in_colab("03_finetune")`."""
-    path = repository().removeprefix("https://github.com/")
+def colab_url(name: str) -> str:
+    """Return a notebook's address in Colab: `colab_url("03_finetune")`."""
+    path = repository_url().removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{name}.ipynb"
 
 
-def badge(name: str) -> str:
-    """The badge that opens a notebook in Colab, as Markdown."""
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({in_colab(name)})"
-
-
 def install_source() -> str:
-    """The install cell: does nothing where the kit is there."""
+    """Return the install cell, which does nothing if the kit is installed."""
     return (
-        "# Installs the kit where it is missing, as in Colab; elsewhere this cell does nothing.\n"
+        "# Installs the kit if it is missing, as in Colab.\n"
         "import importlib.util\n\n"
         'if importlib.util.find_spec("vladva_kit") is None:\n'
-        f'    %pip install --quiet "vladva-kit[notebooks] @ git+{repository()}"'
+        f'    %pip install --quiet "vladva-kit[notebooks] @ git+{repository_url()}"'
     )
 
 
-def next_line(name: str) -> str:
-    """The last line of a notebook: where to go on, here and in Colab."""
+def next_link(name: str) -> str:
+    """Return a notebook's last line, the link to the next one in the folder and in Colab."""
     names = list(TITLES)
-    following = names[(names.index(name) + 1) % len(names)]
-    words = "Next" if following != names[0] else "Back to the first"
-    return f"**{words}:** [{TITLES[following]}]({following}.ipynb) ([in Colab]({in_colab(following)}))"
+    target = names[(names.index(name) + 1) % len(names)]
+    label = "Next" if target != names[0] else "Back to the first"
+    return f"**{label}:** [{TITLES[target]}]({target}.ipynb) ([in Colab]({colab_url(target)}))"
 
 
-def shared(notebook: NotebookNode, name: str) -> NotebookNode:
-    """The notebook with all that every one of them has alike: `shared(notebook, "03_finetune")`.
+def add_shared_parts(notebook: NotebookNode, name: str) -> NotebookNode:
+    """Write the parts that all notebooks share: `add_shared_parts(notebook, "03_finetune")`.
 
-    Its cell `title` gets the heading and the badge, `install` its code (put behind `title` where there is none), and
-    `end` its last line. Raises KeyError for a name that is not one of TITLES, ValueError where a cell is missing.
+    The cell `title` gets the heading and the badge, the cell `install` (inserted after it if missing) its code, and the
+    cell `end` its last line. Raises KeyError for a name that is not in TITLES, ValueError for a missing cell.
     """
     cells = {cell.id: cell for cell in notebook.cells}
-    missing = {"title", "form", "end"} - cells.keys()
-    if missing:
+    if missing := {"title", "form", "end"} - cells.keys():
         raise ValueError(f"{name} has no cell with the id {', '.join(sorted(missing))}")
-    heading = f"# {name[:2]} · {TITLES[name]}"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(name)})"
     body = re.sub(r"\A# .*\n|^\[!\[Open in Colab\].*\n?", "", cells["title"].source, flags=re.MULTILINE).strip()
-    cells["title"].source = f"{heading}\n\n{badge(name)}\n\n{body}"
+    cells["title"].source = f"# {name[:2]} · {TITLES[name]}\n\n{badge}\n\n{body}"
     if "install" not in cells:
         cells["install"] = nbformat.v4.new_code_cell(id="install")
         notebook.cells.insert(1, cells["install"])
     cells["install"].source = install_source()
-    said = re.sub(r"^\*\*(Next|Back to the first):\*\* .*\Z", "", cells["end"].source.strip(), flags=re.MULTILINE)
-    cells["end"].source = f"{said.strip()}\n\n{next_line(name)}"
+    body = re.sub(r"^\*\*(Next|Back to the first):\*\* .*\Z", "", cells["end"].source.strip(), flags=re.MULTILINE)
+    cells["end"].source = f"{body.strip()}\n\n{next_link(name)}"
     return notebook
 
 
 def source_hash(notebook: NotebookNode) -> str:
-    """What the code cells say, as one number: changes when any of them does."""
+    """Return a hash of the code cells, which changes if any of them does."""
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
-def executed(notebook: NotebookNode, changed: Mapping[str, str] | None = None) -> NotebookNode:
-    """Runs a notebook in place, offline, in a folder of its own, on this checkout's code; its figures stay in it.
+def set_form(notebook: NotebookNode, values: Mapping[str, str]) -> None:
+    """Replace values in the form cell by their source: `set_form(notebook, {"N": "24"})`.
 
-        executed(notebook, {"N": "24"})     # with that value in place of the form cell's
-
-    Raises ValueError for a name that the form cell does not have, CellExecutionError as the notebook does.
+    Raises ValueError for a name that the form cell does not have.
     """
     form = next(cell for cell in notebook.cells if cell.id == "form")
-    for key, value in (changed or {}).items():
-        form.source, times = re.subn(
-            rf"(?m)^{key} = .*?(?=  #@param)", lambda _, v=value, k=key: f"{k} = {v}", form.source
-        )
-        if times != 1:
-            raise ValueError(f"the form cell has {times} lines '{key} = …  #@param' instead of one")
-    surroundings = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    surroundings["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    surroundings.pop("MPLBACKEND", None)  # a kernel draws into the page
-    with tempfile.TemporaryDirectory() as empty:
-        NotebookClient(
-            notebook,
-            timeout=SECONDS,
-            startup_timeout=SECONDS,
-            kernel_name="python3",
-            store_widget_state=False,
-            record_timing=False,
-            resources={"metadata": {"path": empty}},
-        ).execute(env=surroundings)
+    for name, value in values.items():
+        line = f"{name} = {value}"
+        form.source, count = re.subn(rf"(?m)^{name} = .*?(?=  #@param)", lambda _, line=line: line, form.source)
+        if count != 1:
+            raise ValueError(f"the form cell has {count} lines '{name} = …  #@param'; it needs exactly one")
+
+
+@contextmanager
+def started_kernel(folder: str | Path) -> Iterator[NotebookClient]:
+    """Start a kernel in a folder, offline, with the code of this checkout; stop it after the block."""
+    client = NotebookClient(
+        nbformat.v4.new_notebook(),
+        timeout=CELL_TIMEOUT,
+        startup_timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        store_widget_state=False,
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment.pop("MPLBACKEND", None)  # a kernel draws figures into the notebook
+    with client.setup_kernel(env=environment):
+        yield client
+
+
+def execute(notebook: NotebookNode, client: NotebookClient) -> NotebookNode:
+    """Run the cells of a notebook in a started kernel; the outputs are stored in the notebook.
+
+        with started_kernel(folder) as client: execute(notebook, client)
+
+    Raises CellExecutionError if a cell raises.
+    """
+    client.nb = notebook
+    client.reset_execution_trackers()
+    for index, cell in enumerate(notebook.cells):
+        client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
     return notebook
 
 
-def tidied(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without what differs from run to run or needs a kernel, and with the hash of its code cells.
+def clean_outputs(notebook: NotebookNode) -> NotebookNode:
+    """Remove outputs and metadata that need a kernel or differ between runs, and store the hash of the code cells.
 
-    A widget is shown by its static view, which lies beside it in the output. Raises ValueError for a widget without.
-    Bars of progress, which show only where a machine is slow, are dropped.
+    Widgets are stored as their static views, and progress bars are dropped. Raises ValueError for a widget without
+    a static view.
     """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if WIDGET_VIEW in data:
@@ -161,48 +173,49 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def _is_bar(output: NotebookNode) -> bool:
-    """Whether an output is tqdm's, whose text reads "images:  40%|████ | 80/200"."""
+def _is_progress_bar(output: NotebookNode) -> bool:
+    """Return whether an output is a bar of tqdm, such as "images:  40%|████ | 80/200"."""
     data = output.get("data", {})
     return WIDGET_VIEW in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
 
 
-def drifted(path: Path) -> str | None:
-    """What is wrong with a notebook as it is kept, or None: `drifted(FOLDER / "03_finetune.ipynb")`."""
+def find_drift(path: Path) -> str | None:
+    """Say how a stored notebook is out of date, or return None: `find_drift(FOLDER / "03_finetune.ipynb")`."""
     notebook = nbformat.read(path, as_version=4)
     if notebook.metadata.get("vladva", {}).get("source_hash") != source_hash(notebook):
-        return "its cells are not those that made its outputs"
-    if [cell.source for cell in shared(nbformat.read(path, as_version=4), path.stem).cells] != [
-        cell.source for cell in notebook.cells
-    ]:
-        return "its badge, install cell or last line are not those of all notebooks"
+        return "its outputs were made by other cells"
+    sources = [cell.source for cell in notebook.cells]
+    if [cell.source for cell in add_shared_parts(notebook, path.stem).cells] != sources:
+        return "its badge, install cell or last line differs from the shared one"
     return None
 
 
 def run(path: Path) -> None:
-    """Runs one notebook and writes it back, whole or not at all. Raises ValueError for one that grew too large."""
-    notebook = tidied(executed(shared(nbformat.read(path, as_version=4), path.stem)))
+    """Run a notebook and write it back atomically. Raises ValueError if it is larger than MAX_BYTES."""
+    notebook = add_shared_parts(nbformat.read(path, as_version=4), path.stem)
+    with tempfile.TemporaryDirectory() as folder, started_kernel(folder) as client:
+        clean_outputs(execute(notebook, client))
     nbformat.validate(notebook)
-    text = nbformat.writes(notebook).rstrip("\n") + "\n"
-    if len(text.encode()) > MOST_BYTES:
-        raise ValueError(f"{path.name} would be {len(text.encode()):,} bytes; the limit is {MOST_BYTES:,}: show less")
-    atomic_write({path: text.encode()})
+    content = (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path.name} has {len(content):,} bytes; the limit is {MAX_BYTES:,}: show fewer images")
+    atomic_write({path: content})
 
 
 def main() -> None:
-    """The command: see the top of this file."""
+    """Run the command that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="such as 03_finetune; all where none is given")
-    parser.add_argument("--check", action="store_true", help="run nothing, say what has drifted")
+    parser.add_argument("names", nargs="*", help="such as 03_finetune; all notebooks by default")
+    parser.add_argument("--check", action="store_true", help="run nothing, list notebooks that are out of date")
     arguments = parser.parse_args()
     paths = [FOLDER / f"{Path(name).stem}.ipynb" for name in arguments.names] or sorted(FOLDER.glob("*.ipynb"))
     if arguments.check:
-        wrong = {path.name: why for path in paths if (why := drifted(path))}
-        raise SystemExit("\n".join(f"{name}: {why}; run docs/run_notebooks.py" for name, why in wrong.items()) or 0)
+        drifts = {path.name: drift for path in paths if (drift := find_drift(path))}
+        raise SystemExit("\n".join(f"{name}: {why}; run docs/run_notebooks.py" for name, why in drifts.items()) or 0)
     for path in paths:
-        begun = time.monotonic()
+        start = time.monotonic()
         run(path)
-        print(f"{path.stem}: {time.monotonic() - begun:.0f} s, {path.stat().st_size:,} bytes", flush=True)
+        print(f"{path.stem}: {time.monotonic() - start:.0f} s, {path.stat().st_size:,} bytes", flush=True)
 
 
 if __name__ == "__main__":

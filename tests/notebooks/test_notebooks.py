@@ -1,4 +1,4 @@
-"""The notebooks as they are committed: one form for all of them, and outputs that belong to the cells above them."""
+"""The committed notebooks: their common structure, and outputs that belong to their cells."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 import run_notebooks as rn
 
 PATHS = sorted(rn.FOLDER.glob("*.ipynb"))
-LONGEST = 45  # lines of a code cell; the step of notebook 03 is the longest
+MAX_LINES = 45  # of a code cell; the training step in notebook 03 is the longest
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -31,7 +31,7 @@ def outputs(notebook):
 
 
 def output_texts(notebook):
-    """Everything that the outputs say, pictures left out."""
+    """Yield all text in the outputs."""
     for output in outputs(notebook):
         yield output.get("text", "")
         yield from (text for kind, text in output.get("data", {}).items() if kind.startswith("text/"))
@@ -39,7 +39,7 @@ def output_texts(notebook):
 
 @pytest.fixture
 def small():
-    """A notebook of the form that all have, with an output of each kind that is tidied away."""
+    """A notebook with the common structure, and with metadata and outputs that are to be removed."""
     new = nbformat.v4
     cells = [
         new.new_markdown_cell("# old heading\n\nWhat you will see", id="title"),
@@ -52,18 +52,18 @@ def small():
     return new.new_notebook(cells=cells, metadata={"widgets": {"state": {}}})
 
 
-def test_the_seven_are_there():
+def test_each_title_has_a_notebook():
     assert [path.stem for path in PATHS] == list(rn.TITLES)
 
 
 @every_notebook
-def test_it_begins_with_title_badge_what_is_seen_and_how_long_then_one_install_cell_and_one_form(path):
+def test_notebook_starts_with_title_badge_contents_and_duration_then_install_and_form_cells(path):
     notebook = read(path)
     title, install, form = notebook.cells[0], *code_cells(notebook)[:2]
     assert (title.id, title.cell_type, install.id, form.id) == ("title", "markdown", "install", "form")
     assert title.source.startswith(f"# {path.stem[:2]} · ")
     assert "What you will see" in title.source and "How long it takes" in title.source
-    assert f"({rn.in_colab(path.stem)})" in title.source
+    assert f"({rn.colab_url(path.stem)})" in title.source
     assert install.source == rn.install_source()
     assert [cell.id for cell in code_cells(notebook) if re.search(r"^\s*[%!]pip|#@param", cell.source, re.M)] == [
         "install",
@@ -74,22 +74,36 @@ def test_it_begins_with_title_badge_what_is_seen_and_how_long_then_one_install_c
 
 
 @every_notebook
-def test_it_ends_with_things_to_try_and_the_way_on(path):
+def test_notebook_ends_with_suggestions_and_a_link_to_the_next(path):
     end = read(path).cells[-1]
     assert (end.id, end.cell_type) == ("end", "markdown")
     assert re.search(r"(?m)^## Try this", end.source)
-    onward = re.search(r"\]\((\w+\.ipynb)\)", end.source.splitlines()[-1])
-    assert (path.parent / onward[1]).is_file()
+    link = re.search(r"\]\((\w+\.ipynb)\)", end.source.splitlines()[-1])
+    assert (path.parent / link[1]).is_file()
 
 
 @every_notebook
-def test_its_code_cells_are_short_and_each_text_comes_in_its_turn(path):
+def test_code_cells_are_short(path):
+    assert [cell.id for cell in code_cells(read(path)) if cell.source.count("\n") >= MAX_LINES] == []
+
+
+@every_notebook
+def test_each_figure_is_followed_by_a_computed_sentence(path):
     for cell in code_cells(read(path)):
-        assert cell.source.count("\n") < LONGEST, f"cell {cell.id}"
+        for figure in re.finditer(r"^display\(plots\..*", cell.source, re.M):
+            assert re.search(r"^ *print\(", cell.source[figure.end() :], re.M), f"cell {cell.id}"
+        last = cell.source.splitlines()[-1]
+        assert not last.startswith("plots."), f"cell {cell.id}: end it with display(figure) and a computed sentence"
 
 
 @every_notebook
-def test_its_addresses_are_those_of_pyproject(path):
+def test_no_heading_is_a_question(path):
+    headings = [line for cell in read(path).cells for line in cell.source.splitlines() if line.startswith("#")]
+    assert [line for line in headings if line.endswith("?")] == []
+
+
+@every_notebook
+def test_addresses_are_those_of_pyproject(path):
     home = tomllib.loads((rn.ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     owner = home.removeprefix("https://github.com/")
     text = path.read_text()
@@ -99,12 +113,12 @@ def test_its_addresses_are_those_of_pyproject(path):
 
 
 @every_notebook
-def test_its_outputs_are_those_of_its_cells(path):
-    assert rn.drifted(path) is None
+def test_outputs_were_made_by_the_cells(path):
+    assert rn.find_drift(path) is None
 
 
 @every_notebook
-def test_it_ran_once_from_top_to_bottom_without_a_warning(path):
+def test_notebook_was_run_once_from_top_to_bottom_without_a_warning(path):
     notebook = read(path)
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -113,61 +127,70 @@ def test_it_ran_once_from_top_to_bottom_without_a_warning(path):
 
 
 @every_notebook
-def test_it_can_be_shown_everywhere(path):
+def test_notebook_displays_without_a_kernel(path):
     notebook = read(path)
     nbformat.validate(notebook)
-    assert "widgets" not in notebook.metadata  # GitHub refuses those that lack a state
+    assert "widgets" not in notebook.metadata  # GitHub rejects widget metadata without a state
     assert not any(rn.WIDGET_VIEW in output.get("data", {}) for output in outputs(notebook))
-    assert path.stat().st_size <= rn.MOST_BYTES
+    assert path.stat().st_size <= rn.MAX_BYTES
 
 
 @every_notebook
-def test_its_outputs_name_no_folder_of_the_machine_it_ran_on(path):
+def test_outputs_contain_no_local_path(path):
     package = Path(vk.__file__).resolve().parent
     for text in output_texts(read(path)):
         assert str(package.parent) not in text and "site-packages" not in text and "/tmp/" not in text
 
 
-def test_what_all_share_is_written_into_a_notebook_and_written_again_changes_nothing(small):
-    once = rn.shared(small, "02_prompts_and_lora")
+def test_adding_the_shared_parts_twice_changes_nothing(small):
+    once = rn.add_shared_parts(small, "02_prompts_and_lora")
     sources = [cell.source for cell in once.cells]
     assert [cell.id for cell in once.cells] == ["title", "install", "form", "end"]
     assert sources[0].startswith("# 02 · Prompts and LoRA\n\n[![Open in Colab]") and "old" not in sources[0]
     assert "(03_finetune.ipynb)" in sources[3] and "old" not in sources[3]
-    assert [cell.source for cell in rn.shared(once, "02_prompts_and_lora").cells] == sources
+    assert [cell.source for cell in rn.add_shared_parts(once, "02_prompts_and_lora").cells] == sources
 
 
-def test_tidying_keeps_the_view_and_drops_widgets_timing_and_their_state(small):
-    tidy = rn.tidied(small)
-    assert dict(tidy.cells[1].outputs[0].data) == {"text/html": "<p>view</p>", "text/plain": "Probe"}
-    assert "widgets" not in tidy.metadata and "execution" not in tidy.cells[1].metadata
+def test_cleaning_keeps_the_static_view_and_removes_widgets_and_timing(small):
+    cleaned = rn.clean_outputs(small)
+    assert dict(cleaned.cells[1].outputs[0].data) == {"text/html": "<p>view</p>", "text/plain": "Probe"}
+    assert "widgets" not in cleaned.metadata and "execution" not in cleaned.cells[1].metadata
+
+
+def test_cleaning_removes_progress_bars(small):
     bar = {rn.WIDGET_VIEW: {"model_id": "2"}, "text/plain": "images:   0%|          | 0/200 [00:00<?, ?it/s]"}
     small.cells[1].outputs.append(nbformat.v4.new_output("display_data", bar))
-    assert len(rn.tidied(small).cells[1].outputs) == 1
+    assert len(rn.clean_outputs(small).cells[1].outputs) == 1
+
+
+def test_cleaning_rejects_a_widget_without_a_static_view(small):
     del small.cells[1].outputs[0].data["text/html"]
-    small.cells[1].outputs[0].data[rn.WIDGET_VIEW] = {}
     with pytest.raises(ValueError, match="cell form shows a widget that has no static view"):
-        rn.tidied(small)
+        rn.clean_outputs(small)
 
 
-def test_a_changed_cell_is_noticed(small, tmp_path):
+def test_a_changed_cell_is_detected(small, tmp_path):
     path = tmp_path / "02_prompts_and_lora.ipynb"
-    nbformat.write(rn.tidied(rn.shared(small, path.stem)), path)
-    assert rn.drifted(path) is None
+    nbformat.write(rn.clean_outputs(rn.add_shared_parts(small, path.stem)), path)
+    assert rn.find_drift(path) is None
     path.write_text(path.read_text().replace("N = 200", "N = 201"))
-    assert "not those that made its outputs" in rn.drifted(path)
+    assert "made by other cells" in rn.find_drift(path)
 
 
-def test_a_form_without_the_name_to_be_changed_is_refused_before_anything_runs(small):
+def test_form_values_are_replaced(small):
+    rn.set_form(small, {"N": "24"})
+    assert small.cells[1].source == 'N = 24  #@param {type:"integer"}'
+
+
+def test_a_name_that_the_form_lacks_is_rejected(small):
     with pytest.raises(ValueError, match="0 lines 'MODEL = "):
-        rn.executed(small, {"MODEL": '"elsewhere"'})
+        rn.set_form(small, {"MODEL": '"elsewhere"'})
 
 
-def test_the_failure_notebook_shows_the_figures_that_the_function_gives():
-    cells = code_cells(read(rn.FOLDER / "06_failure_cases.ipynb"))
-    cell = next(cell for cell in cells if cell.source.startswith("scores = {name: (result.text"))
+def test_stored_winoground_scores_of_notebook_06_equal_the_function():
+    cell = next(cell for cell in code_cells(read(rn.FOLDER / "06_failure_cases.ipynb")) if cell.id == "parts")
     names, *rows = (line.split() for line in cell.outputs[0].data["text/plain"].splitlines())
-    table = {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
-    result = vk.evaluate_winoground(vk.load_baseline(), vk.sample("winoground_mini"))
-    for score in ("text", "image", "group"):
-        assert table[score]["emoji-clip"] == f"{getattr(result, score).percent:.1f}"
+    stored = {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+    result = vk.evaluate_winoground(vk.load_baseline(), vk.sample("winoground_mini") / "unseen_style")
+    for part in ("text", "image", "group"):
+        assert stored[part]["emoji-clip"] == f"{getattr(result, part).percent:.1f}"
