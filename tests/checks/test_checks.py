@@ -82,7 +82,7 @@ def test_check_leaves_the_model_and_the_random_state_unchanged(folder):
 
 def test_check_rejects_an_lvlm_with_an_adapter(lvlm):
     vk.attach(lvlm, quiet=True)
-    with pytest.raises(ValueError, match="carries an adapter"):
+    with pytest.raises(ValueError, match="has an adapter"):
         vk.check(lvlm)
 
 

@@ -46,10 +46,10 @@ def check(lvlm: LVLM) -> list[CheckResult]:
     """Run the eight checks on an LVLM and leave it unchanged: `[result.passed for result in check(lvlm)]`.
 
     The cost is about forty forward passes and one training step. A check that raises an error counts as failed.
-    Raises ValueError if the LVLM carries an adapter.
+    Raises ValueError if the LVLM has an adapter.
     """
     if lvlm.adapter is not None:
-        raise ValueError(f"{lvlm.name} carries an adapter: check the LVLM as load_lvlm returns it")
+        raise ValueError(f"{lvlm.name} has an adapter: check the LVLM as load_lvlm returns it")
     run = CheckedModel(lvlm, example_images())
     results = []
     try:

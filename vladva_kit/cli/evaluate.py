@@ -34,7 +34,7 @@ def evaluate(
     benchmark: Annotated[str, typer.Option(help=", ".join(DEFAULT_DATA))] = "winoground",
     data: Annotated[
         str | None,
-        typer.Option(help="Folder, file or Hub id of the benchmark, or a sample. For questions: seen or unseen style."),
+        typer.Option(help="Folder, file or Hub id of the benchmark, or a sample. For questions: 'seen' or 'unseen'."),
     ] = None,
     split: Split = "test",
     images: Annotated[Path | None, typer.Option(help="Image folder, for example COCO's val2017.")] = None,
@@ -60,6 +60,7 @@ def evaluate(
     options["on_error"] = "skip" if skip_bad else "raise"
     embedder = load_embedder(model)
     result = _run_benchmark(embedder, benchmark, source, options | ({"templates": template} if template else {}))
+    typer.echo(f"{benchmark} on {source}")
     rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
     for reason in getattr(result, "skipped", ()):
         typer.secho(f"skipped: {reason}", fg="yellow", err=True)

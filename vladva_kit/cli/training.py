@@ -11,7 +11,7 @@ from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Split, Steps, 
 
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 120, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
-    """Fine-tune emoji-llava for about two minutes and compare it with its base model and emoji-clip."""
+    """Fine-tune emoji-llava and compare it with its base model and emoji-clip: about five minutes on two cores."""
     import rich
     import torch
 
@@ -40,7 +40,9 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
     soft_prompt_learning_rate: Annotated[
         float | None,
-        typer.Option(help="Learning rate of the soft prompts, about 100 times the other. Default: the same."),
+        typer.Option(
+            help="Learning rate of the soft prompts, try 10 to 100 times --learning-rate. Default: --learning-rate."
+        ),
     ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
@@ -102,7 +104,9 @@ def mine(
     split: Split = "train",
     group_size: Annotated[int, typer.Option(help="Pairs of a group: an anchor and its nearest neighbors.")] = 4,
     by: Annotated[str, typer.Option(help="Compare 'text' or 'image' embeddings.")] = "text",
-    margin: Annotated[float, typer.Option(help="How much less similar a negative is than the positive.")] = 0.1,
+    margin: Annotated[
+        float, typer.Option(help="Least difference between the similarities of the positive and of a negative.")
+    ] = 0.1,
     seed: Seed = 0,
 ) -> None:
     """Find groups of hard negatives and write them to the column `group`, to inspect or to train on."""
@@ -122,11 +126,10 @@ def mine(
     for number, group in enumerate(groups):
         for index in group:
             records[index].setdefault("group", f"mined-{number:06}")
-    for group in groups[:3]:
-        typer.echo("\n  ".join(["", *(str(pairs[index].short) for index in group)]))
+    for number, group in enumerate(groups[:3]):
+        typer.echo("\n  ".join([f"group {number}:", *(str(pairs[index].short) for index in group)]))
     out = out or folder / "metadata.mined.jsonl"
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     atomic_write({out: lines.encode()})
-    typer.echo(
-        f"{len(groups)} groups of {sum(map(len, groups))} pairs: {out}; rename it to metadata.jsonl to train on it"
-    )
+    typer.echo(f"{sum(map(len, groups))} pairs in {len(groups)} groups: {out}")
+    typer.echo(f"To train on them, replace {folder / 'metadata.jsonl'} by this file.")

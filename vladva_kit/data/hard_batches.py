@@ -145,7 +145,7 @@ def mine_neighbors(
     (`absolute_margin` of sentence-transformers' mine_hard_negatives; a threshold on false negatives in UniME,
     arXiv 2504.17432). On emoji_pairs with emoji-llava a margin of 0.1 lowers the share of false negatives among the
     three nearest from 15.6 to 4.8 %.
-    Raises ValueError if no pair has a short caption, or if the guard leaves no negatives at all.
+    Raises ValueError if no pair has a short caption, or if the filters exclude every neighbor.
     """
     if by not in ("text", "image"):
         raise ValueError(f"by={by!r}: mine by 'text' or by 'image'")
@@ -162,7 +162,7 @@ def mine_neighbors(
         log(f"encoding {len(kept)} images")
         images = embedder.encode_image([pair.image for pair in kept])  # decoded a batch at a time
     found = nearest_neighbors(texts if by == "text" else images, 4 * k)
-    allowed = _guard(found, kept, texts, images, margin)
+    allowed = _mask_false_negatives(found, kept, texts, images, margin)
     if not bool(allowed.any()):
         cause = "equal captions or images" if margin is None else f"margin={margin}"
         raise ValueError(
@@ -176,7 +176,7 @@ def mine_neighbors(
     return neighbors
 
 
-def _guard(
+def _mask_false_negatives(
     found: Tensor, pairs: Sequence[Pair], texts: Tensor, images: Tensor | None, margin: float | None, block: int = 8192
 ) -> Tensor:
     """Mark the neighbors (n, k) that are not false negatives."""
@@ -240,7 +240,7 @@ def checked_mix(batches: Mapping[str, float], batch_size: int, groups: Sequence[
 
 
 class HardBatches(Sampler[int]):
-    """Order indices so that every run of `batch_size` of them is a batch with the wanted composition.
+    """Order indices so that each consecutive block of `batch_size` is one batch with the requested composition.
 
         rows = checked_mix({"groups": 0.25, "mined": 0.5, "random": 0.25}, 64, groups)
         order = list(HardBatches(len(pairs), rows, groups, neighbors))
@@ -248,7 +248,8 @@ class HardBatches(Sampler[int]):
 
     A group never straddles two batches, and no index occurs twice in a batch. The order depends only on seed, epoch and
     neighbors, so it is the same on one process and on many, and a resumed run repeats it. An epoch has as many batches
-    as fit into the data; groups, anchors and random pairs are drawn without replacement, each from a shuffled order.
+    as fit into the data. Anchors and random pairs are sampled without replacement; groups are reshuffled when all of
+    them are used.
     `neighbors` may be replaced during an epoch: following batches use the new ones.
     """
 

@@ -104,7 +104,7 @@ def check_lengths(
     long_limit: int = 500,
     on_error: str = "raise",
 ) -> list[Pair]:
-    """Sort captions by length: `check_lengths(pairs, lambda text: len(tokenizer(text).input_ids))` -> a list of Pair.
+    """Classify captions as short or long: `check_lengths(pairs, count_tokens=lambda text: len(text.split()))`.
 
     A short caption has fewer than `short_limit` tokens and is used in the contrastive loss; a long one has at most
     `long_limit` and is used in the next-token loss (paper, section on training data). If a pair has only one of the

@@ -79,7 +79,7 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
     from peft import LoraConfig, get_peft_model
 
     if lvlm.adapter is not None:
-        raise ValueError(f"{lvlm.name} carries an adapter already: call load_lvlm again to attach another")
+        raise ValueError(f"{lvlm.name} already has an adapter: call load_lvlm again to attach another")
     if not config.soft_prompt and config.lora is None:
         raise ValueError("soft_prompt=False and lora=False: nothing would be trained; use Embedder(lvlm) as a baseline")
     if config.temperature <= 0:
@@ -132,7 +132,7 @@ def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
 
 
 def count_trainable(lvlm: LVLM) -> dict[str, int]:
-    """Count trainable parameters by kind: `{"soft prompt": 5632, "LoRA": 372736, "temperature": 1}` for emoji-llava."""
+    """Count trainable parameters by kind: `{"soft prompt": 4608, "LoRA": 312320, "temperature": 1}` for emoji-llava."""
     counts = {"soft prompt": 0, "LoRA": 0, "temperature": 0}
     for name, parameter in lvlm.model.named_parameters():
         if parameter.requires_grad:
@@ -145,7 +145,7 @@ def adapter_summary(lvlm: LVLM, config: AdapterConfig) -> str:
     """Describe the adapter in one line: the layers that LoRA's targets matched, and the trainable parameters.
 
     adapter_summary(lvlm, embedder.config)
-    # "emoji-llava: LoRA on 28 layers of model.language_model (…); trainable parameters: soft prompt 5,632, …"
+    # "emoji-llava: LoRA on 28 layers of model.language_model (…); trainable parameters: soft prompt 4,608, …"
     """
     decoder = next(name for name, module in lvlm.model.named_modules() if module is lvlm.model.get_decoder())
     layers: dict[str, list[str]] = {}
@@ -190,7 +190,9 @@ def _unwrap(module: nn.Module) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, child in list(module.named_children()):
-        if hasattr(child, "unload_and_optionally_merge_module"):  # layers that peft unwraps in a way of their own
+        if hasattr(
+            child, "unload_and_optionally_merge_module"
+        ):  # layers that peft unwraps with their own unload method
             setattr(module, name, child.unload_and_optionally_merge_module(False, False, None))
         elif isinstance(child, BaseTunerLayer):
             setattr(module, name, child.get_base_layer())

@@ -66,7 +66,7 @@ class Embedder:
 
     Both prompts ask for a summary "in one word"; the embedding is the LLM's last hidden state at the prompt's last
     token. `attach` returns an Embedder that can be trained, `from_pretrained` a trained one. An Embedder without
-    adapter always runs with the adapter off, also when one is attached to the same LVLM later.
+    an adapter always runs the base model, even if one is attached to its LVLM later.
     """
 
     def __init__(
@@ -87,12 +87,15 @@ class Embedder:
 
     @property
     def adapted(self) -> bool:
-        """Whether the adapter is in use: False without adapter, and inside `with embedder.base():`."""
+        """Whether the adapter is in use: False without an adapter, and inside `with embedder.base():`."""
         return self.config is not None and not self._base
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """Be `Embedder(lvlm)`, bit for bit, in this block: `with embedder.base(): embedder.encode_text(["a dog"])`."""
+        """Disable the adapter in this block: `with embedder.base(): embedder.encode_text(["a dog"])`.
+
+        Results are bit-identical to those of `Embedder(lvlm, *config.prompts)`.
+        """
         if self.config is None or self._base:
             yield
             return

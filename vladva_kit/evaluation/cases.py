@@ -19,7 +19,7 @@ Case = TypeVar("Case")  # a dataclass of a benchmark, with a unique `id` and `im
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What every benchmark returns, besides its own scores."""
+    """Fields that all benchmark results share."""
 
     n: int
     ties: int = 0  # cases in which a right and a wrong answer score the same; they count as wrong

@@ -47,7 +47,10 @@ class LVLM:
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
-        """Be the base model, bit for bit, inside the block: `with lvlm.adapter_off(): lvlm.model.generate(...)`."""
+        """Disable the adapter in this block: `with lvlm.adapter_off(): lvlm.model.generate(...)`.
+
+        Outputs are bit-identical to the base model's.
+        """
         if self.adapter is None:
             yield
             return

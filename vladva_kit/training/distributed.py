@@ -65,14 +65,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def run_in_forward(wrapped: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in place of a wrapped model's forward, so that FSDP gathers the weights around it.
+    """Run a function as the wrapped model's forward, so that FSDP gathers the weights.
 
     run_in_forward(model, step_losses, embedder, batch)
 
     DDP does not need this: the kit averages gradients itself (`average_gradients`).
     """
     inner = getattr(wrapped, "module", wrapped)  # DeepSpeed's engine holds the model, FSDP2 is the model
-    inner.forward = lambda *inputs: function(*inputs)  # a bare module set here would become a submodule
+    inner.forward = lambda *inputs: function(*inputs)  # an nn.Module assigned here would be registered as a submodule
     try:
         return wrapped(*arguments)
     finally:
@@ -80,7 +80,7 @@ def run_in_forward(wrapped: nn.Module, function: Callable[..., Any], *arguments:
 
 
 def run_directly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function with nothing around it: how a step runs if the model is not wrapped."""
+    """Call a function directly: how a step runs if the model is not wrapped."""
     return function(*arguments)
 
 
@@ -120,7 +120,7 @@ def contrastive_over_ranks(
     extra_texts: Tensor | None = None,
     extra_keys: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the contrastive loss over the pairs of all ranks, and the accuracy; average both over the ranks.
+    """Compute this rank's part of the contrastive loss and accuracy; their means over the ranks are the global values.
 
         contrastive_over_ranks(images, texts, temperature, batch.keys)   # (n, dim), unit length
 

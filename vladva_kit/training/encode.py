@@ -19,7 +19,7 @@ from vladva_kit.training.losses import next_token_loss
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What the losses of a step are computed from."""
+    """Embeddings and next-token loss of one batch: the input of `step_losses`."""
 
     images: Tensor  # (n_images, dim) unit length
     texts: Tensor  # (n_texts, dim) unit length

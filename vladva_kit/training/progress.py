@@ -16,7 +16,7 @@ def history_of(state: TrainerState) -> list[dict[str, float]]:
 
     history_of(trainer.state)[-1]["loss"]
 
-    A validation's metrics are in the row of the step after which it ran.
+    Validation metrics are in the row of the step that they follow.
     """
     rows: dict[int, dict[str, float]] = {}
     for entry in state.log_history:

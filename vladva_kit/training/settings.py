@@ -17,7 +17,7 @@ from vladva_kit.data.hard_batches import Mining
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.device import use_bfloat16
 
-# TrainingArguments that Settings has under a name of its own
+# TrainingArguments that Settings has under another name
 RENAMED = {
     "max_steps": "steps",
     "per_device_train_batch_size": "batch_size",

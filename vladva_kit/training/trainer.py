@@ -1,4 +1,4 @@
-"""Fine-tune an embedder: the training step, a Trainer that runs it, and `fit`, which sets the Trainer up."""
+"""Compute the losses of a step, and run steps in transformers' Trainer."""
 
 from __future__ import annotations
 

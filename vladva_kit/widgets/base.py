@@ -1,4 +1,4 @@
-"""Parts that all widgets share. They use core ipywidgets only, reachable by keyboard, of version 7.7 or 8."""
+"""Parts that all widgets share. All controls are core ipywidgets (7.7 or 8) and keyboard-accessible."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class BackgroundTask:
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until nothing runs and raise the error of the last work, once; with a limit, only wait."""
+        """Join the thread and re-raise its error once; with a timeout, only wait."""
         if self._thread is not None:
             self._thread.join(seconds)
             if seconds is None:
