@@ -113,13 +113,12 @@ def mine(
     import json
 
     from vladva_kit.data.hard_batches import mine_neighbors, mined_groups
-    from vladva_kit.data.pairs import load_pairs
+    from vladva_kit.data.pairs import load_pairs, split_folder
     from vladva_kit.data.validation import read_lines
     from vladva_kit.models.files import atomic_write
 
-    folder = Path(resolve_data(data))
-    folder = folder / split if (folder / split / "metadata.jsonl").is_file() else folder
-    pairs = load_pairs(folder.parent if folder.name == split else folder, split)
+    source = Path(resolve_data(data))
+    folder, pairs = split_folder(source, split), load_pairs(source, split)
     records = [json.loads(raw) for _, raw in read_lines(folder / "metadata.jsonl")]
     neighbors = mine_neighbors(load_embedder(model), pairs, k=4 * group_size, by=by, margin=margin, log=typer.echo)
     groups = mined_groups(neighbors, group_size, seed)

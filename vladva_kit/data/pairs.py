@@ -83,7 +83,7 @@ def load_pairs(
     errors = error_list(on_error)
     entries: Iterable[tuple[str, Any]]
     if isinstance(source, str | Path):
-        folder = _split_folder(Path(source), split)
+        folder = split_folder(Path(source), split)
         name, entries = f"{source} ({split})", read_lines(folder / "metadata.jsonl")
         parse = partial(_parse_line, folder=folder, decoded=set())
     elif isinstance(source, list | tuple):
@@ -132,8 +132,11 @@ def _valid(pairs: list[Pair], errors: list[str] | None, name: str, skipped: list
     return pairs
 
 
-def _split_folder(source: Path, split: str) -> Path:
-    """Return the folder with the split's metadata.jsonl: `source/split`, or `source` if it has no splits."""
+def split_folder(source: Path, split: str) -> Path:
+    """Return the folder with the split's metadata.jsonl: `source/split`, or `source` if it has no splits.
+
+    Raises BadInput if there is none.
+    """
     if not source.is_dir():
         raise BadInput(f"{source} is not a folder; give an imagefolder, or vk.sample('emoji_pairs')")
     folder = source / split

@@ -146,7 +146,7 @@ def text_inputs(
     prefix = tokenizer(prompt.prefix, add_special_tokens=not begins_with_bos(tokenizer, prompt.prefix)).input_ids
     rows = [[*prefix, *ids, *prompt.ids] for ids in captions]
     lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.full((len(rows), int(lengths.max())), _pad_id(tokenizer))
+    padded = torch.full((len(rows), int(lengths.max())), padding_id(tokenizer))
     for row, ids in enumerate(rows):
         padded[row, : len(ids)] = torch.tensor(ids)
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
@@ -197,7 +197,7 @@ def append_text_to_images(
     starts = batch["attention_mask"].sum(1) - prompt.suffix_length
     tails = [[*prompt.ids, *(captions[row] or [] if captions else [])] for row in range(len(starts))]
     ends = starts + torch.tensor([len(tail) for tail in tails])
-    inputs = _extend(batch, int(ends.max()), _pad_id(tokenizer))
+    inputs = _extend(batch, int(ends.max()), padding_id(tokenizer))
     labels = torch.full((len(starts), int(ends.max())), IGNORE_INDEX)
     for row, (start, end, tail) in enumerate(zip(starts.tolist(), ends.tolist(), tails, strict=True)):
         inputs["input_ids"][row, start:end] = torch.tensor(tail)
@@ -224,5 +224,6 @@ def _extend(batch: Mapping[str, Tensor], length: int, pad_id: int) -> dict[str, 
     return inputs
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the padding token's id, or the end-of-text token's if the tokenizer has none."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

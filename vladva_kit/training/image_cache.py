@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vladva_kit.data.pairs import Pair, image_key
 from vladva_kit.data.store import MANIFEST, Store, row_ranges
-from vladva_kit.embedder.prompts import ModelInputs, process_images
+from vladva_kit.embedder.prompts import ModelInputs, padding_id, process_images
 from vladva_kit.models.device import rank
 from vladva_kit.training.features import (
     FeatureLayout,
@@ -82,8 +82,7 @@ def cache_image_features(
     if not vision_encoder_is_frozen(embedder.lvlm.model):
         raise ValueError("the vision encoder or projector is trainable, so its features change: leave cache_images out")
     images = {image_key(pair): pair for pair in pairs}
-    tokenizer = embedder.lvlm.processor.tokenizer
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad_id = padding_id(embedder.lvlm.processor.tokenizer)
     _, first = _encode(embedder, list(images.values())[:1])
     size = first.nbytes() * len(images)
     target = "in memory" if where == "memory" else f"in {where}"
