@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 import vladva_kit as vk
-from experiments.paper.clip_training import fit_clip
 from experiments.paper.measures import measures_of
 from experiments.paper.plan import N_EQUALITY_IMAGES, Run
 from experiments.paper.representations import probe_representations
 from experiments.paper.swaps import swapped_captions
 from vladva_kit.cli.demo import evaluate_all
 from vladva_kit.data.pairs import load_pairs
+from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
 
 STYLES = {"seen": "test", "unseen style": "unseen_style"}  # style -> split of emoji_pairs

@@ -68,6 +68,7 @@ def test_pairs_with_the_same_caption_or_image_are_not_negatives_of_each_other(em
             by_image = [*(image_vectors[i] @ text_vectors[j] for j in columns)]
             by_image += [image_vectors[i] @ negative_vectors[k] for k in hard]
             by_text = [text_vectors[i] @ image_vectors[j] for j in columns]
+            by_text += [text_vectors[i] @ negative_vectors[k] for k in hard]
             for cosines in (by_image, by_text):
                 total += float(F.cross_entropy(torch.stack(cosines) / 0.07, torch.tensor(columns.index(i))))
         return total / (2 * len(captions))

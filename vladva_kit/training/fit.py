@@ -103,7 +103,7 @@ def _trainer(
     scratch: str,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
-    sampler = _hard_batches(embedder, pairs, settings)
+    sampler = batch_sampler(embedder, pairs, settings)
     image_features = _image_features(embedder, pairs, settings)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
@@ -166,8 +166,13 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
     return pairs
 
 
-def _hard_batches(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> HardBatches | None:
-    """Build the sampler for `settings.batches`; neighbors are mined with the base embedder, before training."""
+def batch_sampler(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> HardBatches | None:
+    """Build the sampler for `settings.batches`; None for random batches.
+
+        next(iter(batch_sampler(embedder, pairs, Settings(batches={"groups": 0.5, "random": 0.5}))))
+
+    Neighbors are mined with the base embedder. Raises ValueError for batches that the pairs cannot fill.
+    """
     if settings.batches is None:
         return None
     if isinstance(pairs, PairStream):
