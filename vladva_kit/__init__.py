@@ -20,6 +20,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "BadInput": "models.images",
     "Embedder": "embedder.embedder",
     "attach": "embedder.embedder",
+    "interpolate": "embedder.interpolation",
     "Pair": "data.pairs",
     "load_pairs": "data.pairs",
     "sample": "data.samples",

@@ -42,7 +42,7 @@ def run_experiments(
         done = path.is_file()
         log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
         if not done:
-            write_json(path, train_and_evaluate(run), indent=None)
+            write_json(path, train_and_evaluate(run, out / "cache"), indent=None)
     prompts = out / f"prompts-{_digest([plan.n_prompt_images, fingerprints['emoji-llava']])}.json"
     if "prompts" in names and not prompts.is_file():
         log(f"prompt study, {plan.n_prompt_images} images")

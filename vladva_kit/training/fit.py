@@ -45,6 +45,7 @@ from vladva_kit.training.settings import Settings, last_checkpoint, trainer_argu
 from vladva_kit.training.trainer import Validate, VladvaTrainer
 
 NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
+GROUPS_SHARE = 0.25  # of a batch, if the pairs have groups and `Settings.batches` does not say otherwise
 
 
 def fit(
@@ -167,20 +168,25 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
 
 
 def batch_sampler(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> HardBatches | None:
-    """Build the sampler for `settings.batches`; None for random batches.
+    """Build the sampler for `settings.batches`; None if batches are random and the Trainer's own sampler serves.
 
         next(iter(batch_sampler(embedder, pairs, Settings(batches={"groups": 0.5, "random": 0.5}))))
 
     Neighbors are mined with the base embedder. Raises ValueError for batches that the pairs cannot fill.
     """
-    if settings.batches is None:
-        return None
     if isinstance(pairs, PairStream):
-        raise ValueError("batches needs all pairs in advance: leave it out for a stream, which keeps groups together")
-    if settings.group_by_length:
+        if settings.batches is not None:
+            raise ValueError(
+                "batches needs all pairs in advance: leave it out for a stream, which keeps groups together"
+            )
+        return None
+    if settings.batches is not None and settings.group_by_length:
         raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
-    groups, neighbors = groups_of(pairs), None
-    rows = checked_mix(settings.batches, settings.batch_size, groups)
+    groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
+    if settings.batches is None and not groups:
+        return None
+    share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
+    rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
     if rows["mined"]:
         with embedder.base():
             neighbors = _mine_once(embedder, pairs, settings)

@@ -58,7 +58,8 @@ class Settings:
     micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
     gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
     cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
-    batches: Mapping[str, float] | None = None  # such as {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: random
+    # {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: a quarter groups if the pairs have groups, otherwise random
+    batches: Mapping[str, float] | None = None
     mining: Mining = Mining()  # how the "mined" part of the batches is found
     trainer: Mapping[str, Any] = field(default_factory=dict)  # any other field of transformers.TrainingArguments
 
