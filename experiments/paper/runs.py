@@ -19,6 +19,7 @@ from experiments.paper.measures import measures_of
 from experiments.paper.plan import N_EQUALITY_IMAGES, Run
 from experiments.paper.representations import probe_representations
 from experiments.paper.swaps import swapped_captions
+from vladva_kit.analysis import winoground_effects
 from vladva_kit.cli.demo import evaluate_all
 from vladva_kit.data.hard_batches import Mining
 from vladva_kit.data.pairs import load_pairs
@@ -52,11 +53,11 @@ def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
             )  # fmt: skip
             record["history"] = _columns(history)
             timer.stop("training")
-        record["measures"] = measures_of(_evaluate(clip))
+        record |= _measures(_evaluate(clip))
         timer.stop("evaluation")
     else:
         embedder = _trained_embedder(run, record, timer, cache)
-        record["measures"] = _measures(embedder, run)
+        record |= _measures(_results(embedder, run))
         timer.stop("evaluation")
         pairs = _test_pairs(run.n_probe_images)
         record["representations"] = probe_representations(embedder, pairs) if pairs else None
@@ -171,7 +172,7 @@ def _outputs(embedder: vk.Embedder, pairs: Sequence[vk.Pair]) -> tuple[list[torc
     return embeddings, embedder.generate_batch(images, ["what is in the picture?"] * len(images), max_new_tokens=12)
 
 
-def _measures(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
+def _results(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
     """Evaluate every benchmark in both styles; generation with the adapter on and, if the run says so, off."""
     results = _evaluate(embedder)
     if run.n_generation_images:
@@ -179,7 +180,16 @@ def _measures(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
     if run.generate_adapter_off:
         with embedder.base():
             results |= _generation(embedder, run.n_generation_images, "generation_adapter_off")
-    return measures_of(results)
+    return results
+
+
+def _measures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's measures per case, and its Winoground effects by style."""
+    effects = {
+        style: winoground_effects([case.similarities for case in results[f"winoground/{style}"].cases]).means()
+        for style in STYLES
+    }
+    return {"measures": measures_of(results), "effects": effects}
 
 
 def _generation(embedder: vk.Embedder, n: int, name: str) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
-from vladva_kit.analysis import winoground_effects
+from vladva_kit.analysis import twin_loss, winoground_effects
 from vladva_kit.evaluation.winoground import winoground_margins
 
 
@@ -33,3 +35,17 @@ def test_equal_captions_have_no_interaction():
 def test_another_shape_is_an_error():
     with pytest.raises(ValueError, match=r"\(3, 2\)"):
         winoground_effects(np.zeros((3, 2)))
+
+
+def test_twin_loss_equals_torchs_cross_entropy_on_two_pairs():
+    scores = np.random.default_rng(3).normal(size=(6, 2, 2))
+    for case, loss in zip(torch.tensor(scores), twin_loss(scores, 0.5), strict=True):
+        both = [F.cross_entropy(side / 0.5, torch.arange(2)) for side in (case, case.T)]
+        assert loss == pytest.approx(float(sum(both)) / 2)
+
+
+def test_no_bag_of_words_goes_below_ln_2():
+    column = 3 * np.random.default_rng(4).normal(size=(50, 2, 1))
+    losses = twin_loss(np.repeat(column, 2, axis=2))
+    assert losses.min() >= np.log(2) - 1e-12
+    assert twin_loss(np.full((1, 2, 2), 0.3)) == pytest.approx([np.log(2)])

@@ -6,7 +6,7 @@ with embedder.base(): before = probe_images(embedder, images)
 """
 
 from vladva_kit.analysis.anatomy import ParameterCount, Piece, input_pieces, parameter_counts
-from vladva_kit.analysis.effects import WinogroundEffects, winoground_effects
+from vladva_kit.analysis.effects import WinogroundEffects, twin_loss, winoground_effects
 from vladva_kit.analysis.space import ModalityGap, Projection, Spectrum, modality_gap, project_2d, spectrum
 from vladva_kit.analysis.summary import SummaryProbe, encoder_crop, probe_images, probe_texts
 from vladva_kit.analysis.words import NearestTokens, WordImportance, nearest_tokens, word_importance
@@ -30,6 +30,7 @@ __all__ = [
     "probe_texts",
     "project_2d",
     "spectrum",
+    "twin_loss",
     "winoground_effects",
     "word_importance",
 ]

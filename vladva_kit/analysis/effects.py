@@ -53,3 +53,17 @@ def winoground_effects(similarities: Sequence[Any] | np.ndarray) -> WinogroundEf
         caption=(s00 + s10 - s01 - s11) / 4,
         interaction=(s00 + s11 - s01 - s10) / 4,
     )
+
+
+def twin_loss(similarities: Sequence[Any] | np.ndarray, temperature: float = 0.07) -> np.ndarray:
+    """Compute the contrastive loss of each case as a batch of two pairs, in nats: (n,).
+
+        twin_loss([case.similarities for case in result.cases]).mean()
+
+    A model that embeds both captions alike cannot go below ln 2 = 0.69, however long it is trained: its loss is
+    ln 2 from image to text and at least ln 2 from text to image.
+    """
+    logits = np.asarray(similarities, dtype=float) / temperature
+    own = logits[:, [0, 1], [0, 1]]  # (n, 2)
+    by_image, by_text = (np.logaddexp.reduce(logits, axis=axis) for axis in (2, 1))
+    return (by_image + by_text - 2 * own).mean(axis=1) / 2

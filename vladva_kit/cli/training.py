@@ -11,7 +11,6 @@ from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Split, Steps, 
 
 # Batches of the demo: an eighth twins, half nearest neighbors, the rest random.
 DEMO_BATCHES = {"groups": 0.125, "mined": 0.5, "random": 0.375}
-DEMO_LEARNING_RATE = 1e-3
 
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
@@ -29,8 +28,7 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize
     device = torch.device(choose_device().device)
     bf16 = True if device.type == "cpu" and supports_bfloat16(device) else None
     settings = Settings(
-        steps=steps, batch_size=batch_size, seed=seed, bf16=bf16, learning_rate=DEMO_LEARNING_RATE,
-        soft_prompt_learning_rate=0.05, next_token_weight=0.3, batches=DEMO_BATCHES, cache_images="memory",
+        steps=steps, batch_size=batch_size, seed=seed, bf16=bf16, batches=DEMO_BATCHES, cache_images="memory",
     )  # fmt: skip
     results = run_demo(out, settings, command, typer.echo)
     rich.print(overview_table(results))
@@ -44,19 +42,20 @@ def train(
     model: Annotated[str, typer.Option(help="emoji-llava, a model folder or a Hub id.")] = "emoji-llava",
     steps: Steps = 150,
     batch_size: BatchSize = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
     soft_prompt_learning_rate: Annotated[
         float | None,
-        typer.Option(
-            help="Learning rate of the soft prompts, try 10 to 100 times --learning-rate. Default: --learning-rate."
-        ),
+        typer.Option(help="Learning rate of the soft prompts. Default: 50 times --learning-rate."),
     ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     skip_bad: SkipBad = False,
-    next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 1.0,
+    next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 0.3,
     batches: Annotated[
-        str | None, typer.Option(help="Composition of a batch, as groups=0.25,mined=0.5,random=0.25. Default: random.")
+        str | None,
+        typer.Option(
+            help="Composition of a batch, as groups=0.25,mined=0.5,random=0.25. Default: groups, then random."
+        ),
     ] = None,
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Pairs in memory at a time, for batches of any size (gradient caching).")

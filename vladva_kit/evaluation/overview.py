@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from vladva_kit.evaluation.cases import Result
 from vladva_kit.evaluation.tables import MISSING, terminal_table
@@ -16,40 +18,47 @@ COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "text → image R@1": ("retrieval", ("text_to_image", "R@1")),
     "image → text R@1": ("retrieval", ("image_to_text", "R@1")),
     "SugarCrepe macro": ("sugarcrepe", ("macro",)),
-    "questions": ("generation", ("question_accuracy",)),
-    "true captions": ("generation", ("caption_truth",)),
+    "questions right": ("generation", ("question_accuracy",)),
+    "captions true": ("generation", ("caption_truth",)),
 }
-STYLES = ("seen", "unseen style")
+STYLES = ("unseen style", "seen")
 
 
-def overview(results: Mapping[str, Any], styles: tuple[str, ...] = STYLES) -> dict[str, dict[str, str]]:
-    """Return the headline scores of each model in percent, one text per column.
+def overview(results: Mapping[str, Any], style: str) -> dict[str, dict[str, str]]:
+    """Return the headline scores of each model in percent, for one style.
 
-    overview(results)["base"]["Winoground group"]    # "13.9 / 6.7": in the seen styles and in the unseen one
+    overview(results, "seen")["base"]["Winoground group"]    # "13.9"
 
     results: the content of results.json. A score that a model does not have is "—".
     """
     return {
-        model: {
-            column: " / ".join(dict.fromkeys(_percent(by_benchmark, name, style, path) for style in styles))
-            for column, (name, path) in COLUMNS.items()
-        }
-        for model, by_benchmark in results["models"].items()
+        model: {column: _percent(benchmarks.get(f"{name}/{style}"), path) for column, (name, path) in COLUMNS.items()}
+        for model, benchmarks in results["models"].items()
     }
 
 
-def _percent(by_benchmark: Mapping[str, Any], name: str, style: str, path: tuple[str, ...]) -> str:
-    score: Any = by_benchmark.get(f"{name}/{style}")
+def _percent(score: Any, path: tuple[str, ...], field: str = "percent") -> str:
     for key in path:
         score = score.get(key) if score else None
-    return f"{score['percent']:.1f}" if score else MISSING
+    value = score.get(field) if score else None
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def _chance(results: Mapping[str, Any], benchmark: str, path: tuple[str, ...]) -> str:
+    texts = (_percent(benchmarks.get(benchmark), path, "chance") for benchmarks in results["models"].values())
+    return next((text for text in texts if text != MISSING), MISSING)
 
 
 def overview_table(results: Mapping[str, Any]) -> Table:
-    """Build the terminal table of models and headline scores: `rich.print(overview_table(results))`."""
-    table = terminal_table(tuple(COLUMNS), "percent, seen styles / unseen style")
-    for model, cells in overview(results).items():
-        table.add_row(model, *cells.values())
+    """Build the terminal table of headline scores, a model per row: `rich.print(overview_table(results))`."""
+    headings = tuple(re.sub(r" (?=image|text R|group|macro|right|true)", "\n", column) for column in COLUMNS)
+    table = terminal_table(headings, "percent")
+    for style in STYLES:
+        table.add_section()
+        table.add_row(Text(style, style="bold cyan"))
+        for model, cells in overview(results, style).items():
+            table.add_row(model, *cells.values())
+        table.add_row("chance", *(_chance(results, f"{name}/{style}", path) for name, path in COLUMNS.values()))
     return table
 
 

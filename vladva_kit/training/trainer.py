@@ -148,10 +148,11 @@ class VladvaTrainer(Trainer):
         return metrics
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer; soft prompts may have a separate learning rate."""
+        """Create the Trainer's optimizer; soft prompts have a separate learning rate."""
         is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
-        if is_new and self.soft_prompt_learning_rate is not None:
-            split_soft_prompt_group(optimizer, self.model if model is None else model, self.soft_prompt_learning_rate)
+        if is_new:
+            model, rate = self.model if model is None else model, self.soft_prompt_learning_rate
+            split_soft_prompt_group(optimizer, model, self.args.learning_rate, rate)
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:

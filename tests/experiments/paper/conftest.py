@@ -19,7 +19,8 @@ def small_samples(tmp_path_factory):
     """The three generated samples with a few cases each."""
     folder = tmp_path_factory.mktemp("samples")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(samples, "SPLITS", {"train": 12, "validation": 1, "test": 5, "unseen_style": 4})
+        patched.setattr(samples, "SPLITS", {"train": 36, "validation": 1, "test": 5, "unseen_style": 4})
+        patched.setattr(samples, "TWIN_GROUPS", 8)
         patched.setattr(samples, "WINOGROUND_KINDS", {"object": 1, "color": 1, "size": 1, "relation": 1})
         patched.setattr(cases, "CASES_PER_CATEGORY", 1)
         return {name: samples.write_sample(name, folder / name) for name in samples.DRAWN}
@@ -35,8 +36,8 @@ def small_world(small_samples, monkeypatch):
 
 @pytest.fixture
 def small_plan():
-    """Two steps of four pairs with one seed."""
-    return Plan(steps=2, batch_size=4, seeds=(0,), n_generation_images=1, n_probe_images=4, n_prompt_images=4)
+    """Two steps of 32 pairs with one seed."""
+    return Plan(steps=2, batch_size=32, seeds=(0,), n_generation_images=1, n_probe_images=4, n_prompt_images=4)
 
 
 @pytest.fixture
