@@ -79,14 +79,25 @@ def test_benchmarks_table_is_up_to_date():
     assert table.count("(../experiments/benchmarks/results/step.md)") == 3
 
 
-def test_readme_summary_agrees_with_the_results_page():
-    assert UPDATE["read_table"]("summary") == UPDATE["summary_table"](UPDATE["read_table"]("demo"))
+def test_the_demos_tables_are_those_of_its_committed_results():
+    demo = json.loads((ROOT / "docs" / "demo.json").read_text())
+    assert UPDATE["read_table"]("demo") == UPDATE["demo_table"](demo)
+    assert UPDATE["read_table"]("summary") == UPDATE["summary_table"](demo)
 
 
-def test_summary_selects_cells_and_drops_intervals():
-    rows = "".join(f"| {name} | 1 | **4.0 [3.0, 5.0]** | — | 2.5 | 7 |\n" for name in UPDATE["SUMMARY_ROWS"])
-    summary = UPDATE["summary_table"](f"| | emoji-clip | base | fine-tuned | chance | n |\n| --- |\n{rows}")
-    assert summary.splitlines()[2] == "| text → image R@1 | 4.0 | — | 1 | 2.5 |"
+def test_the_summary_has_a_row_per_model_and_the_counts_of_fixed_cases():
+    demo = json.loads((ROOT / "docs" / "demo.json").read_text())
+    tuned = demo["models"]["fine-tuned"]["winoground/unseen style"]["group"]["percent"]
+    sentences, _, table = UPDATE["summary_table"](demo).partition("\n\n")
+    assert re.search(rf"unseen style: base [\d.]+ → fine-tuned {tuned:.1f} % \(\d+ fixed, \d+ broken", sentences)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(demo["models"])
+    assert f" {tuned:.1f} |" in table
+
+
+def test_committed_results_hold_scores_but_no_cases():
+    results = {"history": [1], "seed": 0, "models": {"base": {"a": {"cases": [1, 2], "n": 2}}}}
+    assert UPDATE["without_cases"](results) == {"seed": 0, "models": {"base": {"a": {"n": 2}}}}
+    assert results["models"]["base"]["a"]["cases"] == [1, 2]
 
 
 def test_writing_a_table_replaces_the_old_one_only(tmp_path):
