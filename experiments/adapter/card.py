@@ -48,8 +48,8 @@ def model_card(results: Mapping[str, Any]) -> str:
         f"`{COMMAND}`: {train['steps']:,} steps of {BATCH_SIZE} pairs ({mix}) on {train['pairs']:,} drawn pairs, "
         f"{train['seconds'] / 60:.0f} minutes on {train['machine']}. AdamW at {options.learning_rate:g}, the soft "
         f"prompts at {options.soft_prompt_learning_rate:g}, cosine schedule, next-token weight "
-        f"{options.next_token_weight:g}, LoRA of rank 16. One noun pair and one color-noun pair in {HELD_OUT_SHARE} never "
-        "occur in the training images.\n",
+        f"{options.next_token_weight:g}, LoRA of rank 16. One noun pair and one color-noun pair in {HELD_OUT_SHARE} "
+        "never occur in the training images.\n",
         f"After the training, LoRA's update is multiplied by {train['lora_weight']:g} (`vk.interpolate`). Rule: the "
         "largest weight at which true short captions on 200 validation images are within 2 points of the base's "
         f"({train['base_captions']:.1f} %), or the smallest weight if there is none.\n",
