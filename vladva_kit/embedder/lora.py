@@ -43,8 +43,8 @@ def lora_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[s
     for name, value in settings.items():
         if name not in LORA_FIELDS and not (name in defaults and value == defaults[name]):
             raise ValueError(
-                f"lora has no setting '{name}'; since only LoRA's own matrices are saved and switched off, the settings "
-                f"are {', '.join(sorted(LORA_FIELDS))}"
+                f"lora has no setting '{name}'; since only LoRA's own matrices are saved and switched off, the "
+                f"settings are {', '.join(sorted(LORA_FIELDS))}"
             )
     _check_lora_values(settings)
     kept = {name: _without_sets(value) for name, value in settings.items() if name in LORA_FIELDS}
