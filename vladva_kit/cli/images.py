@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder
+from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder, require_generation
 
 Source = Annotated[str, typer.Argument(help="An image folder, an imagefolder, parquet or tar files, or a Hub id.")]
 ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter folder, a model folder or a Hub id.")]
@@ -92,10 +92,11 @@ def caption(
     from vladva_kit.models.device import rank_from_env
 
     rank, ranks = rank_from_env()
-    images = list_images(source, split)
+    images, embedder = list_images(source, split), load_embedder(model)
+    require_generation(embedder, model)
     with tqdm(total=len(images), unit="image", disable=rank != 0) as bar:
         caption_images(
-            load_embedder(model), images, out, CaptionRequests(short, long), batch_size=batch_size, rank=rank,
+            embedder, images, out, CaptionRequests(short, long), batch_size=batch_size, rank=rank,
             ranks=ranks, progress=lambda rows: bar.update(rows * ranks),
         )  # fmt: skip
     if ranks > 1:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import BatchSize, Out, Seed, SkipBad, Split, Steps, load_embedder, resolve_data
+from vladva_kit.cli.options import (
+    BatchSize,
+    Out,
+    Seed,
+    SkipBad,
+    Split,
+    Steps,
+    load_embedder,
+    quiet_libraries,
+    resolve_data,
+)
 
 # Batches of the demo: an eighth twins, half nearest neighbors, the rest random.
 DEMO_BATCHES = {"groups": 0.125, "mined": 0.5, "random": 0.375}
@@ -30,6 +40,7 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize
     settings = Settings(
         steps=steps, batch_size=batch_size, seed=seed, bf16=bf16, batches=DEMO_BATCHES, cache_images="memory",
     )  # fmt: skip
+    quiet_libraries()
     results = run_demo(out, settings, command, typer.echo)
     rich.print(overview_table(results))
     seconds = sum(results["seconds"].values())
@@ -74,8 +85,9 @@ def train(
     import vladva_kit as vk
     from vladva_kit.models.device import rank_from_env
     from vladva_kit.models.files import write_json
+    from vladva_kit.training.settings import last_checkpoint
 
-    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=rank_from_env()[0] != 0)
+    quiet_libraries()
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
@@ -83,7 +95,11 @@ def train(
         soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
         batches=_proportions(batches),
     )  # fmt: skip
-    history = vk.fit(embedder, resolve_data(data), settings, on_error="skip" if skip_bad else "raise")
+    last_checkpoint(settings)  # what can be wrong with settings and data is said before the model is loaded
+    on_error = "skip" if skip_bad else "raise"
+    pairs = vk.load_pairs(resolve_data(data), on_error=on_error)
+    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=rank_from_env()[0] != 0)
+    history = vk.fit(embedder, pairs, settings, on_error=on_error)
     embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
     if rank_from_env()[0] != 0:
         return

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vladva_kit.embedder import adapter
 from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
 from vladva_kit.embedder.generation import History, generate_answers
+from vladva_kit.embedder.lora import lora_settings
 from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
@@ -278,7 +279,13 @@ def attach(
     Raises ValueError if the LVLM has an adapter already, nothing would be trained, or a LoRA setting is unknown or
     matches no layer; the LVLM is then unchanged.
     """
-    settings = None if lora is False else adapter.lora_settings(lvlm.model, lora if isinstance(lora, Mapping) else {})
+    if not isinstance(soft_prompt, bool):
+        raise TypeError(
+            f"soft_prompt={soft_prompt!r}: pass True or False; its length is that of the words in `prompts`"
+        )
+    if isinstance(prompts, str) or len(prompts) != 2:
+        raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
+    settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
     config = AdapterConfig(lvlm.name, soft_prompt, settings, temperature, tuple(prompts))
     adapter.attach_adapter(lvlm, config, seed)
     if not quiet:

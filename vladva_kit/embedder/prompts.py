@@ -58,16 +58,26 @@ class ModelInputs:
 
 
 def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the image prompt from all that the chat template adds after the image: `image_prompt(processor).ids`."""
+    """Build the image prompt from all that the chat template adds after the image: `image_prompt(processor).ids`.
+
+    Raises ValueError for words that are empty or hold the token of an image, other than a tag before or after them.
+    """
+    words = _checked_words(processor, words)
     text = _render(processor, [{"type": "image"}, {"type": "text", "text": words}])
-    prefix, suffix = text[: text.index(words)], family.prompt_suffix
+    # not by searching the words, which may occur in the template: "user" does in most
+    prefix = _render(processor, [{"type": "image"}, {"type": "text", "text": _CAPTION}]).partition(_CAPTION)[0]
+    suffix = family.prompt_suffix
     suffix_length = len(ids_after_prefix(processor.tokenizer, prefix, prefix + suffix))
     ids = ids_after_prefix(processor.tokenizer, prefix, text + suffix)
     return Prompt(words, prefix, ids, family, suffix_length)
 
 
 def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the text prompt from the chat template's text around the caption: `text_prompt(processor).ids`."""
+    """Build the text prompt from the chat template's text around the caption: `text_prompt(processor).ids`.
+
+    Raises ValueError as `image_prompt` does.
+    """
+    words = _checked_words(processor, words)
     tokenizer = processor.tokenizer
     prefix, after = template_around_caption(processor, f" {words}")
     # if the tokenizer itself adds a space before a caption's first word, the template's space would be a second one
@@ -75,6 +85,50 @@ def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Fam
     if _ids(tokenizer, f"{stripped} {_CAPTION}") == _ids(tokenizer, stripped) + _ids(tokenizer, _CAPTION):
         prefix = stripped
     return Prompt(words, prefix, ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after), family)
+
+
+def _checked_words(processor: ProcessorMixin, words: str) -> str:
+    """Return a prompt's words without the tag of an image before or after them."""
+    stripped = without_image_tag(processor, words)
+    if not stripped.strip():
+        raise ValueError(f"the prompt {words!r} has no words: pass some, such as {IMAGE_PROMPT!r}")
+    if found := [token for token in _image_tokens(processor) if token in stripped]:
+        raise ValueError(
+            f"the prompt {words!r} has '{found[0]}' between its words: the kit adds the image itself; leave it out"
+        )
+    return stripped
+
+
+def without_image_tag(processor: ProcessorMixin, text: str) -> str:
+    """Remove the tag of an image at the start or end of a text, where LLaVA's data and VLM2Vec's prompts have it.
+
+    without_image_tag(processor, "<image> what is it?")    # "what is it?"; likewise the family's own image token
+    """
+    tags = "|".join(re.escape(tag) for tag in ("<image>", *_image_tokens(processor)))
+    return re.sub(rf"^\s*(?:(?:{tags})\s*)+|(?:\s*(?:{tags}))+\s*$", "", text)
+
+
+def _image_tokens(processor: ProcessorMixin) -> list[str]:
+    """Return the tokens that a family's processor and model replace by an image or a video."""
+    names = ("image_token", "boi_token", "video_token", "fake_image_token")
+    tokens = (getattr(owner, name, None) for owner in (processor, processor.tokenizer) for name in names)
+    return [*dict.fromkeys(str(token) for token in tokens if token)]
+
+
+def plain_text(processor: ProcessorMixin, text: str) -> str:
+    """Put a space into special tokens that a text holds, so that they are read as words and do not act.
+
+    plain_text(processor, "what is <eos>?")    # "what is < eos>?"
+    """
+    return _special_tokens(processor).sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(processor: ProcessorMixin) -> re.Pattern:
+    """Match images' tokens and those marked special; other added tokens, such as PaliGemma's locations, are words."""
+    words = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    words = sorted((word for word in {*words, *_image_tokens(processor)} if len(word) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words)) or "(?!)")
 
 
 def template_around_caption(processor: ProcessorMixin, words: str) -> tuple[str, str]:

@@ -19,6 +19,9 @@ from vladva_kit.models.hub import friendly_hub_errors
 from vladva_kit.models.images import open_images
 from vladva_kit.models.load import UnknownModel, resolve
 
+CLIP_TYPES = ("clip", "siglip", "siglip2")  # the model_type of configs that ClipEmbedder reads
+LIBRARIES = ("open_clip", "sentence_transformers")  # before the colon of a name
+
 
 def load_baseline(name: str = "emoji-clip", device: str | None = None) -> FeatureEmbedder:
     """Load a baseline by name; every evaluation takes it in place of an Embedder.
@@ -84,7 +87,7 @@ class ClipEmbedder(FeatureEmbedder):
         source = resolve(name, ("emoji-clip",))
         with friendly_hub_errors(name):
             kind = AutoConfig.from_pretrained(source).model_type
-            if kind not in ("clip", "siglip", "siglip2"):
+            if kind not in CLIP_TYPES:
                 raise UnknownModel(
                     f"'{name}' is a {kind}, not a CLIP or SigLIP of transformers: load an LVLM with load_lvlm, or name "
                     "the library, as in open_clip:… or sentence_transformers:…"

@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from vladva_kit.data.hard_batches import (
     HardBatches,
@@ -33,6 +34,7 @@ from vladva_kit.data.hard_batches import (
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
 from vladva_kit.data.store import Store
 from vladva_kit.data.streaming import PairStream, load_stream_state
+from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import model_fingerprint
 from vladva_kit.embedder.prompts import encode_caption
@@ -70,19 +72,23 @@ def fit(
     function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
     history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
     that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
-    `resume=True` resumes from the last one.
-    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data.
+    `resume=True` resumes from the last one; a run that has done all its steps is loaded and returned unchanged.
+    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data; BadAdapter
+    for a checkpoint of another adapter.
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
-    checkpoint = last_checkpoint(settings)
+    checkpoint, validate = last_checkpoint(settings), _validation(validation)
     if isinstance(data, PairStream):
         pairs = _prepare_stream(embedder, data, settings, checkpoint)
     else:
         pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
+    finished = _finished_run(embedder, settings, checkpoint)
+    if finished is not None:
+        return finished
     bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(embedder, pairs, settings, _validation(validation), [bar, *callbacks], scratch)
+        trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch)
         if settings.gradient_checkpointing:
             enable_layer_checkpointing(embedder)
         try:
@@ -93,6 +99,27 @@ def fit(
                 embedder.lvlm.model.activation_checkpointing_disable()
             bar.close()
     return history_of(trainer.state)
+
+
+def _finished_run(embedder: Embedder, settings: Settings, checkpoint: str | None) -> list[dict[str, float]] | None:
+    """Load the adapter of a checkpoint that has all steps, and return its history; None if there is more to train.
+
+    Raises BadAdapter for a checkpoint of another adapter.
+    """
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if not (Path(checkpoint) / WEIGHTS_FILE).is_file():  # sharded by FSDP: only the Trainer reads it
+        return None
+    if state.global_step < settings.steps:
+        check_adapter_weights(embedder.lvlm, checkpoint)  # a sentence instead of torch's error with every tensor
+        return None
+    best = state.best_model_checkpoint if settings.trainer.get("load_best_model_at_end") else None
+    folder = best if best is not None and (Path(best) / WEIGHTS_FILE).is_file() else checkpoint
+    load_adapter_weights(embedder.lvlm, folder)
+    if rank() == 0:
+        print(f"{checkpoint} has all {settings.steps} steps of this run: its adapter is loaded, nothing is trained")
+    return history_of(state)
 
 
 def _trainer(

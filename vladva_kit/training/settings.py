@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ class Settings:
 
     The paper uses AdamW, learning rate 1e-4, cosine schedule and batch 1,024. The defaults were measured on emoji-llava
     and emoji_pairs (docs/results.md): a small LVLM needs a higher rate and a smaller batch; for a large one, set
-    learning_rate to 1e-4 and the soft prompt's rate follows.
+    learning_rate to 1e-4 and the soft prompt's rate follows. Raises ValueError naming a field with an unusable value,
+    the value and the allowed range.
     """
 
     steps: int = 150
@@ -65,6 +68,34 @@ class Settings:
     mining: Mining = Mining()  # how the "mined" part of the batches is found
     trainer: Mapping[str, Any] = field(default_factory=dict)  # any other field of transformers.TrainingArguments
 
+    def __post_init__(self) -> None:
+        for name, (kind, lowest) in LOWEST.items():
+            value = getattr(self, name)
+            if value is None and name in ("soft_prompt_learning_rate", "micro_batch_size"):
+                continue
+            # bool is a kind of int, and steps=True a mistake; numpy's numbers are registered as Integral and Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value < math.inf:
+                number = "whole" if kind is Integral else "finite"
+                raise ValueError(f"Settings({name}={value!r}): pass a {number} number of at least {lowest}")
+        if self.seed >= 2**32:
+            raise ValueError(f"Settings(seed={self.seed}): pass a whole number below 2**32")
+        if self.long_limit < self.short_limit:
+            raise ValueError(
+                f"Settings(long_limit={self.long_limit}): a long caption has at least short_limit={self.short_limit} "
+                "tokens, so pass a number of at least that"
+            )
+        if not isinstance(self.trainer, Mapping):
+            raise ValueError(f"Settings(trainer={self.trainer!r}): pass a dict of fields of TrainingArguments")
+
+
+LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of each number in Settings
+    **dict.fromkeys(("steps", "batch_size", "save_every", "validate_every", "micro_batch_size"), (Integral, 1)),
+    **dict.fromkeys(("short_limit", "long_limit"), (Integral, 1)),
+    **dict.fromkeys(("warmup", "seed"), (Integral, 0)),
+    **dict.fromkeys(("learning_rate", "soft_prompt_learning_rate", "weight_decay"), (Real, 0)),
+    **dict.fromkeys(("next_token_weight", "max_grad_norm"), (Real, 0)),  # max_grad_norm=0 does not clip
+}
+
 
 def last_checkpoint(settings: Settings) -> str | None:
     """Return the last complete checkpoint of an interrupted run, or None if there is none yet.
@@ -79,7 +110,7 @@ def last_checkpoint(settings: Settings) -> str | None:
     complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
     if complete and not settings.resume:
         raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True, "
+            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True (--resume), "
             "remove the folder, or use another output_dir"
         )
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None

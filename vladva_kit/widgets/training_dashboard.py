@@ -31,9 +31,10 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
 
     The time left is extrapolated from the run's pace, and shown while the run is not over.
     """
-    if not history:
-        return page("training_view", state=state, step=0, steps=steps, metrics={}, curve=None)
-    last, recalls = history[-1], [row[RECALL] for row in history if RECALL in row]
+    step, logged = history[-1]["step"] if history else 0, [row for row in history if "loss" in row]
+    if not logged:
+        return page("training_view", state=state, step=step, steps=steps, metrics={}, curve=None)
+    last, recalls = logged[-1], [row[RECALL] for row in history if RECALL in row]
     metrics = {"loss": f"{last['loss']:.2f} nats", "in-batch accuracy": f"{last['accuracy']:.0%}"}
     if recalls:
         metrics["validation R@1"] = f"{recalls[-1]:.0f}%"
@@ -41,7 +42,7 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
     if state in RUNNING:
         metrics["time left"] = tqdm.format_interval((steps - last["step"]) * last["seconds"] / last["step"])
     curve = figure_uri(training_curve(history), dpi=100) if len(history) > 1 else None
-    return page("training_view", state=state, step=last["step"], steps=steps, metrics=metrics, curve=curve)
+    return page("training_view", state=state, step=step, steps=steps, metrics=metrics, curve=curve)
 
 
 class TrainingDashboard(WidgetBase, TrainerCallback):
