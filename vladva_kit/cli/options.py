@@ -15,16 +15,22 @@ Split = Annotated[str, typer.Option(help="Split of the data.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unusable entries and list them instead of stopping.")]
 
 
-def load_embedder(name: str) -> Any:
-    """Load emoji-clip, an adapter with its base model, or a bare LVLM: `load_embedder("emoji-llava-vladva")`."""
+def load_embedder(name: str, dtype: str | None = None) -> Any:
+    """Load emoji-clip, an adapter with its base model, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
+
+    dtype: of an LVLM, such as "bfloat16"; by default the one that suits the device.
+    """
+    import torch
+
     import vladva_kit as vk
     from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
 
+    load = {"dtype": getattr(torch, dtype)} if dtype else {}
     if name == "emoji-clip":
         return vk.ClipEmbedder(name)
     if name == SHIPPED_ADAPTER or (Path(name) / CONFIG_FILE).is_file():
-        return vk.Embedder.from_pretrained(name)
-    return vk.Embedder(vk.load_lvlm(name))
+        return vk.Embedder.from_pretrained(name, **load)
+    return vk.Embedder(vk.load_lvlm(name, **load))
 
 
 def resolve_data(name: str) -> str | Path:
