@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,9 +13,16 @@ from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
 from experiments.paper.prompts import EMOJI_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
 from vladva_kit.data.pairs import load_pairs
-from vladva_kit.embedder.identity import versions
+from vladva_kit.embedder.identity import PACKAGE, code_digest, content_key, image_key, versions
 from vladva_kit.models.files import write_json
 from vladva_kit.models.load import SHIPPED
+
+PAPER = Path(__file__).parent
+CODE_OF_RUNS = (  # all that a run executes; the plan is not part of it, since a run's settings are in its file's name
+    *(PACKAGE / name for name in ("emoji_world", "models", "embedder", "data", "training", "evaluation", "analysis")),
+    PACKAGE / "cli" / "demo.py",
+    *(PAPER / f"{name}.py" for name in ("runs", "measures", "representations", "clip_training", "swaps")),
+)
 
 
 def run_experiments(
@@ -30,8 +36,9 @@ def run_experiments(
 
         run_experiments(["components", "rank"], Plan(steps=100), Path("runs/ablation"))
 
-    `names` are keys of EXPERIMENTS, or "prompts". The name of a run's file depends on its settings, the weights and
-    the data, so a change of any of them starts new runs and leaves the old files alone. The results contain every
+    `names` are keys of EXPERIMENTS, or "prompts". The name of a run's file depends on its settings, the weights, the
+    data, the code and the libraries' versions, so a change of any of them starts new runs and leaves the old files
+    alone. The results contain every
     experiment of the plan whose runs are complete. Raises ValueError for an unknown name before anything is run.
     """
     experiments = [experiment(name, plan) for name in names if name != "prompts"]
@@ -43,7 +50,8 @@ def run_experiments(
         log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
         if not done:
             write_json(path, train_and_evaluate(run, out / "cache"), indent=None)
-    prompts = out / f"prompts-{_digest([plan.n_prompt_images, fingerprints['emoji-llava']])}.json"
+    prompt_study = [plan.n_prompt_images, fingerprints["emoji-llava"], code_digest(PAPER / "prompts.py")]
+    prompts = out / f"prompts-{_digest(prompt_study)}.json"
     if "prompts" in names and not prompts.is_file():
         log(f"prompt study, {plan.n_prompt_images} images")
         pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
@@ -91,14 +99,12 @@ def _path(out: Path, run: Run, fingerprints: dict[str, str]) -> Path:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return content_key(json.dumps(value, sort_keys=True))[:12]
 
 
 def _fingerprint(model: str) -> str:
-    """Return a digest of a model's weights and of the samples' texts."""
+    """Return a digest of a model's weights, the samples' texts and images, the code of a run, and the versions."""
     samples = [vk.sample(name) for name in ("emoji_pairs", "winoground_mini", "sugarcrepe_mini")]
-    texts = sorted(path for folder in samples for path in folder.rglob("*.json*"))
-    digest = hashlib.sha256()
-    for path in (SHIPPED / model / "model.safetensors", *texts):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    files = sorted(path for folder in samples for path in folder.rglob("*") if path.is_file())
+    contents = [image_key(path) for path in (SHIPPED / model / "model.safetensors", *files)]
+    return content_key(json.dumps([contents, code_digest(*CODE_OF_RUNS), versions()]))[:16]

@@ -2,17 +2,21 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import vladva_kit as vk
 from vladva_kit.cli.app import app
 from vladva_kit.data.images import ImageRecord
+from vladva_kit.embedder.adapter import SHIPPED_ADAPTER, WEIGHTS_FILE
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import is_true
+from vladva_kit.models.load import SHIPPED
 from vladva_kit.search import index as embedding_index
 from vladva_kit.search.shards import blocks, embed_images_to_shards, search
 
@@ -86,3 +90,21 @@ def test_search_is_exact_and_suggests_an_index_above_a_size(tmp_path, monkeypatc
     monkeypatch.setattr(embedding_index, "MAX_EXACT_ROWS", 19)
     result = CliRunner().invoke(app, ["search", str(tmp_path / "out"), "a dog"])
     assert "20 embeddings; build an index with `vladva index`" in result.stderr
+
+
+def test_an_adapter_trained_further_in_the_same_folder_is_refused_by_search_and_embed(folder, tmp_path):
+    adapter, out = shutil.copytree(SHIPPED / SHIPPED_ADAPTER, tmp_path / "adapter"), tmp_path / "embeddings"
+    embed = ["embed", str(folder), "--out", str(out), "--model", str(adapter), "--shard-size", "2"]
+    search_dog = ["search", str(out), "a dog", "--k", "1"]
+    run(*embed)
+    assert len(run(*search_dog).splitlines()) == 2  # without a warning
+    weights = load_file(adapter / WEIGHTS_FILE)
+    save_file({name: 1.5 * weight for name, weight in weights.items()}, adapter / WEIGHTS_FILE)
+    for command in (search_dog, embed):
+        result = CliRunner().invoke(app, command)
+        message = str(result.exception)
+        assert result.exit_code != 0 and re.search(r"adapter: [0-9a-f]{12} in the folder, [0-9a-f]{12} now", message)
+        assert "another" in message and message.count("\n") == 0
+        if command is search_dog:
+            (out / "shard-000002.safetensors").unlink()  # embed must not fill the gap with other embeddings
+    assert not (out / "shard-000002.safetensors").exists()

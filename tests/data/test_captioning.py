@@ -1,5 +1,6 @@
 """Missing captions are generated once, checked by the 30-token rule and marked; the result is an imagefolder."""
 
+import dataclasses
 import json
 import random
 
@@ -17,10 +18,11 @@ from vladva_kit.data.captioning import (
     write_imagefolder,
 )
 from vladva_kit.data.images import ImageRecord, list_images
-from vladva_kit.data.store import Store
+from vladva_kit.data.store import Store, read_manifest
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.emoji_world.captions import short_caption
 from vladva_kit.emoji_world.truth import is_true
+from vladva_kit.models.files import write_json
 from vladva_kit.models.images import BadInput
 
 SHORT, LONG = "a dog on a mat", "a red dog stands left of a small cat " * 5
@@ -179,12 +181,52 @@ def test_a_folder_of_other_images_or_requests_or_without_captions_is_refused(emb
     caption_images(embedder, images, tmp_path / "out")
     with pytest.raises(ValueError, match="source: .* in the folder, .* now.*rows: 5 in the folder, 2 now"):
         caption_images(embedder, images[:2], tmp_path / "out")
-    with pytest.raises(ValueError, match="requests: "):
+    with pytest.raises(ValueError, match="requests.short: provide a short caption: in the folder, what is it\\? now"):
         caption_images(embedder, images, tmp_path / "out", CaptionRequests(short="what is it?"))
     with pytest.raises(ValueError, match="shard_size: 32 in the folder, 3 now"):
         caption_images(embedder, images, tmp_path / "out", batch_size=3)
     with pytest.raises(ValueError, match="not empty"):
         caption_images(embedder, images, folder)
+
+
+def test_captions_of_another_adapter_or_resolution_are_not_reused(folder, tmp_path):
+    images, out, lvlm = list_images(folder), tmp_path / "out", tiny_lvlm()
+    base, embedder = Answers(lvlm), Answers(lvlm, config=vk.attach(lvlm, quiet=True).config)
+    base.asked, embedder.asked = [], []
+    caption_images(base, images, out, batch_size=2)
+    (out / CAPTIONS / "shard-000001.safetensors").unlink()
+    with pytest.raises(ValueError, match="identity.adapter: None in the folder, [0-9a-f]{12} now.*use another folder"):
+        caption_images(embedder, images, out, batch_size=2)
+    lvlm.family = dataclasses.replace(lvlm.family, max_pixels=9)
+    with pytest.raises(ValueError, match="identity.max_pixels: None in the folder, 9 now"):
+        caption_images(base, images, out, batch_size=2)
+    assert not embedder.asked and Store(out / CAPTIONS).names() == ["000000", "000002"]
+
+
+def test_captions_of_an_older_kit_are_refused_in_one_sentence(embedder, folder, tmp_path):
+    images, out = list_images(folder), tmp_path / "out"
+    caption_images(embedder, images, out)
+    manifest = read_manifest(out / CAPTIONS)
+    del manifest["identity"]
+    write_json(out / CAPTIONS / "manifest.json", manifest)
+    with pytest.raises(ValueError, match="identity: not recorded in the folder.*use another folder or remove this one"):
+        caption_images(embedder, images, out)
+
+
+def test_captions_of_a_replaced_image_are_not_kept(embedder, folder, tmp_path):
+    images, out = list_images(folder), tmp_path / "out"
+    caption_images(embedder, images, out, batch_size=2)
+    (out / CAPTIONS / "shard-000002.safetensors").unlink()
+    before = len(embedder.asked)
+    content = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(content)  # another date, but the same image
+    Image.new("RGB", (4, 4), (99, 0, 0)).save(folder / "3.png")
+    with pytest.raises(ValueError, match=r"^3\.png is not the image that .*shard-000001.* remove this file and run"):
+        caption_images(embedder, images, out, batch_size=2)
+    assert len(embedder.asked) == before and Store(out / CAPTIONS).names() == ["000000", "000001"]
+    (out / CAPTIONS / "shard-000001.safetensors").unlink()
+    caption_images(embedder, images, out, batch_size=2)
+    assert {number for number, _ in embedder.asked[before:]} == {2, 4}  # 3 lacks no caption
 
 
 def test_an_image_that_cannot_be_read_is_named(embedder, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vladva_kit.data.store import Store, read_manifest, row_ranges
+from vladva_kit.data.store import Store, differences, read_manifest, row_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = {"model": "color", "rows": 10, "sizes": (2, 3)}
@@ -63,6 +63,19 @@ def test_the_same_manifest_reopens_a_store_and_another_one_is_refused(store):
     assert "rows: 10 in the folder, 11 now" in message and "dtype: None in the folder, float16 now" in message
     assert "model" not in message and "use another folder" in message
     assert read_manifest(store.folder)["rows"] == 10
+
+
+def test_differences_name_nested_values_and_shorten_hashes():
+    stored = {"rows": 3, "model": {"adapter": "a" * 64, "versions": {"torch": "2.12"}}, "old": 1}
+    now = {"rows": 3, "model": {"adapter": None, "versions": {"torch": "2.13"}}, "identity": {"dtype": "float32"}}
+    assert differences(stored, now) == [
+        "model.adapter: aaaaaaaaaaaa in the folder, None now",
+        "model.versions.torch: 2.12 in the folder, 2.13 now",
+        "identity: not recorded in the folder",
+        "old: 1 in the folder, None now",
+    ]
+    assert differences({"identity": {"dtype": "float32"}}, {}) == ["identity: recorded in the folder, not given now"]
+    assert differences(stored, stored) == []
 
 
 def test_shards_without_a_manifest_are_refused(store):

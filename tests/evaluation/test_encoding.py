@@ -1,13 +1,18 @@
-"""Exact scores, image keys, and the cache of embeddings."""
+"""Exact scores, and the cache of embeddings."""
+
+import dataclasses
+import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_embedder, tiny_lvlm
 
 import vladva_kit as vk
+from vladva_kit.data.store import Store
 from vladva_kit.evaluation import encoding, evaluate_retrieval
-from vladva_kit.evaluation.encoding import all_dots, dots, embed_texts, encode_once, image_key
+from vladva_kit.evaluation.encoding import all_dots, dots, embed_texts, encode_once
 
 
 def unit(*shape, seed=0):
@@ -29,16 +34,6 @@ def test_dot_products_are_exact_sums_rounded_to_float32():
 def test_equal_embeddings_have_equal_scores_at_any_position(rows):
     scores = all_dots(unit(7, 333), np.repeat(unit(1, 333, seed=1), rows, axis=0))
     assert (scores == scores[:, :1]).all()
-
-
-def test_image_keys_depend_on_the_file_or_the_content(tmp_path):
-    red, blue = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
-    red.save(tmp_path / "red.png")
-    (tmp_path / "link.png").symlink_to(tmp_path / "red.png")
-    assert image_key(tmp_path / "red.png") == image_key(tmp_path / "link.png")
-    assert image_key(red) == image_key(red.copy()) != image_key(blue)
-    assert image_key(red) != image_key(Image.new("RGB", (1, 4), "red"))
-    assert image_key(b"a") == image_key(b"a") != image_key(b"b")
 
 
 def test_bfloat16_tensors_with_gradients_become_float32_arrays():
@@ -75,6 +70,63 @@ def test_other_weights_do_not_use_the_cache(tmp_path, named):
     named.fingerprint = "other weights"
     encode_once(named, make_images(3), ["a"], 64, tmp_path)
     assert (len(named.images), len(named.texts)) == (6, 2)
+
+
+def test_another_resolution_does_not_use_the_cache(tmp_path):
+    image = Image.effect_noise((64, 64), 90).convert("RGB")
+    lvlm, vectors = tiny_lvlm(), []
+    for max_pixels in (None, 100, None):
+        lvlm.family = dataclasses.replace(lvlm.family, max_pixels=max_pixels)
+        vectors.append(encode_once(vk.Embedder(lvlm), [image], ["a"], 64, tmp_path).images)
+        assert np.allclose(vectors[-1], vk.Embedder(lvlm).encode_image([image]).numpy(), atol=1e-6)
+    assert not np.allclose(vectors[0], vectors[1], atol=1e-3) and np.array_equal(vectors[0], vectors[2])
+
+
+def test_the_base_does_not_use_the_adapters_cache(tmp_path):
+    embedder = tiny_embedder()
+    vectors = [encode_once(embedder, make_images(1), ["a dog"], 64, tmp_path).texts]
+    with embedder.base():
+        vectors.append(encode_once(embedder, make_images(1), ["a dog"], 64, tmp_path).texts)
+        assert np.allclose(vectors[1], embedder.encode_text(["a dog"]).numpy(), atol=1e-6)
+    assert not np.allclose(*vectors, atol=1e-3)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_palette_image_and_its_recolored_copy_have_their_own_embeddings(tmp_path, cached):
+    red, blue = (Image.new("RGB", (8, 8), color).quantize() for color in ("red", "blue"))
+    assert red.tobytes() == blue.tobytes()
+    embedder = vk.Embedder(tiny_lvlm())
+    vectors = encode_once(embedder, [red, blue], ["a"], 64, tmp_path if cached else None).images
+    assert np.allclose(vectors, embedder.encode_image([red, blue]).numpy(), atol=1e-6)
+    assert not np.allclose(*vectors, atol=1e-3)
+
+
+def test_a_replaced_file_is_encoded_again(tmp_path, named):
+    path, cache = tmp_path / "image.png", tmp_path / "cache"
+    for color in ("red", "blue", "red"):
+        Image.new("RGB", (2, 2), color).save(path)
+        encode_once(named, [path], ["a"], 64, cache)
+    assert named.images == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_only_shards_with_known_items_are_read(tmp_path, named, monkeypatch):
+    for start in (0, 5, 10):
+        encode_once(named, make_images(1), [f"text {number}" for number in range(start, start + 5)], 64, tmp_path)
+    reads, read = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda self, name: reads.append(name) or read(self, name))
+    encode_once(named, make_images(1), ["text 7", "text 8"], 64, tmp_path)
+    assert len(reads) == 2 and len(named.texts) == 15  # one shard of images, one of texts
+
+
+def test_a_hundred_thousand_keys_are_looked_up_quickly(tmp_path):
+    store = Store.open(tmp_path, {"embeddings of": "text"})
+    keys = [f"{number:064x}" for number in range(100_000)]
+    for start in range(0, len(keys), 5_000):
+        chunk = keys[start : start + 5_000]
+        store.write(f"{start}", {"embeddings": torch.eye(2)[[n % 2 for n in range(5_000)]]}, {"digests": chunk})
+    start = time.process_time()
+    rows = encoding._encode("text", keys, None, 64, store, keys)
+    assert time.process_time() - start < 10 and rows[:3].tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
 def test_a_killed_run_resumes_after_its_last_complete_file(tmp_path, named, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import time
 
 import pytest
 import torch
@@ -10,18 +11,18 @@ from torch.nn import functional as F
 
 from vladva_kit.data.images import ImageRecord
 from vladva_kit.models.load import MissingExtra
-from vladva_kit.search.index import INDEX, build_index, count_rows, search_index
+from vladva_kit.search.index import INDEX, INDEX_KEY, build_index, count_rows, search_index
 from vladva_kit.search.shards import embed_images_to_shards, search
 
 needs_faiss = pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="needs faiss")
 ROWS, DIM = 3000, 34  # 34: faiss trains 2 sub-quantizers instead of 32, which takes seconds
 
 
-def embed(out, rows=ROWS):
+def embed(out, rows=ROWS, dim=DIM, seed=0):
     """Embed rows around a hundred centers into shards of unequal size; an image's width encodes its row."""
-    generator = torch.Generator().manual_seed(0)
-    centers = torch.randn(100, DIM, generator=generator)
-    noise = 0.5 * torch.randn(rows, DIM, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(100, dim, generator=generator)
+    noise = 0.5 * torch.randn(rows, dim, generator=generator)
     vectors = F.normalize(centers.repeat(rows // 100 + 1, 1)[:rows] + noise)
     images = [ImageRecord(f"{row}.png", Image.new("L", (row + 1, 1))) for row in range(rows)]
 
@@ -70,3 +71,27 @@ def test_without_faiss_the_error_names_the_package_to_install(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtra, match=r"pip install 'vladva-kit\[index\]'; exact search needs no index"):
         build_index(tmp_path)
+
+
+@needs_faiss
+def test_an_index_of_other_embeddings_of_the_same_number_is_refused(tmp_path):
+    embed(tmp_path, 400)
+    build_index(tmp_path)
+    for path in tmp_path.glob("shard-*"):  # the images are embedded again, in other order
+        path.unlink()
+    vectors = embed(tmp_path, 400, seed=1)
+    with pytest.raises(ValueError, match=r"of other embeddings .*[0-9a-f]{12} in index\.json, .* now\): build"):
+        search_index(tmp_path, vectors[:1])
+    build_index(tmp_path)
+    assert search_index(tmp_path, vectors[:1], k=1)[0][0][1] == "0.png"
+    (tmp_path / INDEX_KEY).unlink()  # an index of an older kit
+    with pytest.raises(ValueError, match="build the index again"):
+        search_index(tmp_path, vectors[:1])
+
+
+@needs_faiss
+def test_a_small_index_of_the_usual_dim_takes_seconds(tmp_path):
+    embed(tmp_path, 300, dim=128)  # 64 sub-quantizers
+    start = time.process_time()
+    build_index(tmp_path)
+    assert time.process_time() - start < 20

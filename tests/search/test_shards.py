@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,15 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny import tiny_embedder
 from torch.nn import functional as F
 
 from vladva_kit.data.images import ImageRecord, list_images
 from vladva_kit.data.store import Store
+from vladva_kit.embedder.identity import identity_of
 from vladva_kit.models.images import BadInput
-from vladva_kit.search.shards import blocks, embed_images_to_shards, open_shards, search
+from vladva_kit.search import shards
+from vladva_kit.search.shards import blocks, check_model, embed_images_to_shards, open_shards, search
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,8 +76,16 @@ def test_the_file_format_is_stable(folder, tmp_path):
     assert embed(images, tmp_path, shard_size=2)
     assert search(tmp_path, vectors, k=1) == [[(1.0, "x.png")], [(1.0, "y.png")]]
     content = load_file(tmp_path / "shard-000001.safetensors")
-    assert set(content) == {"embeddings", "names", "skipped"} and content["embeddings"].shape == (1, 6)
-    assert json.loads(bytes(content["names"].tolist())) == [images[2].name]
+    assert set(content) == {"embeddings", "names", "skipped", "keys", "stamps", "digest"}
+    assert content["embeddings"].shape == (1, 6)
+    values = {name: json.loads(bytes(content[name].tolist())) for name in ("names", "keys", "stamps", "digest")}
+    status = images[2].image.stat()
+    assert values == {
+        "names": [images[2].name],
+        "keys": [hashlib.sha256(images[2].image.read_bytes()).hexdigest()],
+        "stamps": [[status.st_mtime_ns, status.st_size, status.st_ino]],
+        "digest": hashlib.sha256(content["embeddings"].numpy().tobytes()).hexdigest(),
+    }
 
 
 def test_an_image_that_is_listed_twice_has_two_rows(folder, tmp_path):
@@ -183,3 +195,80 @@ def test_an_unreadable_image_is_named_and_finished_shards_are_kept(folder, tmp_p
     names, rows = all_rows(tmp_path)
     assert len(names) == len(rows) == 22 and "broken.png" not in names
     assert store.read_json(2, "skipped") == ["broken.png"]
+
+
+@pytest.fixture
+def own_folder(folder, tmp_path):
+    """A copy of the images that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "images"))
+
+
+def test_a_replaced_image_is_named_and_nothing_is_written(own_folder, tmp_path):
+    images, out = list_images(own_folder), tmp_path / "out"
+    embed(images, out, shard_size=8)
+    (out / "shard-000002.safetensors").unlink()
+    touched, replaced = images[3].image, images[9]
+    os.utime(touched, (1000, 1000))  # another date, but the same image
+    key = hashlib.sha256(replaced.image.read_bytes()).hexdigest()
+    Image.new("RGB", (8, 8), "white").save(replaced.image)
+    with pytest.raises(ValueError) as caught:
+        embed(images, out, shard_size=8)
+    now = hashlib.sha256(replaced.image.read_bytes()).hexdigest()
+    assert str(caught.value).startswith(f"{replaced.name} is not the image that {out / 'shard-000001.safetensors'} was")
+    assert f"content {key[:12]} there, {now[:12]} now" in str(caught.value) and 2 not in Store(out)
+    (out / "shard-000001.safetensors").unlink()  # the fix that the message names
+    assert embed(images, out, shard_size=8)
+    names, rows = all_rows(out)
+    assert torch.allclose(rows, by_color([Image.open(own_folder / name) for name in names]))
+
+
+def test_unchanged_files_are_not_read_again(own_folder, tmp_path, monkeypatch):
+    images = list_images(own_folder)
+    embed(images, tmp_path / "out")
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert embed(images, tmp_path / "out")
+
+
+def identity(**changes):
+    return {"weights": "a" * 64, "adapter": "b" * 64, "max_pixels": None, "versions": {"torch": "2"}, **changes}
+
+
+def test_shards_of_another_adapter_are_neither_kept_nor_mixed(folder, tmp_path):
+    images = list_images(folder)
+    embed(images, tmp_path, shard_size=8, identity=identity())
+    (tmp_path / "shard-000002.safetensors").unlink()
+    for changes, message in (
+        ({"adapter": "c" * 64}, "identity.adapter: bbbbbbbbbbbb in the folder, cccccccccccc now"),
+        ({"max_pixels": 100}, "identity.max_pixels: None in the folder, 100 now"),
+        ({"versions": {"torch": "3"}}, "identity.versions.torch: 2 in the folder, 3 now"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*use another folder or remove this one"):
+            embed(images, tmp_path, shard_size=8, identity=identity(**changes))
+    with pytest.raises(ValueError, match="identity: recorded in the folder, not given now"):
+        embed(images, tmp_path, shard_size=8)
+    assert 2 not in Store(tmp_path)
+    assert embed(images, tmp_path, shard_size=8, identity=identity())
+
+
+def test_a_folder_of_an_older_kit_is_not_continued_with_an_identity(folder, tmp_path):
+    embed(list_images(folder), tmp_path)
+    with pytest.raises(ValueError, match="identity: not recorded in the folder.*use another folder"):
+        embed(list_images(folder), tmp_path, identity=identity())
+    assert "records its model's name only" in check_model(tmp_path, None)[0]
+
+
+def test_queries_of_another_adapter_are_refused_and_of_other_versions_warned_about(folder, tmp_path, monkeypatch):
+    embedder = tiny_embedder()
+    embed(list_images(folder), tmp_path, identity=identity_of(embedder))
+    assert check_model(tmp_path, embedder) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "identity_of", lambda e: identity_of(e) | {"versions": {"torch": "9.9"}})
+        (warning,) = check_model(tmp_path, embedder)
+    assert "torch: 2" in warning and "9.9 now" in warning
+    randomized = next(p for name, p in embedder.lvlm.model.named_parameters() if "lora_B" in name)
+    with torch.no_grad():
+        randomized.add_(0.1)
+    with pytest.raises(ValueError, match="adapter: [0-9a-f]{12} in the folder, [0-9a-f]{12} now.*embed them again"):
+        check_model(tmp_path, embedder)
+    with embedder.base(), pytest.raises(ValueError, match="adapter: [0-9a-f]{12} in the folder, None now"):
+        check_model(tmp_path, embedder)

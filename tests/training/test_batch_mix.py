@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny import tiny_embedder, tiny_pairs
+from PIL import Image
+from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.data.hard_batches import Mining
@@ -129,3 +130,34 @@ def test_cached_neighbors_are_reused_for_the_same_model_and_data_only(tmp_path, 
     assert len(calls) == 1 and histories[0][0]["loss"] == histories[1][0]["loss"]
     with pytest.raises(ValueError, match="pairs: .* in the folder"):
         vk.fit(tiny_embedder(), grouped_pairs(20), chosen, progress=False)
+
+
+def test_mining_and_training_encode_each_image_once_if_features_are_cached(monkeypatch):
+    rows, histories = [], []
+    for cache_images in (None, "memory"):
+        embedder = tiny_embedder()
+        tower = embedder.lvlm.model.model.vision_tower
+        forward = tower.forward
+        monkeypatch.setattr(tower, "forward", lambda x, f=forward, **o: rows.append(len(x)) or f(x, **o))
+        rows.clear()
+        mining = Mining(margin=0.0, by="image", refresh_every=2)
+        histories.append(
+            vk.fit(embedder, grouped_pairs(), settings(cache_images=cache_images, mining=mining), progress=False)
+        )
+    assert sum(rows) == len(grouped_pairs()) + 1  # one more, to know the size
+    assert [row["loss"] for row in histories[1]] == pytest.approx([row["loss"] for row in histories[0]], rel=1e-4)
+
+
+def test_neighbors_of_a_replaced_image_are_not_reused(tmp_path):
+    pairs = []
+    for number, pair in enumerate(grouped_pairs()):
+        pair.image.save(tmp_path / f"{number}.png")
+        pairs.append(vk.Pair(tmp_path / f"{number}.png", pair.short, pair.long, group=pair.group))
+    chosen = settings(steps=1, mining=Mining(margin=None, cache=str(tmp_path / "neighbors")))
+    vk.fit(tiny_embedder(), pairs, chosen, progress=False)
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "3.png")
+    with pytest.raises(ValueError, match="pairs: [0-9a-f]{12} in the folder, [0-9a-f]{12} now"):
+        vk.fit(tiny_embedder(), pairs, chosen, progress=False)
+    other = vk.attach(tiny_lvlm(), quiet=True, prompts=("one word:", "one word:"))
+    with pytest.raises(ValueError, match="model.prompts: .* in the folder, .*one word.* now"):
+        vk.fit(other, pairs, chosen, progress=False)

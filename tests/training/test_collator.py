@@ -8,6 +8,8 @@ from PIL import Image
 from tiny import tiny_embedder, tiny_pairs
 
 import vladva_kit as vk
+from vladva_kit.data import pairs as data_pairs
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.embedder.prompts import IGNORE_INDEX, encode_caption
 from vladva_kit.training.collator import ByLength, Collator
 
@@ -24,6 +26,25 @@ def test_a_pair_without_one_caption_contributes_the_other():
         targets = labels[labels != IGNORE_INDEX].tolist()
         assert targets == ([*encode_caption(tokenizer, pair.long), tokenizer.eos_token_id] if pair.long else [])
     assert len(batch.negatives.summary_positions) == len(batch.negative_keys) == 2
+
+
+def test_each_image_is_hashed_once_in_all_batches(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(data_pairs, "image_key", lambda image: hashed.append(1) or image_key(image))
+    embedder, images = tiny_embedder(), [pair.image for pair in tiny_pairs(3)]
+    pairs = [vk.Pair(image, f"caption {number}") for number, image in enumerate(images)]
+    batches = [Collator(embedder)(pairs)["batch"] for _ in range(3)]
+    assert len(hashed) == 3 and torch.equal(batches[0].keys, batches[2].keys)
+
+
+def test_equal_content_has_an_equal_key_and_a_recolored_palette_another(tmp_path):
+    red, blue = (Image.new("RGB", (64, 64), color).quantize() for color in ("red", "blue"))
+    for name in ("one.png", "two.png"):
+        red.save(tmp_path / name)
+    images = [red, blue, tmp_path / "one.png", tmp_path / "two.png"]
+    pairs = [vk.Pair(image, f"{number} walls") for number, image in enumerate(images)]
+    keys = Collator(tiny_embedder())(pairs)["batch"].keys[:, 1]
+    assert keys[2] == keys[3] and len(set(keys.tolist())) == 3
 
 
 def test_without_the_next_token_loss_long_captions_are_left_out():

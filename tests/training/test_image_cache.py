@@ -1,16 +1,18 @@
 """Image features kept for a run: training is the same, the vision encoder runs once per image, folders are reused."""
 
+import dataclasses
 from collections import namedtuple
 
 import pytest
 import torch
+from PIL import Image
 from tiny import randomize_lora, tiny_embedder, tiny_lvlm, tiny_pairs
 from tiny_families import build
 
 import vladva_kit as vk
 from vladva_kit.checks import CAPTIONS, LONG_CAPTIONS, example_images
 from vladva_kit.training.collator import Collator
-from vladva_kit.training.image_cache import cache_image_features
+from vladva_kit.training.image_cache import cache_image_features, encode_cached_images
 from vladva_kit.training.trainer import step_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,8 +116,41 @@ def test_a_folder_of_other_weights_raises(embedder, tmp_path):
     changed = vk.attach(tiny_lvlm())
     with torch.no_grad():
         changed.lvlm.model.model.multi_modal_projector.linear_1.weight *= 1.2
-    with pytest.raises(ValueError, match="features of other weights of the same name"):
+    with pytest.raises(ValueError, match="encoder.weights: [0-9a-f]{12} in the folder, [0-9a-f]{12} now"):
         cache_image_features(changed, tiny_pairs(3), str(tmp_path))
+
+
+def test_a_replaced_image_or_another_resolution_raises(embedder, tmp_path):
+    path, where = tmp_path / "image.png", str(tmp_path / "features")
+    Image.new("RGB", (64, 64), "red").save(path)
+    cache_image_features(embedder, [vk.Pair(path, "red")], where)
+    cache_image_features(embedder, [vk.Pair(path, "the same")], where)
+    limited = vk.attach(tiny_lvlm(), quiet=True)
+    limited.lvlm.family = dataclasses.replace(limited.lvlm.family, max_pixels=100)
+    with pytest.raises(ValueError, match="encoder.max_pixels: None in the folder, 100 now"):
+        cache_image_features(limited, [vk.Pair(path, "red")], where)
+    Image.new("RGB", (64, 64), "blue").save(path)
+    with pytest.raises(ValueError, match="images: [0-9a-f]{12} in the folder, [0-9a-f]{12} now"):
+        cache_image_features(embedder, [vk.Pair(path, "blue")], where)
+
+
+def test_recolored_palette_images_have_their_own_features(embedder):
+    images = [Image.new("RGB", (64, 64), color).quantize() for color in ("red", "blue")]
+    pairs = [vk.Pair(image, "a wall") for image in images]
+    features = cache_image_features(embedder, pairs, "memory")
+    assert len(features.images) == 2
+    expected = embedder.encode_image(images)
+    assert torch.allclose(encode_cached_images(embedder, features, pairs), expected, atol=1e-5)
+
+
+def test_a_trained_adapter_reuses_the_folder(tmp_path):
+    trained, pairs = tiny_embedder(), tiny_pairs(5)
+    cache_image_features(trained, pairs, str(tmp_path))
+    randomize_lora(trained)
+    features = cache_image_features(trained, pairs, str(tmp_path))
+    with trained.base():
+        expected = trained.encode_image([pair.image for pair in pairs])
+        assert torch.allclose(encode_cached_images(trained, features, pairs, 2), expected, atol=1e-5)
 
 
 def test_too_little_disk_space_raises_before_anything_is_written(embedder, tmp_path, monkeypatch):

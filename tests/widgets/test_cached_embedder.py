@@ -57,6 +57,24 @@ def test_the_cache_is_dropped_when_the_adapter_is_trained(one_thread):
     assert base.has([], ["a dog"]) and np.array_equal(base.encode_text(["a dog"]), before_base)
 
 
+def test_inside_base_the_base_is_encoded_and_both_are_kept(one_thread):
+    embedder = tiny_embedder()
+    model, base = CachedEmbedder(embedder), vk.Embedder(embedder.lvlm)
+    adapted = model.encode_text(["a dog"]), model.encode_image([plain("red")])
+    with embedder.base():
+        assert not model.has([], ["a dog"]) and not model.has([plain("red")], [])
+        assert np.allclose(model.encode_text(["a dog"]), base.encode_text(["a dog"]), atol=1e-6)
+        assert np.allclose(model.encode_image([plain("red")]), base.encode_image([plain("red")]), atol=1e-6)
+    assert model.has([plain("red")], ["a dog"]) and np.array_equal(model.encode_text(["a dog"]), adapted[0])
+    assert not np.allclose(adapted[1], base.encode_image([plain("red")]), atol=1e-3)
+
+
+def test_recolored_palette_images_have_their_own_embeddings(colors):
+    walls = [plain(color).quantize() for color in ("red", "blue")]
+    vectors = CachedEmbedder(colors).encode_image(walls)
+    assert np.allclose(vectors, [image_vector(plain(color)) for color in ("red", "blue")], atol=1e-6)
+
+
 def test_has_asks_the_model_for_nothing(colors):
     model = CachedEmbedder(colors)
     model.similarity([plain("red")], ["snow"])

@@ -29,16 +29,17 @@ def embed(
     from tqdm.auto import tqdm
 
     from vladva_kit.data.images import list_images
+    from vladva_kit.embedder.identity import identity_of
     from vladva_kit.models.device import rank_from_env
     from vladva_kit.search.shards import embed_images_to_shards
 
     if dtype not in ("float32", "float16"):
         raise typer.BadParameter(f"unknown dtype '{dtype}'; choose from float32, float16")
     rank, ranks = rank_from_env()
-    images = list_images(source, split)
+    images, embedder = list_images(source, split), load_embedder(model)
     with tqdm(total=len(images), unit="image", disable=rank != 0) as bar:
         complete = embed_images_to_shards(
-            images, load_embedder(model).encode_image, out, model=model, shard_size=shard_size,
+            images, embedder.encode_image, out, model=model, identity=identity_of(embedder), shard_size=shard_size,
             batch_size=batch_size, dtype=dtype, workers=workers, on_error="skip" if skip_bad else "raise",
             rank=rank, ranks=ranks, progress=lambda rows: bar.update(rows * ranks),
         )  # fmt: skip
@@ -51,13 +52,19 @@ def search(
     k: Annotated[int, typer.Option("--k", help="Images per query.")] = 10,
     exact: Annotated[bool, typer.Option("--exact", help="Scan all embeddings even if an index exists.")] = False,
 ) -> None:
-    """Find the nearest images to each text. Uses the index of `vladva index` if there is one."""
+    """Find the nearest images to each text with the model that embedded them. Uses the index of `vladva index`."""
     from vladva_kit.data.store import read_manifest
     from vladva_kit.search import index as embedding_index
+    from vladva_kit.search.shards import check_model
     from vladva_kit.search.shards import search as search_exactly
 
     rows = embedding_index.count_rows(folder)  # fails before the model is loaded if shards are missing
-    embeddings = load_embedder(read_manifest(folder)["model"]).encode_text(queries)
+    manifest = read_manifest(folder)
+    dtype = manifest.get("identity", {}).get("dtype")  # a GPU may have embedded the images in another dtype
+    embedder = load_embedder(manifest["model"], **({"dtype": dtype} if dtype else {}))
+    for warning in check_model(folder, embedder):
+        typer.secho(warning, fg="yellow", err=True)
+    embeddings = embedder.encode_text(queries)
     use_index = (folder / embedding_index.INDEX).is_file() and not exact
     if rows > embedding_index.MAX_EXACT_ROWS and not use_index and not exact:
         typer.secho(f"scanning {rows} embeddings; build an index with `vladva index`", fg="yellow", err=True)

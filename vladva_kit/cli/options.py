@@ -26,24 +26,28 @@ def quiet_libraries() -> None:
         enable_progress_bars()
 
 
-def load_embedder(name: str) -> Any:
+def load_embedder(name: str, dtype: str | None = None) -> Any:
     """Load a CLIP or another baseline, an adapter with its base, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
 
-    A folder written by `vladva export` is loaded with sentence-transformers.
+    A folder written by `vladva export` is loaded with sentence-transformers. dtype: of an LVLM, such as "bfloat16"; by
+    default the one that suits the device.
     """
+    import torch
+
     import vladva_kit as vk
     from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
     from vladva_kit.evaluation.baselines import CLIP_TYPES, LIBRARIES
     from vladva_kit.models.load import model_type
 
     quiet_libraries()
+    load = {"dtype": getattr(torch, dtype)} if dtype else {}
     if name == SHIPPED_ADAPTER or (Path(name) / CONFIG_FILE).is_file():
-        return vk.Embedder.from_pretrained(name)
+        return vk.Embedder.from_pretrained(name, **load)
     if (Path(name) / "modules.json").is_file():
         return vk.load_baseline(f"sentence_transformers:{name}")
     if name.partition(":")[0] in LIBRARIES or model_type(name) in CLIP_TYPES:
         return vk.load_baseline(name)
-    return vk.Embedder(vk.load_lvlm(name))
+    return vk.Embedder(vk.load_lvlm(name, **load))
 
 
 def require_generation(embedder: Any, name: str) -> None:

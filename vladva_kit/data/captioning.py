@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.data.images import ImageRecord, source_fingerprint
+from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
 from vladva_kit.data.store import Store, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
+from vladva_kit.embedder.identity import identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import is_true
@@ -82,20 +83,26 @@ def caption_images(
         report = write_imagefolder(list_images("photos"), "runs/captioned", "emoji-llava")
 
     Rank r captions every `ranks`-th shard; existing shards are skipped. `progress` gets the size of each shard.
-    Raises ValueError if `out` holds captions of other images, by another model or with other requests;
-    BadInput for an image that cannot be read.
+    Raises ValueError, before anything is written, if `out` holds captions of other images, by another model or adapter,
+    or with other requests; BadInput for an image that cannot be read.
     """
     manifest = {
         "source": source_fingerprint(images), "model": embedder.lvlm.name, "rows": len(images),
-        "shard_size": batch_size, "requests": asdict(requests),
+        "shard_size": batch_size, "requests": asdict(requests), "identity": identity_of(embedder),
     }  # fmt: skip
     out = Path(out)
     if out.is_dir() and any(path.name != CAPTIONS for path in out.iterdir()) and not (out / CAPTIONS).is_dir():
         raise ValueError(f"{out} is not empty and holds no captions to resume from: use another folder")
     store = Store.open(out / CAPTIONS, manifest)
-    for shard, rows in list(enumerate(row_ranges(len(images), batch_size)))[rank::ranks]:
+    own_ranges = list(enumerate(row_ranges(len(images), batch_size)))[rank::ranks]
+    for shard, rows in own_ranges:  # before anything is written
+        if shard in store:
+            check_unchanged(store, shard, (images[row] for row in rows))
+    for shard, rows in own_ranges:
         if shard not in store:
-            store.write(shard, {}, {"results": _captions(embedder, [images[row] for row in rows], requests)})
+            batch = [images[row] for row in rows]
+            content = content_values(batch)
+            store.write(shard, {}, {"results": _captions(embedder, batch, requests), **content})
         progress(len(rows))
 
 

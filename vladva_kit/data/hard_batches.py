@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from vladva_kit.data.pairs import Pair, image_key
+from vladva_kit.data.pairs import Pair
 
 if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
@@ -49,8 +49,8 @@ def caption_keys(captions: Sequence[str]) -> Tensor:
 
 
 def image_keys(pairs: Sequence[Pair]) -> Tensor:
-    """Hash the pairs' images to (n,) int64, by path or by content: `image_keys(pairs)[0]`."""
-    return _hashed(str(image_key(pair)) for pair in pairs)
+    """Shorten the keys of the pairs' images to (n,) int64: `image_keys(pairs)[0]`."""
+    return _hashed(pair.image_key for pair in pairs)
 
 
 def _hashed(texts: Any) -> Tensor:
@@ -131,6 +131,7 @@ def mine_neighbors(
     k: int = 16,
     by: str = "text",
     margin: float | None = 0.1,
+    encode_images: Callable[[Sequence[Pair]], Tensor] | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Tensor:
     """Find hard negatives of each pair under a model's own embeddings: (n, k) int64 indices, -1 where there are fewer.
@@ -138,7 +139,8 @@ def mine_neighbors(
         neighbors = mine_neighbors(base, pairs)
         [pairs[index].short for index in neighbors[0]]
 
-    by: "text" compares captions, "image" compares images. Some neighbors are false negatives: their caption is also
+    by: "text" compares captions, "image" compares images. encode_images: pairs to image embeddings (n, dim), if not
+    `embedder.encode_image`; `fit` passes cached features. Some neighbors are false negatives: their caption is also
     true of the anchor's image. Excluded are pairs with the same caption or image, pairs without a short caption,
     and, unless margin is None, neighbors that are not at least `margin` less similar than the positives, in both
     directions: cos(image_i, text_j) <= cos(image_i, text_i) - margin, and the same with i and j exchanged
@@ -160,7 +162,8 @@ def mine_neighbors(
     images = None
     if by == "image" or margin is not None:
         log(f"encoding {len(kept)} images")
-        images = embedder.encode_image([pair.image for pair in kept])  # decoded a batch at a time
+        # decoded a batch at a time
+        images = encode_images(kept) if encode_images else embedder.encode_image([pair.image for pair in kept])
     found = nearest_neighbors(texts if by == "text" else images, 4 * k)
     allowed = _mask_false_negatives(found, kept, texts, images, margin)
     if not bool(allowed.any()):

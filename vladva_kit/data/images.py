@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from vladva_kit.data.store import Store
 from vladva_kit.data.validation import (
     parse_json_line,
     path_inside,
@@ -18,6 +19,7 @@ from vladva_kit.data.validation import (
     undecoded_image,
     without_decoding,
 )
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.models.hub import is_hub_id
 from vladva_kit.models.images import BadInput
 
@@ -113,6 +115,46 @@ def load_shards(folder: Path, streaming: bool = False) -> Any:
         if files:
             return datasets.load_dataset(builder, data_files={"train": files}, split="train", streaming=streaming)
     return None
+
+
+def content_values(images: Sequence[ImageRecord]) -> dict[str, list[Any]]:
+    """Return what `check_unchanged` compares, as JSON values of a shard: each image's key, its file's date and size.
+
+    store.write(0, {"embeddings": vectors}, content_values(images))
+    """
+    return {"keys": [_key(image) for image in images], "stamps": [_stamp(image) for image in images]}
+
+
+def check_unchanged(store: Store, shard: int, images: Iterable[ImageRecord]) -> None:
+    """Check that a shard belongs to the images as they are now; a file of the same date and size is not read again.
+
+    Raises ValueError naming the first image whose content differs. A shard without keys, of an older kit, passes.
+    """
+    with store.opened(shard) as file:
+        if "keys" not in file.keys():  # noqa: SIM118  not a dict
+            return
+    keys, stamps = (store.read_json(shard, name) for name in ("keys", "stamps"))
+    for image, key, stamp in zip(images, keys, stamps, strict=True):
+        if (stamp is None or stamp != _stamp(image)) and key != (now := _key(image)):
+            raise ValueError(
+                f"{image.name} is not the image that {store.path(shard)} was made from (content {str(key)[:12]} there, "
+                f"{str(now)[:12]} now): use another folder, or remove this file and run the same command again"
+            )
+
+
+def _key(image: ImageRecord) -> str | None:
+    """Return the image's key; None if it cannot be read, which is reported where it is decoded."""
+    try:
+        return image_key(image.image)
+    except (OSError, ValueError):
+        return None
+
+
+def _stamp(image: ImageRecord) -> list[int] | None:
+    if not isinstance(image.image, Path) or not image.image.is_file():
+        return None
+    status = image.image.stat()
+    return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
 def source_fingerprint(images: Sequence[ImageRecord]) -> str:

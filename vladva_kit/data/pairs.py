@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from vladva_kit.data.validation import (
     read_lines,
     undecoded_rows,
 )
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.models.images import BadInput, open_image
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Pair:
         # dict.fromkeys removes duplicates and preserves the order
         captions = () if short is None else tuple(dict.fromkeys((short, *self.captions)))
         object.__setattr__(self, "captions", captions)
+
+    @cached_property
+    def image_key(self) -> str:
+        """The key of the image's content, computed once: `pair.image_key == identity.image_key(pair.image)`."""
+        return image_key(self.image)
 
     def load_image(self) -> Image.Image:
         """Decode the image, upright and in RGB. Raises what `open_image` raises."""
@@ -202,14 +207,6 @@ def parse_pair(image: Any, record: dict[str, Any], where: str) -> Pair:
     if group is not None and not isinstance(group, str | int):
         raise BadInput(f"{where}: 'group' is {group!r}; it must be a text or a number that the pairs of a group share")
     return Pair(image, **single, **lists, group=None if group is None else str(group), where=where)
-
-
-def image_key(pair: Pair) -> str:
-    """Return the same key for the same image, its path or a hash of its content: `image_key(pair)`."""
-    if isinstance(pair.image, Path):
-        return str(pair.image.resolve())
-    content = pair.image if isinstance(pair.image, bytes) else pair.image.tobytes() + repr(pair.image.size).encode()
-    return hashlib.sha256(content).hexdigest()
 
 
 def _apply_length_rule(

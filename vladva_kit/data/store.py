@@ -2,13 +2,14 @@
 
 Embedding shards, image features, cached embeddings and generated captions all use this one store.
 
-    folder/manifest.json                what the shards belong to: model, source, sizes
+    folder/manifest.json                what the shards belong to: source, sizes, and the model's identity
     folder/shard-000000.safetensors     tensors, and JSON values stored as bytes in the same file
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,19 +43,14 @@ class Store:
     def open(cls, folder: str | Path, manifest: Mapping[str, Any], prefix: str = "shard") -> Store:
         """Create the folder and its manifest, or reopen it if the manifest is the same.
 
-        Raises ValueError naming every value that differs, or if the folder holds shards but no manifest.
+        Raises ValueError naming every value that differs, before anything is written, or if the folder holds shards but
+        no manifest.
         """
         store = cls(Path(folder), prefix)
         manifest = json.loads(json.dumps(manifest))  # as it is read back: tuples become lists
         names = store.names()  # before the manifest: another rank may write it and a shard in between
         if (store.folder / MANIFEST).is_file():
-            stored = read_manifest(folder)
-            differing = [
-                f"{key}: {stored.get(key)} in the folder, {value} now"
-                for key, value in manifest.items()
-                if stored.get(key) != value
-            ]
-            if differing:
+            if differing := differences(read_manifest(folder), manifest):
                 raise ValueError(
                     f"{folder} holds results of something else ({'; '.join(differing)}): "
                     "use another folder or remove this one"
@@ -129,6 +125,30 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {MANIFEST}: give a folder that this kit wrote")
     return json.loads(path.read_text())
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
+    """Name the values that differ between a manifest and the present one; hashes are shortened.
+
+    differences({"model": {"dtype": "float32"}}, {"model": {"dtype": "float16"}})
+    # ["model.dtype: float32 in the folder, float16 now"]
+    """
+    found = []
+    for key in (*now, *(key for key in stored if key not in now)):
+        old, new, name = stored.get(key), now.get(key), f"{within}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{name}.")
+        elif isinstance(new, dict) and old is None:
+            found.append(f"{name}: not recorded in the folder")
+        elif isinstance(old, dict) and new is None:
+            found.append(f"{name}: recorded in the folder, not given now")
+        elif old != new:
+            found.append(f"{name}: {_short(old)} in the folder, {_short(new)} now")
+    return found
+
+
+def _short(value: Any) -> Any:
+    return value[:12] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else value
 
 
 def row_ranges(rows: int, shard_size: int) -> list[range]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vladva_kit.data.validation import error_list
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.caption_files import load_caption_file
 from vladva_kit.evaluation.cases import CaseScore, Result, plain
-from vladva_kit.evaluation.encoding import content_digest, data_fingerprint
+from vladva_kit.evaluation.encoding import data_fingerprint
 from vladva_kit.evaluation.generation import SHORT_REQUEST, Generator, generate
 
 
@@ -63,7 +64,7 @@ def evaluate_captions(
     captions = generate(embedder, images, [request] * len(images), None, max_new_tokens, batch_size)
     references = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(human)})
     generated = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(captions)})
-    digests = [content_digest(image) for image in images]
+    digests = [image_key(image) for image in images]
     contents = (text for digest, texts in zip(digests, human, strict=True) for text in (digest, *texts))
     scores, cases = {}, []
     for name, metric in (("CIDEr", Cider()), ("ROUGE-L", Rouge())):  # both are means over images

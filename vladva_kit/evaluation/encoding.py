@@ -6,7 +6,7 @@ With a cache folder, embeddings are stored by content and by the model's fingerp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from vladva_kit.data.store import Store
-from vladva_kit.embedder.identity import model_fingerprint
+from vladva_kit.embedder.identity import content_key, image_key, model_fingerprint
 from vladva_kit.evaluation.bootstrap import number_unique
 from vladva_kit.models.images import Crop, open_image
 
@@ -53,8 +53,8 @@ def encode_once(
 ) -> Encoded:
     """Encode images and texts, repeats only once: `encode_once(embedder, images, captions, 64).images`.
 
-    `cache` is a folder. Embeddings are stored there under the model's fingerprint and the SHA-256 of their content;
-    what it already holds is not encoded again, so an interrupted run resumes.
+    `cache` is a folder. Embeddings are stored there under the model's fingerprint and the key of their content, see
+    `embedder/identity.py`; what it already holds is not encoded again, so an interrupted run resumes.
     Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`.
     """
     stores: dict[str, Store] = {}
@@ -62,36 +62,16 @@ def encode_once(
         model = model_fingerprint(embedder)
         for kind in ("image", "text"):
             stores[kind] = Store.open(Path(cache) / model[:32] / kind, {"model": model, "embeddings of": kind})
-    image_index, text_index = number_unique([image_key(image) for image in images]), number_unique(texts)
-    unique_images = [images[index] for index in np.unique(image_index, return_index=True)[1]]
-    unique_texts = list(dict.fromkeys(texts))
-    digests = [content_digest(image) for image in unique_images]
+    keys = [image_key(image) for image in images]
+    unique_images, unique_texts = dict(zip(keys, images, strict=True)), list(dict.fromkeys(texts))
+    image_index, text_index = number_unique(keys), number_unique(texts)
+    stored = stores.get("image"), list(unique_images)
     return Encoded(
-        images=embed_images(embedder, unique_images, batch_size, stores.get("image"), digests)[image_index],
+        images=embed_images(embedder, list(unique_images.values()), batch_size, *stored)[image_index],
         texts=embed_texts(embedder, unique_texts, batch_size, stores.get("text"))[text_index],
         image_index=image_index,
-        data=data_fingerprint([*(digests[index] for index in image_index), *texts]),
+        data=data_fingerprint([*keys, *texts]),
     )
-
-
-def image_key(image: ImageSource) -> Hashable:
-    """Return the same key for the same image: a path's resolved file, or the content of anything else."""
-    if isinstance(image, Crop):
-        return image_key(image.image), image.box
-    if isinstance(image, Path):
-        return str(image.resolve())
-    return content_digest(image)
-
-
-def content_digest(image: ImageSource) -> str:
-    """Compute the SHA-256 of an image's content: the file's bytes, a PIL image's pixels, or a crop's image and box."""
-    if isinstance(image, Crop):
-        raw = f"{content_digest(image.image)} {image.box}".encode()
-    elif isinstance(image, Image.Image):
-        raw = f"{image.mode} {image.size} ".encode() + image.tobytes()
-    else:
-        raw = image.read_bytes() if isinstance(image, Path) else image
-    return hashlib.sha256(raw).hexdigest()
 
 
 def data_fingerprint(parts: Iterable[str]) -> str:
@@ -108,32 +88,33 @@ def embed_images(
     images: Sequence[ImageSource],
     batch_size: int,
     store: Store | None = None,
-    digests: Sequence[str] = (),
+    keys: Sequence[str] = (),
 ) -> np.ndarray:
     """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
     def encode(batch: list[ImageSource]) -> Any:
         return embedder.encode_image([open_image(image, alpha="drop") for image in batch])
 
-    return _encode("image", images, encode, batch_size, store, digests)
+    return _encode("image", images, encode, batch_size, store, keys)
 
 
 def embed_texts(
     embedder: ImageTextEncoder, texts: Sequence[str], batch_size: int, store: Store | None = None
 ) -> np.ndarray:
     """Encode texts to (n, dim) float32, `batch_size` at a time."""
-    digests = [content_digest(text.encode()) for text in texts] if store is not None else ()
-    return _encode("text", texts, embedder.encode_text, batch_size, store, digests)
+    keys = [content_key(text) for text in texts] if store is not None else ()
+    return _encode("text", texts, embedder.encode_text, batch_size, store, keys)
 
 
 def _encode(
-    kind: str, items: Sequence[Any], encode: Callable, batch_size: int, store: Store | None, digests: Sequence[str]
+    kind: str, items: Sequence[Any], encode: Callable, batch_size: int, store: Store | None, keys: Sequence[str]
 ) -> np.ndarray:
     """Encode the items that the store lacks, and store them every `SHARD` embeddings."""
-    rows: dict[Hashable, np.ndarray] = {}  # by the SHA-256 of their content, or by index without a store
-    for name in store.names() if store is not None else ():
-        rows.update(zip(store.read_json(name, "digests"), store.read(name)["embeddings"].numpy(), strict=True))
-    keys = digests if store is not None else range(len(items))
+    rows: dict[Hashable, np.ndarray] = {}  # by key, or by index without a store
+    if store is None:
+        keys = range(len(items))
+    else:
+        rows.update(_stored_rows(store, frozenset(keys)))
     missing = [index for index, key in enumerate(keys) if key not in rows]
     unsaved: list[str] = []
     progress = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
@@ -151,6 +132,15 @@ def _encode(
                 unsaved = []
             bar.update(len(indices))
     return np.stack([rows[key] for key in keys])
+
+
+def _stored_rows(store: Store, keys: frozenset[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (key, embedding) of those keys that the store holds; other embeddings are not read."""
+    for name in store.names():
+        in_shard = {key: row for row, key in enumerate(store.read_json(name, "digests")) if key in keys}
+        if in_shard:
+            embeddings = store.read(name)["embeddings"].numpy()
+            yield from ((key, embeddings[row]) for key, row in in_shard.items())
 
 
 def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:

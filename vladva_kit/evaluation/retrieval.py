@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from vladva_kit.data.pairs import Pair, load_pairs
 from vladva_kit.data.validation import collect_errors, error_list
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, number_unique, score
 from vladva_kit.evaluation.caption_files import (
     FILES,
@@ -23,7 +24,7 @@ from vladva_kit.evaluation.caption_files import (
     load_caption_file,
 )
 from vladva_kit.evaluation.cases import CaseScore, Result, plain
-from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, data_fingerprint, encode_once, image_key
+from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, data_fingerprint, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Ranks, joined, ranks
 from vladva_kit.models.images import BadInput
@@ -151,7 +152,8 @@ def _unique_images(
     gallery: list[CaptionedImage], captions_per_image: int | None
 ) -> tuple[list[Any], list[str], np.ndarray]:
     """Return the different images, their captions image by image, and the image index of each caption."""
-    index = number_unique([image_key(item.image) for item in gallery])
+    files = [item.image.resolve() if isinstance(item.image, Path) else image_key(item.image) for item in gallery]
+    index = number_unique(files)  # by path: a benchmark that lists one photo under two names counts two images
     captions: list[list[str]] = [[] for _ in range(int(index.max()) + 1)]
     for image, item in zip(index.tolist(), gallery, strict=True):
         captions[image] += item.captions

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.data.validation import clean_caption, error_list, read_json, require_keys, resolve_image_folder
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
-from vladva_kit.evaluation.encoding import content_digest
 from vladva_kit.evaluation.generation import Generator, generate
 from vladva_kit.models.images import BadInput
 
@@ -136,7 +136,7 @@ def evaluate_vqa(
     answers = generate(embedder, [case.image for case in cases], prompts, None, max_new_tokens, batch_size)
     accuracy = np.array([vqa_accuracy(answer, case.answers) for case, answer in zip(cases, answers, strict=True)])
     types, images = (np.array([str(getattr(case, key)) for case in cases]) for key in ("answer_type", "image"))
-    digests = {case.image: content_digest(case.image) for case in cases}
+    digests = {case.image: image_key(case.image) for case in cases}
     contents = (text for case in cases for text in (digests[case.image], case.question, *case.answers))
 
     def mean(values: np.ndarray, chosen: Any = slice(None)) -> Score:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, number_unique, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, content_digest, dots, encode_once, image_key
+from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput, Crop
@@ -54,7 +55,7 @@ class WordOrderResult(Result):
     def per_case(self) -> Iterator[CaseScore]:
         """Yield each case once, with its subset as the score."""
         for case in self.cases:
-            image, texts = content_digest(case.image)[:16], (case.caption, case.wrong[0])
+            image, texts = image_key(case.image)[:16], (case.caption, case.wrong[0])
             yield CaseScore(case.subset, case.id, case.category, image, *texts, case.margin, case.margin > 0)
 
 

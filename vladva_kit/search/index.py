@@ -6,6 +6,7 @@ from the shards, so scores are exact and only the choice of candidates is approx
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_right
 from collections import defaultdict
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor
 
 from vladva_kit.data.store import Store
+from vladva_kit.embedder.identity import content_key
 from vladva_kit.models.files import atomic_write
 from vladva_kit.models.load import MissingExtra
 from vladva_kit.search.shards import blocks, open_shards, with_names
 
 INDEX = "index.faiss"
+INDEX_KEY = "index.json"  # the key of the embeddings that the index is of
 MAX_EXACT_ROWS = 5_000_000  # 80 GB to read at dim 4,096; an index is faster for more
 MAX_TRAINING_ROWS = 1_000_000  # spread over all shards
 
@@ -45,10 +48,12 @@ def build_index(out: str | Path) -> Path:
     codes = next(n for n in (64, 32, 16, 8, 4, 2, 1) if dim % n == 0)
     lists = max(1, min(round(4 * math.sqrt(rows)), len(sample) // 39))  # faiss warns below 39 training rows per list
     index = faiss.index_factory(dim, f"IVF{lists},PQ{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.do_polysemous_training = False  # orders codes for a filter that no search uses, and takes most of the time
     index.train(sample.numpy())
     for _, _, block in blocks(out):
         index.add(block.numpy())
-    atomic_write({out / INDEX: faiss.serialize_index(index).tobytes()})
+    embeddings = json.dumps({"embeddings": _embeddings_key(out)}).encode()
+    atomic_write({out / INDEX: faiss.serialize_index(index).tobytes(), out / INDEX_KEY: embeddings})
     return out / INDEX
 
 
@@ -71,6 +76,12 @@ def search_index(
         raise ValueError(
             f"{out / INDEX} is of {index.ntotal} rows of dim {index.d}, the shards hold {sum(counts)} and the queries "
             f"have dim {queries.shape[1]}: build the index again (`vladva index`)"
+        )
+    key = json.loads((out / INDEX_KEY).read_text())["embeddings"] if (out / INDEX_KEY).is_file() else None
+    if key != (now := _embeddings_key(out)):
+        raise ValueError(
+            f"{out / INDEX} is of other embeddings than the shards' ({str(key)[:12]} in {INDEX_KEY}, {now[:12]} now): "
+            "build the index again (`vladva index`)"
         )
     index.nprobe = max(1, math.ceil(probed * index.nlist))
     _, found = index.search(queries.float().numpy(), min(k * candidates, index.ntotal))
@@ -109,6 +120,17 @@ def _row_counts(out: str | Path) -> list[int]:
         with store.opened(shard) as file:
             counts.append(file.get_slice("embeddings").get_shape()[0])
     return counts
+
+
+def _embeddings_key(out: Path) -> str:
+    """Compute the key of a folder's embeddings from the digests in the shards; those of an older kit hold none."""
+    store, shards = open_shards(out)
+    digests = []
+    for shard in range(shards):
+        with store.opened(shard) as file:
+            known = "digest" in file.keys()  # noqa: SIM118  not a dict
+        digests.append(store.read_json(shard, "digest") if known else None)
+    return content_key(json.dumps(digests))
 
 
 def _faiss() -> ModuleType:

@@ -2,14 +2,18 @@
 
 A shard holds a fixed row range of the source, so existing files show what is done. Rank r takes every ranks-th shard.
 
-    out/manifest.json               source, model, rows, shard size
-    out/shard-000000.safetensors    "embeddings" (n, dim), and the names of the n images
+    out/manifest.json               source, model (its name, and its identity by content), rows, shard size
+    out/shard-000000.safetensors    "embeddings" (n, dim) and their digest, the names of the n images and of skipped
+                                    ones, and the keys of all images by content, in the order of the source
+
+A folder without identity or keys, of an older kit, is searched with a warning and not continued by `vladva embed`.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vladva_kit.data.images import ImageRecord, source_fingerprint
-from vladva_kit.data.store import Store, read_manifest, row_ranges
+from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
+from vladva_kit.data.store import Store, differences, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
+from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ def embed_images_to_shards(
     out: str | Path,
     *,
     model: str,
+    identity: Mapping[str, Any] | None = None,
     shard_size: int = 10_000,
     batch_size: int = 64,
     dtype: str = "float32",
@@ -43,22 +49,31 @@ def embed_images_to_shards(
 ) -> bool:
     """Embed images into the shards that do not exist yet; return True once the shards of all ranks exist.
 
-        embed_images_to_shards(list_images("photos"), embedder.encode_image, "runs/photos", model="emoji-llava")
+        embed_images_to_shards(
+            list_images("photos"), embedder.encode_image, "runs/photos", model="emoji-llava",
+            identity=identity_of(embedder),
+        )
 
-    encode: images to (n, dim) unit vectors. `progress` gets the size of each shard.
+    encode: images to (n, dim) unit vectors. model: the name by which `vladva search` loads it again. identity: what
+    `identity_of` returns; without it, other weights of the same name are not noticed. `progress` gets the
+    size of each shard.
     Raises BadInput for an image that cannot be read (finished shards are kept); with on_error="skip" the image is
-    skipped and its name stored in the shard. Raises ValueError if `out` holds embeddings of another source or model.
+    skipped and its name stored in the shard. Raises ValueError, before anything is written, if `out` holds embeddings
+    of another source or model, or if an image changed since.
     """
     store = Store.open(out, {
         "model": model, "source": source_fingerprint(images), "rows": len(images), "shard_size": shard_size,
-        "dtype": dtype, "version": 1,
+        "dtype": dtype, "version": 1, **({} if identity is None else {"identity": dict(identity)}),
     })  # fmt: skip
     ranges = row_ranges(len(images), shard_size)
-    for shard, rows in list(enumerate(ranges))[rank::ranks]:
+    own_ranges = list(enumerate(ranges))[rank::ranks]
+    for shard, rows in own_ranges:  # before anything is written
+        if shard in store:
+            check_unchanged(store, shard, (images[row] for row in rows))
+    for shard, rows in own_ranges:
         if shard not in store:
             loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_decode)
-            embeddings, names, skipped = _embed(loader, encode, getattr(torch, dtype), on_error)
-            store.write(shard, {"embeddings": embeddings}, {"names": names, "skipped": skipped})
+            store.write(shard, *_embed(loader, encode, getattr(torch, dtype), on_error))
         progress(len(rows))
     complete = not store.missing(len(ranges))
     if complete:  # otherwise another rank may be writing
@@ -66,32 +81,40 @@ def embed_images_to_shards(
     return complete
 
 
-def _decode(records: list[ImageRecord]) -> tuple[list[tuple[str, Image.Image]], list[tuple[str, str]]]:
-    """Decode images in a loader's worker: (name, image) of each, and (name, error message) of the unreadable ones."""
+def _decode(records: list[ImageRecord]) -> tuple[list[tuple[str, Image.Image]], list[tuple[str, str]], dict[str, list]]:
+    """Decode images in a loader's worker.
+
+    Returns (name, image) of each, (name, error message) of the unreadable ones, and the content of all.
+    """
     decoded, unreadable = [], []
     for record in records:
         try:
             decoded.append((record.name, decode_image(record.image, record.name)))
         except BadInput as error:
             unreadable.append((record.name, str(error)))
-    return decoded, unreadable
+    return decoded, unreadable, content_values(records)
 
 
 def _embed(
     loader: DataLoader, encode: Callable[[Sequence[Any]], Tensor], dtype: torch.dtype, on_error: str
-) -> tuple[Tensor, list[str], list[str]]:
-    """Return the embeddings of the readable images, their names, and the names of the skipped images."""
-    names, skipped, parts = [], [], []
-    for decoded, unreadable in loader:
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a shard's tensors and JSON values."""
+    values: dict[str, Any] = {"names": [], "skipped": [], "keys": [], "stamps": []}
+    parts = []
+    for decoded, unreadable, content in loader:
         if unreadable and on_error == "raise":
             raise BadInput(f"{unreadable[0][1]}, or skip such images with --skip-bad")
         if unreadable:
             warnings.warn(f"skipped: {'; '.join(error for _, error in unreadable)}", stacklevel=3)
-        skipped += [name for name, _ in unreadable]
-        names += [name for name, _ in decoded]
+        values["skipped"] += [name for name, _ in unreadable]
+        values["names"] += [name for name, _ in decoded]
+        for name, of_batch in content.items():
+            values[name] += of_batch
         if decoded:
             parts.append(encode([image for _, image in decoded]).to(dtype))
-    return torch.cat(parts) if parts else torch.zeros(0, 0, dtype=dtype), names, skipped
+    embeddings = torch.cat(parts) if parts else torch.zeros(0, 0, dtype=dtype)
+    digest = content_key(embeddings.numpy().tobytes())  # an index of these embeddings records it
+    return {"embeddings": embeddings}, {**values, "digest": digest}
 
 
 def open_shards(out: str | Path) -> tuple[Store, int]:
@@ -108,6 +131,28 @@ def open_shards(out: str | Path) -> tuple[Store, int]:
             "run the same `vladva embed` command again to resume"
         )
     return store, count
+
+
+def check_model(out: str | Path, embedder: Any) -> list[str]:
+    """Check that queries of an embedder may be compared with a folder's embeddings; return warnings, one sentence each.
+
+        for warning in check_model("runs/photos", embedder): print(warning)
+
+    Other versions, and a folder that records no identity, are warnings. Raises ValueError naming both values if
+    weights, adapter, prompts, resolution or dtype differ.
+    """
+    stored = read_manifest(out).get("identity")
+    if stored is None:
+        return [f"{out} records its model's name only: if the model changed since, embed the images again"]
+    now = json.loads(json.dumps(identity_of(embedder)))
+    other_versions = differences(stored.pop("versions", {}), now.pop("versions"))
+    if found := differences(stored, now):
+        raise ValueError(
+            f"{out} holds embeddings of another model than the queries' ({'; '.join(found)}): search with the model "
+            "that embedded the images, or embed them again into another folder"
+        )
+    found = "; ".join(other_versions)
+    return [f"{out} was embedded with other versions ({found}): cosines may differ slightly"] if found else []
 
 
 def blocks(out: str | Path, rows: int = 65_536) -> Iterator[tuple[int, int, Tensor]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,12 @@ from vladva_kit.data.store import Store
 from vladva_kit.data.streaming import PairStream, load_stream_state
 from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.embedder.identity import model_fingerprint
+from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import atomic_write
 from vladva_kit.training.collator import Collator
-from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features
+from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
 from vladva_kit.training.trainer import Validate, VladvaTrainer
@@ -131,8 +130,8 @@ def _trainer(
     scratch: str,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
-    sampler = batch_sampler(embedder, pairs, settings)
-    image_features = _image_features(embedder, pairs, settings)
+    image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
+    sampler = batch_sampler(embedder, pairs, settings, image_features)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     temperature.requires_grad_(settings.learn_temperature)
@@ -140,13 +139,13 @@ def _trainer(
         embedder,
         settings.next_token_weight,
         settings.micro_batch_size,
-        image_features,
+        image_features(),
         settings.soft_prompt_learning_rate,
         validate,
         sampler,
         args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
         train_dataset=pairs,
-        callbacks=[*callbacks, *_refresh(embedder, pairs, settings, sampler)],
+        callbacks=[*callbacks, *_refresh(embedder, pairs, settings, sampler, image_features())],
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
@@ -194,12 +193,18 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
     return pairs
 
 
-def batch_sampler(embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings) -> HardBatches | None:
+def batch_sampler(
+    embedder: Embedder,
+    pairs: list[Pair] | PairStream,
+    settings: Settings,
+    image_features: Callable[[], CachedImageFeatures | None] = lambda: None,
+) -> HardBatches | None:
     """Build the sampler for `settings.batches`; None if batches are random and the Trainer's own sampler serves.
 
         next(iter(batch_sampler(embedder, pairs, Settings(batches={"groups": 0.5, "random": 0.5}))))
 
-    Neighbors are mined with the base embedder. Raises ValueError for batches that the pairs cannot fill.
+    Neighbors are mined with the base embedder. image_features: returns features of the frozen vision encoder that are
+    computed already. Raises ValueError for batches that the pairs cannot fill.
     """
     if isinstance(pairs, PairStream):
         if settings.batches is not None:
@@ -215,30 +220,35 @@ def batch_sampler(embedder: Embedder, pairs: list[Pair] | PairStream, settings: 
     share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
     rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
     if rows["mined"]:
+        features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
         with embedder.base():
-            neighbors = _mine_once(embedder, pairs, settings)
+            neighbors = _mine_once(embedder, pairs, settings, features)
     return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
 
 
-def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings) -> Tensor:
+def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:
     mining = settings.mining
-    return mine_neighbors(embedder, pairs, k=4 * mining.group_size, by=mining.by, margin=mining.margin)
+    encode_images = partial(encode_cached_images, embedder, features) if features is not None else None
+    options = {"by": mining.by, "margin": mining.margin, "encode_images": encode_images}
+    return mine_neighbors(embedder, pairs, k=4 * mining.group_size, **options)
 
 
-def _mine_once(embedder: Embedder, pairs: list[Pair], settings: Settings) -> Tensor:
+def _mine_once(
+    embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None
+) -> Tensor:
     """Mine, or read the neighbors that an earlier run on the same model and data kept in `mining.cache`."""
     mining = settings.mining
     if mining.cache is None:
-        return _mine(embedder, pairs, settings)
+        return _mine(embedder, pairs, settings, features)
     captions, images = caption_keys([pair.short or "" for pair in pairs]), image_keys(pairs)
     manifest = {
-        "model": model_fingerprint(embedder),
-        "pairs": hashlib.sha256(torch.stack([captions, images]).numpy().tobytes()).hexdigest(),
+        "model": identity_of(embedder),
+        "pairs": content_key(torch.stack([captions, images]).numpy().tobytes()),
         "mining": [mining.by, mining.margin, mining.group_size],
     }
     store = Store.open(mining.cache, manifest, "neighbors")
     if 0 not in store and rank() == 0:
-        store.write(0, {"neighbors": _mine(embedder, pairs, settings)})
+        store.write(0, {"neighbors": _mine(embedder, pairs, settings, features)})
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # rank 0 wrote the neighbors
     return store.read(0)["neighbors"]
@@ -269,12 +279,16 @@ class _Refresh(TrainerCallback):
 
 
 def _refresh(
-    embedder: Embedder, pairs: list[Pair] | PairStream, settings: Settings, sampler: HardBatches | None
+    embedder: Embedder,
+    pairs: list[Pair] | PairStream,
+    settings: Settings,
+    sampler: HardBatches | None,
+    features: CachedImageFeatures | None,
 ) -> list[TrainerCallback]:
     every = settings.mining.refresh_every
     if sampler is None or sampler.neighbors is None or every is None:
         return []
-    return [_Refresh(sampler, lambda: _mine(embedder, pairs, settings), every)]
+    return [_Refresh(sampler, lambda: _mine(embedder, pairs, settings, features), every)]
 
 
 def _image_features(

@@ -5,31 +5,29 @@ Decoding and preprocessing are skipped too: an image's token ids are kept next t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vladva_kit.data.pairs import Pair, image_key
+from vladva_kit.data.pairs import Pair
 from vladva_kit.data.store import MANIFEST, Store, row_ranges
-from vladva_kit.embedder.prompts import ModelInputs, padding_id, process_images
+from vladva_kit.embedder.embedder import Embedder, summary_embeddings
+from vladva_kit.embedder.identity import content_key, identity_of
+from vladva_kit.embedder.prompts import ModelInputs, append_text_to_images, padding_id, process_images
 from vladva_kit.models.device import rank
 from vladva_kit.training.features import (
     FeatureLayout,
     ImageFeatures,
     encode_image_features,
     vision_encoder_is_frozen,
+    with_features,
 )
-
-if TYPE_CHECKING:
-    from vladva_kit.embedder.embedder import Embedder
 
 SHARD_SIZE = 256  # images per file
 CachedImage = tuple[dict[str, Tensor], tuple[Tensor, ...]]  # token ids and masks without padding, and feature layers
@@ -51,7 +49,7 @@ class CachedImageFeatures:
 
         Raises KeyError for an image that was not cached.
         """
-        images = [self._image(self.indices[image_key(pair)]) for pair in pairs]
+        images = [self._image(self.indices[pair.image_key]) for pair in pairs]
         padded = {
             name: pad_sequence([inputs[name] for inputs, _ in images], True, self.pad_id if name == "input_ids" else 0)
             for name in images[0][0]
@@ -77,11 +75,11 @@ def cache_image_features(
         cache_image_features(embedder, pairs, "runs/features")     # a folder, reused by later runs
 
     Raises ValueError if the vision encoder is trainable, if the family cannot take features back, if the disk has too
-    little space, or if the folder holds the features of another LVLM or of other images.
+    little space, or if the folder holds the features of other weights, another resolution or other images.
     """
     if not vision_encoder_is_frozen(embedder.lvlm.model):
         raise ValueError("the vision encoder or projector is trainable, so its features change: leave cache_images out")
-    images = {image_key(pair): pair for pair in pairs}
+    images = {pair.image_key: pair for pair in pairs}
     pad_id = padding_id(embedder.lvlm.processor.tokenizer)
     _, first = _encode(embedder, list(images.values())[:1])
     size = first.nbytes() * len(images)
@@ -90,10 +88,25 @@ def cache_image_features(
     cached = CachedImageFeatures({key: index for index, key in enumerate(images)}, first.layout, pad_id)
     if where != "memory":
         cached.store = _open_store(embedder, Path(where), images, first.layout, size)
-        if 0 in cached.store:
-            _check_weights_unchanged(cached, first, where)
     _fill(cached, embedder, list(images.values()), batch_size)
     return cached
+
+
+def encode_cached_images(
+    embedder: Embedder, cached: CachedImageFeatures, pairs: Sequence[Pair], batch_size: int = 64
+) -> Tensor:
+    """Embed the pairs' images from their features, as `encode_image` does from pixels: (n, dim) float32, unit length.
+
+    encode_cached_images(embedder, cache_image_features(embedder, pairs, "memory"), pairs)
+    """
+    tokenizer, embeddings = embedder.lvlm.processor.tokenizer, []
+    with embedder.inference():
+        for start in range(0, len(pairs), batch_size):
+            inputs, features = cached.batch(pairs[start : start + batch_size])
+            batch = append_text_to_images(tokenizer, inputs, embedder.image_prompt)
+            batch = with_features(embedder, batch, features, range(len(features.rows)))
+            embeddings.append(summary_embeddings(embedder.hidden_states(batch), batch).cpu())
+    return torch.cat(embeddings)
 
 
 def _open_store(embedder: Embedder, folder: Path, images: dict[str, Pair], layout: FeatureLayout, size: int) -> Store:
@@ -103,24 +116,15 @@ def _open_store(embedder: Embedder, folder: Path, images: dict[str, Pair], layou
             f"image features need about {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left: "
             "use another folder, or leave cache_images out"
         )
-    lvlm = embedder.lvlm
+    with embedder.base():  # the adapter and the words of the prompts come after the vision encoder
+        identity = identity_of(embedder)
+    of_encoder = {key: value for key, value in identity.items() if key not in ("prompts", "prompt_tokens")}
     manifest = {
-        "lvlm": lvlm.name,
-        "dtype": str(lvlm.model.dtype),
-        "max_pixels": lvlm.family.max_pixels,
+        "encoder": {**of_encoder, "prefix": embedder.image_prompt.prefix},
         "layout": asdict(layout),
-        "images": hashlib.sha256("\n".join(images).encode()).hexdigest(),
+        "images": content_key("\n".join(images)),
     }
     return Store.open(folder, manifest, "features")
-
-
-def _check_weights_unchanged(cached: CachedImageFeatures, first: ImageFeatures, where: str) -> None:
-    """Compare the first image's features with the stored ones: the manifest has the LVLM's name, not its weights."""
-    stored, computed = cached._image(0)[1][0].float(), first.rows[0][0].float()
-    if stored.shape != computed.shape or (stored - computed).norm() > 0.05 * computed.norm():  # more than rounding
-        raise ValueError(
-            f"{where} holds the features of other weights of the same name: use another folder or remove this one"
-        )
 
 
 def _fill(cached: CachedImageFeatures, embedder: Embedder, pairs: list[Pair], batch_size: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vladva_kit.analysis import encoder_crop, probe_images
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.evaluation.encoding import image_key
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.models.images import ImageLike
 from vladva_kit.plots import attention_overlay
 from vladva_kit.plots.style import figure_uri

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vladva_kit.evaluation.encoding import ImageSource, ImageTextEncoder, all_dots, embed_images, embed_texts, image_key
+from vladva_kit.embedder.identity import image_key
+from vladva_kit.evaluation.encoding import ImageSource, ImageTextEncoder, all_dots, embed_images, embed_texts
 
 STEP_SIZE = 16  # images or captions that one step of background work encodes
 _MODEL = threading.RLock()
@@ -64,7 +65,8 @@ class CachedEmbedder:
         base = CachedEmbedder(Embedder(lvlm))
         base.similarity(images, captions)     # (n_images, n_texts) float32
 
-    The cache is dropped when the embedder's adapter has been trained further.
+    The cache is dropped when the embedder's adapter has been trained further. Inside `with embedder.base():` it returns
+    the base's embeddings.
     """
 
     def __init__(self, embedder: ImageTextEncoder, batch_size: int = 32) -> None:
@@ -75,11 +77,11 @@ class CachedEmbedder:
 
     def encode_image(self, images: Sequence[ImageSource]) -> np.ndarray:
         """Return unit vectors (n, dim) float32 of images. Raises what the embedder raises, or ModelBusy."""
-        return self._look_up(self._images, list(map(image_key, images)), images, embed_images)
+        return self._look_up(self._images, self._keys(map(image_key, images)), images, embed_images)
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors (n, dim) float32 of captions. Raises what the embedder raises, or ModelBusy."""
-        return self._look_up(self._texts, list(texts), texts, embed_texts)
+        return self._look_up(self._texts, self._keys(texts), texts, embed_texts)
 
     def similarity(self, images: Sequence[ImageSource], texts: Sequence[str]) -> np.ndarray:
         """Return cosines (n_images, n_texts) float32 of images and captions."""
@@ -88,7 +90,14 @@ class CachedEmbedder:
     def has(self, images: Sequence[ImageSource], texts: Sequence[str]) -> bool:
         """Return whether all of these are cached, so that their similarity needs no forward pass."""
         self._drop_if_trained()
-        return {*map(image_key, images)} <= self._images.keys() and {*texts} <= self._texts.keys()
+        images_known = {*self._keys(map(image_key, images))} <= self._images.keys()
+        return images_known and {*self._keys(texts)} <= self._texts.keys()
+
+    def _keys(self, contents: Iterable[str]) -> list[Hashable]:
+        """Combine keys of contents with what `with embedder.base():` changes: the prompts, and the adapter's use."""
+        prompts = (getattr(self.embedder, name, None) for name in ("image_prompt", "text_prompt"))
+        state = (getattr(self.embedder, "adapted", None), *prompts)
+        return [(state, content) for content in contents]
 
     def encoding_steps(self, images: Sequence[ImageSource], texts: Sequence[str]) -> list[Callable[[], np.ndarray]]:
         """Return functions that fill the cache, `STEP_SIZE` items each: `BackgroundTask().start(steps, ...)`."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from contextlib import nullcontext
 
 import pytest
@@ -147,6 +148,25 @@ def test_fingerprint_covers_weights_and_data(small_world, monkeypatch):
     other = {**small_world, "winoground_mini": small_world["sugarcrepe_mini"]}
     monkeypatch.setattr(vk, "sample", other.__getitem__)
     assert study._fingerprint("emoji-clip") != before
+
+
+def test_fingerprint_covers_images_code_and_versions(small_world, tmp_path, monkeypatch):
+    fingerprints = [study._fingerprint("emoji-llava")]
+    monkeypatch.setattr(study, "versions", lambda: {"torch": "99"})
+    fingerprints.append(study._fingerprint("emoji-llava"))
+    monkeypatch.setattr(study, "CODE_OF_RUNS", study.CODE_OF_RUNS[:-1])
+    fingerprints.append(study._fingerprint("emoji-llava"))
+    copy = shutil.copytree(small_world["winoground_mini"], tmp_path / "winoground_mini")
+    monkeypatch.setattr(vk, "sample", {**small_world, "winoground_mini": copy}.__getitem__)
+    assert study._fingerprint("emoji-llava") == fingerprints[-1]  # equal content in another folder
+    image = next(path for path in sorted(copy.rglob("*")) if path.suffix in (".png", ".webp"))
+    image.write_bytes(image.read_bytes() + b" ")
+    fingerprints.append(study._fingerprint("emoji-llava"))
+    assert len(set(fingerprints)) == 4
+
+
+def test_code_of_runs_exists():
+    assert all(path.exists() for path in study.CODE_OF_RUNS)
 
 
 def test_long_captions_variant_trains_the_contrastive_loss_on_long_captions(small_world, small_plan):
