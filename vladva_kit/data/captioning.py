@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vladva_kit.data.images import ImageRecord, source_fingerprint
 from vladva_kit.data.store import Store, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
-from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.embedder.prompts import SHORT_REQUEST, encode_caption
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.files import atomic_write
@@ -26,7 +26,6 @@ from vladva_kit.models.files import atomic_write
 if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
 
-SHORT_REQUEST = "provide a short caption:"
 LONG_REQUEST = "describe the picture in detail:"
 CAPTIONS = ".captions"  # the folder of shards in the imagefolder
 KINDS = ("short", "long")
