@@ -203,19 +203,23 @@ class LikelihoodScorer:
 
         Raises ValueError with the estimated duration for more than `max_scores` scores.
         """
-        if len(images) * len(captions) > self.max_scores:
-            raise ValueError(
-                f"{likelihood_cost(self.model, images, captions, self.request)}, more than max_scores="
-                f"{self.max_scores:,}: embed the images and re-rank the best hits, or raise max_scores"
-            )
+        self.check_size(images, captions)
         return self._score(images, captions, paired=False)
 
     def score_pairs(self, images: Sequence[ImageLike], captions: Sequence[str]) -> Tensor:
         """Score each image with the caption at the same index: (n,) float32; a repeated image is processed once."""
         return self._score(images, captions, paired=True)
 
+    def check_size(self, images: Sequence[ImageLike], captions: Sequence[str]) -> None:
+        """Raise ValueError with the estimated duration if all pairs are more than `max_scores`."""
+        if len(images) * len(captions) > self.max_scores:
+            raise ValueError(
+                f"{likelihood_cost(self.model, images, captions, self.request)}, more than max_scores="
+                f"{self.max_scores:,}: embed the images and re-rank the best hits, or raise max_scores"
+            )
+
     def _score(self, images: Sequence[ImageLike], captions: Sequence[str], paired: bool) -> Tensor:
-        shared = {"paired": paired, "batch_size": self.batch_size}
+        shared = {"paired": paired, "batch_size": self.batch_size, "progress": False}
         if self.question is not None:
             return yes_probability(self.model, images, captions, question=self.question, **shared)
         options = {"reduce": self.reduce, "alpha": self.alpha, "request": self.request}
