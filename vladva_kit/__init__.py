@@ -43,6 +43,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "evaluate_vqa": "evaluation.vqa",
     "evaluate_captions": "evaluation.caption_quality",
     "check": "checks",
+    "rerank": "search.rerank",
     "analysis": None,
     "plots": None,
     "widgets": None,

@@ -96,3 +96,16 @@ def test_bad_cases_stop_the_command_unless_skipped(small_samples, clip):
 def test_an_unknown_benchmark_lists_the_known_ones():
     shown = run(app, ["eval", "emoji-clip", "--benchmark", "imagenet"])
     assert shown.exit_code == 2 and "winoground" in shown.output and "sugarcrepe" in shown.output
+
+
+def test_eval_by_likelihood_and_with_reranking(small_samples, tmp_path):
+    scorer = vk.LikelihoodScorer(vk.load_lvlm("emoji-llava"))
+    output = run(app, ["eval", "emoji-llava", "--by", "likelihood", "--out", str(tmp_path / "out")])
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = vk.evaluate_winoground(scorer, small_samples / "winoground_mini")
+    assert output.exit_code == 0 and saved["settings"]["by"] == "likelihood"
+    assert saved["models"]["emoji-llava"]["winoground"]["group"]["percent"] == expected.group.percent
+    assert saved["identity"]["emoji-llava"] == {"name": "LikelihoodScorer", "weights": scorer.fingerprint}
+    for arguments in (["emoji-clip"], ["emoji-llava", "--benchmark", "vqa"]):
+        refused = run(app, ["eval", *arguments, "--by", "likelihood"])
+        assert refused.exit_code == 2 and "has no likelihood for" in " ".join(refused.output.split())

@@ -26,6 +26,7 @@ DEFAULT_DATA = {  # benchmark -> the sample it is evaluated on by default, and a
     "captions": ("captions_mini", "dataset_coco.json"),
     "questions": ("seen", ""),
 }
+GENERATED = ("vqa", "captions", "questions")  # answers are generated, not scored
 SHARED_IMAGES = ("sugarcrepe_pp_mini", "word_order_mini", "captions_mini", "vqa_mini")  # use sugarcrepe_mini's images
 
 
@@ -42,6 +43,10 @@ def evaluate(
         list[str] | None, typer.Option(help="Classification prompt with {}. Repeat the option to average several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write results.json, tables and per-case scores here.")] = None,
+    by: Annotated[
+        str, typer.Option(help="Score pairs by their embedding or by the caption's likelihood.")
+    ] = "embedding",
+    rerank: Annotated[int | None, typer.Option(help="Retrieval: order this many best hits by likelihood.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache embeddings here, to resume a stopped run.")] = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
@@ -49,16 +54,23 @@ def evaluate(
     """Evaluate one model on one benchmark by its official protocol."""
     import rich
 
+    import vladva_kit as vk
     from vladva_kit.embedder.identity import describe
     from vladva_kit.evaluation.results import FILES, save_results
     from vladva_kit.evaluation.tables import comparison_table
 
     if benchmark not in DEFAULT_DATA:
         raise typer.BadParameter(f"unknown benchmark '{benchmark}'; choose from {', '.join(DEFAULT_DATA)}")
+    if by not in ("embedding", "likelihood"):
+        raise typer.BadParameter(f"unknown score '{by}'; choose from embedding, likelihood")
     source, image_folder = _source(benchmark, data, images)
-    options = {"split": split, "image_folder": image_folder, "cache": cache, "seed": seed}
+    options = {"split": split, "image_folder": image_folder, "cache": cache, "seed": seed, "rerank": rerank}
     options["on_error"] = "skip" if skip_bad else "raise"
     embedder = load_embedder(model)
+    if by == "likelihood":
+        if benchmark in GENERATED or not isinstance(embedder, vk.Embedder):
+            raise typer.BadParameter(f"'{model}' has no likelihood for '{benchmark}': leave out --by likelihood")
+        embedder = vk.LikelihoodScorer(embedder)
     result = _run_benchmark(embedder, benchmark, source, options | ({"templates": template} if template else {}))
     typer.echo(f"{benchmark} on {source}")
     rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
@@ -66,7 +78,7 @@ def evaluate(
         typer.secho(f"skipped: {reason}", fg="yellow", err=True)
     if out is not None:
         settings = {"data": source, "images": image_folder, "split": split, "templates": template}
-        settings |= {"seed": seed, "on_error": options["on_error"]}
+        settings |= {"seed": seed, "on_error": options["on_error"], "by": by, "rerank": rerank}
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items() if value}
         metadata = {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed, "settings": settings}
         save_results(out, {model: {benchmark: result}}, {model: describe(embedder)}, metadata)
