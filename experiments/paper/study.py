@@ -21,7 +21,7 @@ PAPER = Path(__file__).parent
 CODE_OF_RUNS = (  # all that a run executes; the plan is not part of it, since a run's settings are in its file's name
     *(PACKAGE / name for name in ("emoji_world", "models", "embedder", "data", "training", "evaluation", "analysis")),
     PACKAGE / "cli" / "demo.py",
-    *(PAPER / f"{name}.py" for name in ("runs", "measures", "representations", "clip_training", "swaps")),
+    *(PAPER / f"{name}.py" for name in ("runs", "measures", "representations", "swaps")),
 )
 
 

@@ -150,3 +150,16 @@ def test_questions_are_sampled_with_the_seed(tmp_path, monkeypatch):
 def test_a_clip_cannot_answer_questions(benchmark, clip):
     shown = run(app, ["eval", "emoji-clip", "--benchmark", benchmark], env={"COLUMNS": "200"})
     assert shown.exit_code == 2 and "'emoji-clip' cannot generate text: give an LVLM" in shown.output
+
+
+def test_eval_by_likelihood_and_with_reranking(small_samples, tmp_path):
+    scorer = vk.LikelihoodScorer(vk.load_lvlm("emoji-llava"))
+    output = run(app, ["eval", "emoji-llava", "--by", "likelihood", "--out", str(tmp_path / "out")])
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = vk.evaluate_winoground(scorer, small_samples / "winoground_mini")
+    assert output.exit_code == 0 and saved["settings"]["by"] == "likelihood"
+    assert saved["models"]["emoji-llava"]["winoground"]["group"]["percent"] == expected.group.percent
+    assert saved["identity"]["emoji-llava"] == {"name": "LikelihoodScorer", "weights": scorer.fingerprint}
+    for arguments in (["emoji-clip"], ["emoji-llava", "--benchmark", "vqa"]):
+        refused = run(app, ["eval", *arguments, "--by", "likelihood"])
+        assert refused.exit_code == 2 and "has no likelihood for" in " ".join(refused.output.split())

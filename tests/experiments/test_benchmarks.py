@@ -43,6 +43,12 @@ def check_cost(text, values):
     assert set(values) >= {"batch size", "caption tokens", "image tokens"} and text.count("Slope: ") == 3
 
 
+def check_likelihood(text, values):
+    times = zip(values["seconds"]["plain pairs"], values["seconds"]["shared prefix"], strict=True)
+    assert values["ratio"] == pytest.approx(statistics.median(plain / shared for plain, shared in times))
+    assert values["difference"] < 1e-4 and measure.find_targets(text)[0][2] == "at least 3"
+
+
 def check_step(text, values):
     assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
     assert ("not installed" in text) is not baselines.installed()

@@ -32,9 +32,11 @@ OPTIONS = {  # parameter of an evaluate function -> option; a benchmark takes th
     "image_folder": "--images",
     "templates": "--template",
     "cache": "--cache",
+    "rerank": "--rerank",
     "on_error": "--skip-bad",
     "seed": "--seed",
 }
+GENERATED = ("vqa", "captions", "questions")  # answers are generated, not scored
 SHARED_IMAGES = ("sugarcrepe_pp_mini", "word_order_mini", "captions_mini", "vqa_mini")  # use sugarcrepe_mini's images
 
 
@@ -51,6 +53,10 @@ def evaluate(
         list[str] | None, typer.Option(help="Classification prompt with {}. Repeat the option to average several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write results.json, tables and per-case scores here.")] = None,
+    by: Annotated[
+        str, typer.Option(help="Score pairs by their embedding or by the caption's likelihood.")
+    ] = "embedding",
+    rerank: Annotated[int | None, typer.Option(help="Retrieval: order this many best hits by likelihood.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Cache embeddings here, to resume a stopped run.")] = None,
     skip_bad: SkipBad = False,
     seed: Annotated[int | None, typer.Option(help="Seed of intervals and sampled questions. Default: 0.")] = None,
@@ -58,26 +64,33 @@ def evaluate(
     """Evaluate one model on one benchmark by its official protocol. An option that it does not take is an error."""
     import rich
 
+    import vladva_kit as vk
     from vladva_kit.embedder.identity import describe
     from vladva_kit.evaluation.results import FILES, save_results
     from vladva_kit.evaluation.tables import comparison_table
 
     if benchmark not in DEFAULT_DATA:
         raise typer.BadParameter(f"unknown benchmark '{benchmark}'; choose from {', '.join(DEFAULT_DATA)}")
+    if by not in ("embedding", "likelihood"):
+        raise typer.BadParameter(f"unknown score '{by}'; choose from embedding, likelihood")
     source, image_folder = _source(benchmark, data, images)
     requested = {
-        "split": split, "image_folder": images, "templates": template or None, "cache": cache,
+        "split": split, "image_folder": images, "templates": template or None, "cache": cache, "rerank": rerank,
         "on_error": "skip" if skip_bad else None, "seed": seed,
     }  # fmt: skip
     options = _checked_options(benchmark, source, requested, image_folder)
     embedder = load_embedder(model)
+    if by == "likelihood":
+        if benchmark in GENERATED or not isinstance(embedder, vk.Embedder):
+            raise typer.BadParameter(f"'{model}' has no likelihood for '{benchmark}': leave out --by likelihood")
+        embedder = vk.LikelihoodScorer(embedder)
     result = _run_benchmark(embedder, model, benchmark, source, options)
     typer.echo(f"{benchmark} on {source}")
     rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
     for reason in getattr(result, "skipped", ()):
         typer.secho(f"skipped: {reason}", fg="yellow", err=True)
     if out is not None:
-        settings = {"data": source, "images": options.get("image_folder")} | options
+        settings = {"data": source, "images": options.get("image_folder"), "by": by} | options
         unrecorded = ("image_folder", "cache")  # where embeddings are cached does not change results
         settings = {
             name: str(value) if isinstance(value, Path) else value

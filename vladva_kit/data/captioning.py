@@ -19,7 +19,7 @@ from vladva_kit.data.images import ImageRecord, check_unchanged, content_values,
 from vladva_kit.data.store import Store, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
 from vladva_kit.embedder.identity import identity_of
-from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.embedder.prompts import SHORT_REQUEST, encode_caption
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.files import atomic_write
@@ -27,7 +27,6 @@ from vladva_kit.models.files import atomic_write
 if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
 
-SHORT_REQUEST = "provide a short caption:"
 LONG_REQUEST = "describe the picture in detail:"
 CAPTIONS = ".captions"  # the folder of shards in the imagefolder
 KINDS = ("short", "long")

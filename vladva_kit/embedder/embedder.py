@@ -23,6 +23,7 @@ from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     ModelInputs,
+    check_captions,
     encode_captions,
     image_inputs,
     text_inputs,
@@ -30,6 +31,8 @@ from vladva_kit.embedder.prompts import (
 from vladva_kit.models.device import check_finite
 from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
+
+MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
 
 def summary_states(hidden: Tensor, batch: ModelInputs) -> Tensor:
@@ -160,13 +163,7 @@ class Embedder:
 
         Raises ValueError naming an empty caption, TypeError for a single string or for items that are not strings.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"encode_text takes a list of captions; got one string, '{texts[:40]}': put it in a list")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"caption {number} is of type {type(text).__name__}; pass strings")
-            if not text.strip():
-                raise ValueError(f"caption {number} is empty: its embedding would be meaningless; leave it out")
+        check_captions(texts, "encode_text", "embedding")
         tokenizer = self.lvlm.processor.tokenizer
         ids = encode_captions(tokenizer, texts)
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 IMAGE_PROMPT = "Summarize the provided image in one word:"
 TEXT_PROMPT = "Summarize the provided text in one word:"
+SHORT_REQUEST = "provide a short caption:"
 IGNORE_INDEX = -100  # label of tokens without a next-token loss
 DEFAULT_FAMILY = Family("")
 _CAPTION = "CAPTIONGOESHERE"  # placeholder while the chat template is rendered
@@ -64,12 +65,52 @@ def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: F
     """
     words = _checked_words(processor, words)
     text = _render(processor, [{"type": "image"}, {"type": "text", "text": words}])
+    if words not in text:
+        raise ValueError(f"the chat template does not write '{words}' after an image: correct processor.chat_template")
     # not by searching the words, which may occur in the template: "user" does in most
     prefix = _render(processor, [{"type": "image"}, {"type": "text", "text": _CAPTION}]).partition(_CAPTION)[0]
     suffix = family.prompt_suffix
     suffix_length = len(ids_after_prefix(processor.tokenizer, prefix, prefix + suffix))
     ids = ids_after_prefix(processor.tokenizer, prefix, text + suffix)
     return Prompt(words, prefix, ids, family, suffix_length)
+
+
+def question_prompt(
+    processor: ProcessorMixin, question: str, family: Family = DEFAULT_FAMILY
+) -> tuple[Prompt, str, tuple[int, ...]]:
+    """Split a question about a caption, written as {}, into the prompt before it, a space, and the ids after it.
+
+        prompt, space, ids = question_prompt(processor, "is there {}?")    # tokenize space + caption
+
+    The ids end where the answer starts.
+    """
+    tokenizer = processor.tokenizer
+    whole = image_prompt(processor, question.replace("{}", _CAPTION), family)
+    text = _render(processor, [{"type": "image"}, {"type": "text", "text": whole.words}])
+    before, _, after = text.partition(_CAPTION)
+    stripped = before.rstrip(" ")
+    after_ids = ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after + family.prompt_suffix)
+    prompt = replace(whole, words=question, ids=ids_after_prefix(tokenizer, whole.prefix, stripped))
+    return prompt, _own_space(tokenizer, stripped, before[len(stripped) :]), after_ids
+
+
+def space_before_answer(processor: ProcessorMixin, words: str) -> str:
+    """Return the white space that the chat template writes before an answer: `" "` after "Assistant:".
+
+    It is empty where the generation prompt ends in it, or where the tokenizer itself adds a space to a text.
+    """
+    asked = "".join(template_around_caption(processor, words))
+    turns = [("user", words), ("assistant", _CAPTION)]
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    before = processor.apply_chat_template(messages).partition(_CAPTION)[0]
+    space = before[len(asked) :] if before.startswith(asked) else ""
+    return "" if space.strip() else _own_space(processor.tokenizer, asked, space)
+
+
+def _own_space(tokenizer: PreTrainedTokenizerBase, before: str, space: str) -> str:
+    """Return the space between a text and a caption, or none if the tokenizer adds it to a caption by itself."""
+    added = _ids(tokenizer, before + space + _CAPTION) == _ids(tokenizer, before) + _ids(tokenizer, _CAPTION)
+    return "" if added else space
 
 
 def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
@@ -154,6 +195,20 @@ def _render(processor: ProcessorMixin, content: list[dict[str, str]]) -> str:
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def check_captions(captions: Sequence[str], function: str, result: str) -> None:
+    """Check that captions are a list of texts that are not empty: `check_captions(texts, "encode_text", "embedding")`.
+
+    Raises TypeError for a single string or for items that are not strings, ValueError naming an empty caption.
+    """
+    if isinstance(captions, str):
+        raise TypeError(f"{function} takes a list of captions; got one string, '{captions[:40]}': put it in a list")
+    for number, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise TypeError(f"caption {number} is of type {type(caption).__name__}; pass strings")
+        if not caption.strip():
+            raise ValueError(f"caption {number} is empty: its {result} would be meaningless; leave it out")
 
 
 def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:

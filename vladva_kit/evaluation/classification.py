@@ -12,9 +12,9 @@ import numpy as np
 from vladva_kit.data.validation import clean_caption, error_list
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, Scored, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, open_dataset
-from vladva_kit.evaluation.metrics import Margins
+from vladva_kit.evaluation.metrics import Margins, ranks
 from vladva_kit.evaluation.retrieval import ranks_in_blocks
 from vladva_kit.models.images import BadInput
 
@@ -57,7 +57,7 @@ class ClassificationResult(Result):
 
 
 def evaluate_classification(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     templates: Sequence[str] = TEMPLATES,
     class_names: ClassNames = None,
@@ -73,7 +73,8 @@ def evaluate_classification(
     `source` is an ImageFolder (`<source>/<split>/<class>/*.jpg`, or `<source>/<class>/*.jpg`), a `datasets.Dataset` or
     a hub id with the columns image and label. `class_names` maps folder or label names to words, or lists the words in
     the labels' order; by default they are the names with `_` replaced by a space. A class embedding is the mean of its
-    sentences' embeddings, one per template, normalized (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
+    sentences' embeddings, one per template, normalized (Radford et al. 2021, arXiv 2103.00020, section 3.1.4); a
+    scorer's score of a class is the mean over its sentences.
     A wrong class with the same score ranks before the right one; chance is k / classes.
     Raises BadInput for an unreadable image, a label without a class, or a template without exactly one {}.
     """
@@ -83,8 +84,12 @@ def evaluate_classification(
     cases, classes = load_classification(source, class_names, split, skipped)
     sentences = [sentence for name in classes for sentence in _fill(templates, name)]
     encoded = encode_once(embedder, [case.image for case in cases], sentences, batch_size, cache)
-    prototypes = _class_embeddings(encoded.texts.reshape(len(classes), len(templates), -1), classes)
-    ranked = ranks_in_blocks(encoded.images, prototypes, [{case.label} for case in cases])
+    labels = [{case.label} for case in cases]
+    if isinstance(encoded, Scored):
+        ranked = ranks(encoded.all_scores().reshape(len(cases), len(classes), -1).mean(axis=2), labels)
+    else:
+        prototypes = _class_embeddings(encoded.texts.reshape(len(classes), len(templates), -1), classes)
+        ranked = ranks_in_blocks(encoded.images, prototypes, labels)
     chance, names = 100 / len(classes), [classes[case.label] for case in cases]
     present = [name for name in classes if name in set(names)]
     margins = Margins(ranked.margin, ranked.margin == 0)

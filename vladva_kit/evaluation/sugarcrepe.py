@@ -13,7 +13,7 @@ import numpy as np
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput
 
@@ -81,7 +81,7 @@ def sugarcrepe_margins(positive: np.ndarray, negative: np.ndarray) -> Margins:
 
 
 def evaluate_sugarcrepe(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: str | Path,
     image_folder: str | Path | None = None,
     batch_size: int = 64,
@@ -99,7 +99,7 @@ def evaluate_sugarcrepe(
     cases = load_sugarcrepe(source, image_folder, skipped)
     texts = [text for case in cases for text in (case.caption, case.negative_caption)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
-    positive, negative = dots(encoded.images, encoded.texts[0::2]), dots(encoded.images, encoded.texts[1::2])
+    positive, negative = encoded.pair_scores(np.arange(len(texts)) // 2, np.arange(len(texts))).reshape(-1, 2).T
     margins, image = sugarcrepe_margins(positive, negative), encoded.image_index
     category, groups = [case.category for case in cases], image.tolist()
     chance = dict.fromkeys(CATEGORIES, CHANCE)

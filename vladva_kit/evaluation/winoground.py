@@ -14,7 +14,7 @@ from PIL import Image
 from vladva_kit.data.validation import clean_caption, error_list, parse_json_line, path_inside, read_lines, require_keys
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, open_dataset, winoground_folder
 from vladva_kit.evaluation.metrics import Margins, check_scores
 from vladva_kit.models.images import BadInput
@@ -92,7 +92,7 @@ def winoground_margins(scores: Any) -> dict[str, Margins]:
 
 
 def evaluate_winoground(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     split: str = "test",
     batch_size: int = 64,
@@ -111,8 +111,9 @@ def evaluate_winoground(
     cases = load_winoground(source, split, skipped)
     images, captions = ([item for case in cases for item in getattr(case, key)] for key in ("images", "captions"))
     encoded = encode_once(embedder, images, captions, batch_size, cache)
-    grid = [[dots(encoded.images[i::2], encoded.texts[c::2]) for c in range(2)] for i in range(2)]
-    similarities = np.array(grid).transpose(2, 0, 1)  # (n, image, caption)
+    first = np.arange(0, len(images), 2)[:, None]
+    similarities = encoded.pair_scores((first + [0, 0, 1, 1]).ravel(), (first + [0, 1, 0, 1]).ravel())
+    similarities = similarities.reshape(-1, 2, 2)  # (n, image, caption)
     margins = winoground_margins(similarities)
 
     def scores(part: dict[str, Margins]) -> dict[str, Score]:

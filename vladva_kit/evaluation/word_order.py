@@ -15,7 +15,7 @@ from vladva_kit.data.validation import clean_caption, error_list, path_inside, r
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, number_unique, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput, Crop
@@ -68,7 +68,7 @@ def choice_margin(true: float, wrong: np.ndarray) -> float:
 
 
 def evaluate_word_order(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     image_folder: str | Path | None = None,
     split: str = "test",
@@ -98,7 +98,7 @@ def evaluate_word_order(
     texts = [text for case in cases for text in (case.caption, *case.wrong)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
     owner = np.repeat(np.arange(len(cases)), [1 + len(case.wrong) for case in cases])  # the case of each text
-    by_case = np.split(dots(encoded.images[owner], encoded.texts), np.flatnonzero(np.diff(owner)) + 1)
+    by_case = np.split(encoded.pair_scores(owner, range(len(texts))), np.flatnonzero(np.diff(owner)) + 1)
     margin = np.array([choice_margin(options[0], options[1:]) for options in by_case])
     margins = Margins(margin, margin == 0)
     files = [case.image.image if isinstance(case.image, Crop) else case.image for case in cases]

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vladva_kit.data.hard_batches import caption_keys
+from vladva_kit.embedder.embedder import MAX_LOGITS_PER_CHUNK
 from vladva_kit.embedder.prompts import IGNORE_INDEX
-
-MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
 
 def same_caption_mask(captions: Sequence[str]) -> Tensor:
