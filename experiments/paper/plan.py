@@ -11,6 +11,7 @@ Mix = tuple[tuple[str, float], ...]  # proportions of a batch, as `Settings.batc
 RANDOM: Mix = (("random", 1.0),)
 HARD: Mix = (("groups", 0.125), ("mined", 0.5), ("random", 0.375))
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
+POOLS = (1_000, 4_000, 16_000, 64_000)
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
 
@@ -51,6 +52,7 @@ class Run:
     batches: Mix = RANDOM
     swaps: tuple[str, ...] = ()  # train on groups of these swaps only; (): all
     hard_negatives: bool = False  # add captions with two words swapped as negatives
+    n_scenes: int = 0  # train on as many drawn scenes instead of emoji_pairs; 0: emoji_pairs
     n_groups: int | None = None  # train on the first n groups of twins; None: all
     steps: int = 0
     batch_size: int = 0
@@ -167,6 +169,9 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
         "swaps": {  # trained on one kind of twins, tested on all
             f"{swap} only": {"batches": (("groups", 0.5), ("random", 0.5)), "swaps": (swap,)}
             for swap in ("positions", "noun", "color", "size")
+        },
+        "pool": {  # no twins: nearest neighbors among more and more random scenes
+            f"{n:,} scenes": {"n_scenes": n, "batches": (("mined", 0.75), ("random", 0.25))} for n in POOLS
         },
         "interpolation": {
             f"LoRA x {weight:g}": {"lora_weight": weight, **generation} if weight < 1 else {}

@@ -19,6 +19,8 @@ from experiments.paper.measures import measures_of
 from experiments.paper.plan import N_EQUALITY_IMAGES, Run
 from experiments.paper.representations import probe_representations
 from experiments.paper.swaps import swapped_captions
+from experiments.world.samples import write_training_pairs, write_winoground
+from experiments.world.twins import held_out
 from vladva_kit.analysis import winoground_effects
 from vladva_kit.cli.demo import evaluate_all
 from vladva_kit.data.hard_batches import Mining
@@ -28,6 +30,7 @@ from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.training.fit import batch_sampler
 
+HELD_OUT_CASES = {"object": 30, "color": 30, "size": 30, "relation": 30}
 STYLES = {"seen": "test", "unseen style": "unseen_style"}  # style -> split of emoji_pairs
 LONG_LIMIT = 500  # tokens of the longest caption when the contrastive loss takes long captions
 _evaluate = partial(evaluate_all, generation=False, log=lambda message: None)  # the study logs one line per run
@@ -45,7 +48,7 @@ def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
     if run.model == "emoji-clip":
         clip = vk.ClipEmbedder(run.model)
         if run.seed is not None:
-            pairs, settings = training_pairs(run), training_settings(run, cache)
+            pairs, settings = training_pairs(run, cache), training_settings(run, cache)
             sampler = batch_sampler(vk.Embedder(vk.load_lvlm()), pairs, settings)  # the LVLM's batches
             history = fit_clip(
                 clip, pairs, run.steps, run.batch_size, run.learning_rate, settings.warmup, seed=run.seed,
@@ -53,11 +56,11 @@ def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
             )  # fmt: skip
             record["history"] = _columns(history)
             timer.stop("training")
-        record |= _measures(_evaluate(clip))
+        record |= _measures(_evaluate(clip) | _generalization(clip, cache))
         timer.stop("evaluation")
     else:
         embedder = _trained_embedder(run, record, timer, cache)
-        record |= _measures(_results(embedder, run))
+        record |= _measures(_results(embedder, run) | _generalization(embedder, cache))
         timer.stop("evaluation")
         pairs = _test_pairs(run.n_probe_images)
         record["representations"] = probe_representations(embedder, pairs) if pairs else None
@@ -88,7 +91,7 @@ def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer, cache: Pa
     embedder = vk.attach(lvlm, run.soft_prompt, lora, run.temperature, seed=run.seed, quiet=True)
     record["trainable"] = embedder.trainable()
     settings = training_settings(run, cache)
-    record["history"] = _columns(vk.fit(embedder, training_pairs(run), settings, progress=False))
+    record["history"] = _columns(vk.fit(embedder, training_pairs(run, cache), settings, progress=False))
     if run.lora_weight < 1:
         vk.interpolate(embedder, run.lora_weight)
     with embedder.base():
@@ -128,8 +131,13 @@ def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {key: [row[key] for row in history] for key in history[0] if key != "seconds"}
 
 
-def training_pairs(run: Run) -> list[vk.Pair]:
-    """Return the run's training pairs: its groups of twins and its captions, with hard negatives if it has them."""
+def training_pairs(run: Run, cache: Path | None = None) -> list[vk.Pair]:
+    """Return the run's training pairs: its groups of twins and its captions, with hard negatives if it has them.
+
+    Drawn scenes are kept in `cache`; a run with `n_scenes` raises ValueError without it.
+    """
+    if run.n_scenes:
+        return list(_loaded(_drawn_scenes(run.n_scenes, cache), "train"))
     folder = vk.sample("emoji_pairs")
     rows = [json.loads(line) for line in (folder / "train" / "metadata.jsonl").read_text().splitlines()]
     groups = list(dict.fromkeys(row["group"] for row in rows if "group" in row))[: run.n_groups]
@@ -147,6 +155,24 @@ def training_pairs(run: Run) -> list[vk.Pair]:
         negatives = [(rng.choice(captions),) if captions else () for captions in swapped]
         return [replace(pair, negatives=captions) for pair, captions in zip(pairs, negatives, strict=True)]
     return _without_single_groups(pairs)
+
+
+def _drawn_scenes(n: int, cache: Path | None) -> Path:
+    """Draw random scenes once, without held-out combinations."""
+    if cache is None:
+        raise ValueError(f"n_scenes={n} needs a folder for the drawn scenes: pass cache")
+    folder = cache / f"scenes-{n}"
+    if not (folder / "train" / "metadata.jsonl").is_file():
+        write_training_pairs(folder / "train", n, 0, seed=2)
+    return folder
+
+
+def _held_out_cases(cache: Path) -> Path:
+    """Draw Winoground cases of combinations that no training image shows, once."""
+    folder = cache / "held-out"
+    if not (folder / "examples.jsonl").is_file():
+        write_winoground(folder, random.Random("held out"), HELD_OUT_CASES, keep=held_out)
+    return folder
 
 
 def _without_single_groups(pairs: list[vk.Pair]) -> list[vk.Pair]:
@@ -190,6 +216,15 @@ def _measures(results: Mapping[str, Any]) -> dict[str, Any]:
         for style in STYLES
     }
     return {"measures": measures_of(results), "effects": effects}
+
+
+def _generalization(model: Any, cache: Path | None) -> dict[str, Any]:
+    """Evaluate held-out combinations, and hard positives: captions that name the same things in the other order."""
+    images = vk.sample("sugarcrepe_mini") / "images"
+    results = {"hard positives/seen": vk.evaluate_sugarcrepe_pp(model, vk.sample("sugarcrepe_pp_mini"), images)}
+    if cache is not None:
+        results["winoground/held-out"] = vk.evaluate_winoground(model, _held_out_cases(cache))
+    return results
 
 
 def _generation(embedder: vk.Embedder, n: int, name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments.world import miniatures
@@ -108,20 +108,37 @@ def _unused_captions(scene: Scene, rng: random.Random, used: set[str]) -> list[s
 
 
 def _write_winoground(folder: Path, seed: int) -> None:
-    """Write the files of facebook/winoground: examples.jsonl and images/."""
     for subfolder, styles in STYLE_FOLDERS.items():
-        rng, rows = random.Random(f"{seed} winoground {subfolder}"), []
-        (folder / subfolder / "images").mkdir(parents=True)
-        for kind, n in WINOGROUND_KINDS.items():
-            for _, case in zip(range(n), swap_cases(rng, kind, styles), strict=False):
-                names = [f"ex_{len(rows)}_img_{side}.webp" for side in (0, 1)]
-                for name, scene in zip(names, case.scenes, strict=True):
-                    save_image(scene, folder / subfolder / "images" / name)
-                tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED_TAGS[kind]}
-                images = {f"image_{side}": name for side, name in enumerate(names)}
-                captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}
-                rows.append({"id": len(rows), **images, **captions, **tags, "layout": case.scenes[0].layout})
-        _write_lines(folder / subfolder / "examples.jsonl", rows)
+        rng = random.Random(f"{seed} winoground {subfolder}")
+        write_winoground(folder / subfolder, rng, WINOGROUND_KINDS, styles)
+
+
+def write_winoground(
+    folder: Path,
+    rng: random.Random,
+    kinds: Mapping[str, int],
+    styles: tuple[int, ...] = SEEN_STYLES,
+    keep: Callable[[Scene], bool] = lambda scene: True,
+) -> None:
+    """Write the files of facebook/winoground, examples.jsonl and images/, with so many cases of each kind.
+
+        write_winoground(Path("held_out"), random.Random(0), {"color": 40, "relation": 60}, keep=held_out)
+
+    keep: cases are drawn until both scenes of a case satisfy it.
+    """
+    rows: list[dict] = []
+    (folder / "images").mkdir(parents=True)
+    for kind, n in kinds.items():
+        cases = (case for case in swap_cases(rng, kind, styles) if all(map(keep, case.scenes)))
+        for _, case in zip(range(n), cases, strict=False):
+            names = [f"ex_{len(rows)}_img_{side}.webp" for side in (0, 1)]
+            for name, scene in zip(names, case.scenes, strict=True):
+                save_image(scene, folder / "images" / name)
+            tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED_TAGS[kind]}
+            images = {f"image_{side}": name for side, name in enumerate(names)}
+            captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}
+            rows.append({"id": len(rows), **images, **captions, **tags, "layout": case.scenes[0].layout})
+    _write_lines(folder / "examples.jsonl", rows)
 
 
 def _write_sugarcrepe(folder: Path, seed: int) -> None:
