@@ -68,7 +68,7 @@ def evaluate_captions(
     scores, cases = {}, []
     for name, metric in (("CIDEr", Cider()), ("ROUGE-L", Rouge())):  # both are means over images
         values = [float(value) for value in metric.compute_score(references, generated)[1]]
-        scores[name] = score(values, 0.0, seed=seed)
+        scores[name] = score(values, None, groups=digests, seed=seed)
         for i, value in enumerate(values):
             texts = human[i][0], captions[i]
             cases.append(CaseScore(name, str(i), "", digests[i][:16], *texts, value, correct=None, value=value))

@@ -57,7 +57,7 @@ class ScoreRow:
 
     @property
     def chance_text(self) -> str:
-        """The chance level: "25.0"."""
+        """The chance level, "25.0", or a dash for a score without one."""
         return " / ".join(dict.fromkeys(f"{value:.1f}" for value in self.values("chance"))) or MISSING
 
     @property
@@ -197,7 +197,8 @@ def _table_lines(results: Mapping[str, Any], missing: str, bold: str) -> Iterato
         if row.level < 2:
             scores = zip(row.scores, row.texts(missing), strict=True)
             cells = [bold % text if model == row.clear_winner else text for model, text in scores]
-            yield [f"{row.section}: {row.name}", *cells, row.chance_text, row.n_text]
+            numbers = (text.replace(MISSING, missing) for text in (row.chance_text, row.n_text))
+            yield [f"{row.section}: {row.name}", *cells, *numbers]
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:

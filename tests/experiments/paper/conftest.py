@@ -43,8 +43,8 @@ def small_plan():
 def record():
     """Build a record from bits: record(0, {"winoground/seen/group": "0110"})."""
 
-    def build(seed, correct, group_size=1):
-        measures = {name: vars(Measure(bits, group_size, 50.0, 0)) for name, bits in correct.items()}
+    def build(seed, correct, images=1):
+        measures = {name: vars(Measure(bits, images, 50.0, 0)) for name, bits in correct.items()}
         return {"config": {"seed": seed, "model": "emoji-llava"}, "measures": measures}
 
     return build
