@@ -141,11 +141,15 @@ def entropy_before_after(
 
 
 @styled
-def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and zero-shot retrieval") -> Figure:
-    """Plot entropy against zero-shot R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`."""
+def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and retrieval before training") -> Figure:
+    """Plot entropy against R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`.
+
+    Prompts of the pretraining are squares; the correlations are without them.
+    """
     prompts = study["prompts"]
-    entropy = [(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts]
-    recall = [(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts]
+    pretrained = np.array([one["pretrained"] for one in prompts])
+    entropy = np.array([(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts])
+    recall = np.array([(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts])
     correlations = "; ".join(
         f"{name.capitalize()} {result['value']:.2f} [{result['low']:.2f}, {result['high']:.2f}]".replace("-", "−")
         for name, result in study["correlations"].items()
@@ -153,7 +157,11 @@ def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and ze
     )
     figure = new_figure(5.6, 4.0, title, correlations)
     axes = figure.subplots()
-    axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    axes.plot(entropy[~pretrained], recall[~pretrained], "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    if pretrained.any():
+        label = "answered with a noun in pretraining; not in the correlations"
+        axes.plot(entropy[pretrained], recall[pretrained], "s", color=ORANGE, markeredgecolor="white", label=label)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, handletextpad=0.1)
     for i, offset, side in ((int(np.argmax(recall)), 6, "bottom"), (int(np.argmin(recall)), -6, "top")):
         left = entropy[i] < (min(entropy) + max(entropy)) / 2
         axes.annotate(
@@ -162,7 +170,7 @@ def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and ze
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
     axes.margins(0.1, 0.15)
-    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="zero-shot R@1, both directions (%)")
+    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="R@1, both directions (%)")
     axes.grid(alpha=0.3)
     return figure
 

@@ -249,6 +249,7 @@ def test_the_latex_table_has_one_row_per_score_and_escapes_special_signs():
             "tuned~{v}\\": {
                 "winoground": {"group": score(60.0, chance=25.0, n=40)},
                 "retrieval": {"text_to_image": {"R@1": score(9.0, chance=25.0, n=40)}},
+                "generation": {"caption_truth": score(80.0)},
             },
         }
     }
@@ -259,3 +260,4 @@ def test_the_latex_table_has_one_row_per_score_and_escapes_special_signs():
         r"Winoground: group & 20.0 [16.0, 24.0] & \textbf{60.0 [56.0, 64.0]} & 25.0 & 40, 1 left out \\"
     )
     assert lines[5] == r"Retrieval: text $\to$ image R@1 & --- & 9.0 [5.0, 13.0] & 25.0 & 40 \\"
+    assert lines[6] == r"Generation: caption truth & --- & 80.0 [76.0, 84.0] & --- & 100 \\"
