@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def evaluate_captions(
     `source` and `image_folder` are as in `load_caption_file`; all captions of an image are references. Inside
     `with embedder.base():` the base model generates, for a comparison before and after training. Needs the optional
     extra `vladva-kit[captions]` (pycocoevalcap) and Java, which COCO's tokenizer runs on.
-    Raises BadInput as `load_caption_file` does, and ImportError if the extra is not installed.
+    Raises BadInput as `load_caption_file` does, and ImportError if the extra or Java is not installed.
     """
     try:
         from pycocoevalcap.cider.cider import Cider
@@ -57,6 +58,8 @@ def evaluate_captions(
         raise ImportError(
             f"pycocoevalcap is not installed ({error}); run pip install 'vladva-kit[captions]'"
         ) from error
+    if shutil.which("java") is None:
+        raise ImportError("java is not on the PATH; install a Java runtime, which the tokenizer of pycocoevalcap needs")
     skipped, tokenizer = error_list(on_error), PTBTokenizer()
     gallery = load_caption_file(source, image_folder, split, skipped)[:limit]
     images, human = [one.image for one in gallery], [one.captions for one in gallery]
