@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
 from experiments.benchmarks.measure import find_targets  # noqa: E402
-from experiments.paper.tables import overview  # noqa: E402
+from experiments.paper.tables import gallery_of, overview  # noqa: E402
 from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
 from vladva_kit.models.files import atomic_write  # noqa: E402
 from vladva_kit.training.memory import memory_table  # noqa: E402
@@ -28,9 +28,10 @@ PAGES = {  # table -> its page
     "benchmarks": "docs/performance.md",
 }
 SUMMARY_COLUMNS = ("base", "fine-tuned", "emoji-clip", "chance")
+GALLERY = "500 images and 1,500 captions"  # of the sample that the demo evaluates
 SUMMARY_ROWS = {  # row of the demo's table -> label in the README
-    "Retrieval, unseen style: text → image R@1": "text → image R@1",
-    "Retrieval, unseen style: image → text R@1": "image → text R@1",
+    f"Retrieval, unseen style, {GALLERY}: text → image R@1": f"text → image R@1, {GALLERY}",
+    f"Retrieval, unseen style, {GALLERY}: image → text R@1": f"image → text R@1, {GALLERY}",
     "SugarCrepe, unseen style: add": "SugarCrepe add",
     "SugarCrepe, unseen style: replace": "SugarCrepe replace",
     "SugarCrepe, unseen style: swap": "SugarCrepe swap",
@@ -98,6 +99,7 @@ def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
     results = json.loads(path.read_text())
     parts = [f"{title}\n\n{overview(results, 'components', style)}" for style, title in STYLES.items()]
     n_seeds = len(results["plan"]["seeds"])
+    parts.append(f"R@1 is among {gallery_of(results)}; a dash: not measured, or no chance level.\n")
     parts.append(f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`\n")
     return "\n".join(parts)
 

@@ -8,10 +8,11 @@ from typing import Any
 from experiments.paper.statistics import Gain, estimate, gain
 from vladva_kit.evaluation.bootstrap import Score
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
-from vladva_kit.evaluation.tables import MISSING, markdown_rows
+from vladva_kit.evaluation.tables import MISSING, gallery_text, markdown_rows
 
 Results = Mapping[str, Any]  # results.json
 STYLES = ("seen", "unseen style")
+WAYS = ("image_to_text", "text_to_image")
 GENERATION = {"questions": "question accuracy", "caption_truth": "caption truth", "second_turn": "second turn"}
 ADAPTER_OFF = " (adapter off)"
 
@@ -83,6 +84,14 @@ def values_of(results: Results, experiment: str) -> dict[str, dict[str, Score | 
         for column, measures in COLUMNS.items()
     }
     return {column: row for column, row in values.items() if any(row.values())}
+
+
+def gallery_of(results: Results) -> str:
+    """Return the size of the retrieval gallery of a style, "500 images and 1,500 captions", or "" without runs."""
+    for record in results["runs"].values():
+        sizes = [len(record["measures"][f"retrieval/{STYLES[0]}/{way}"]["correct"]) for way in WAYS]
+        return gallery_text(dict(zip(("n_images", "n_captions"), sizes, strict=True)))
+    return ""
 
 
 def results_table(results: Results, experiment: str) -> str:
