@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 from experiments.benchmarks.measure import find_targets  # noqa: E402
 from experiments.paper.tables import gallery_of, overview  # noqa: E402
 from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
-from vladva_kit.models.files import atomic_write  # noqa: E402
+from vladva_kit.models.files import atomic_write, write_json  # noqa: E402
 from vladva_kit.training.memory import memory_table  # noqa: E402
 
 PAGES = {  # table -> its page
@@ -27,6 +27,7 @@ PAGES = {  # table -> its page
     "memory": "docs/models.md",
     "benchmarks": "docs/performance.md",
 }
+DEMO = Path("docs") / "demo.json"  # the demo's results behind its table
 SUMMARY_COLUMNS = ("base", "fine-tuned", "emoji-clip", "chance")
 GALLERY = "500 images and 1,500 captions"  # of the sample that the demo evaluates
 SUMMARY_ROWS = {  # row of the demo's table -> label in the README
@@ -43,19 +44,32 @@ STYLES = {"seen": "Seen styles:", "unseen style": "Unseen style:"}
 
 
 def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
-    """Update all tables below `root`; the demo's only if its results are given.
+    """Update all tables below `root`; the demo's only if its results are given, which are then kept in docs/demo.json.
 
     main(Path("runs/demo/results.json"))
 
     Raises ValueError if a page lacks the markers.
     """
     if demo_results is not None:
-        write_table("demo", markdown_table(json.loads(demo_results.read_text())), root)
+        record = demo_record(json.loads(demo_results.read_text()))
+        write_json(root / DEMO, record, indent=None)
+        write_table("demo", markdown_table(record), root)
     write_table("study", study_tables(), root)
     write_table("summary", summary_table(read_table("demo", root)), root)
     write_table("benchmarks", targets_table(), root)
     heading, rows = memory_table()
     write_table("memory", markdown_rows(heading, rows, "l" + "r" * (len(heading) - 1)), root)
+
+
+def demo_record(results: dict) -> dict:
+    """Keep what backs the demo's table, without single cases: `demo_record(json.loads(path.read_text()))["models"]`."""
+    kept = {key: results[key] for key in ("command", "seed", "versions", "identity", "data") if key in results}
+    per_case = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
+    models = {
+        model: {name: {k: v for k, v in one.items() if k not in per_case} for name, one in sections.items()}
+        for model, sections in results["models"].items()
+    }
+    return kept | {"models": models}
 
 
 def read_table(name: str, root: Path = ROOT) -> str:

@@ -19,6 +19,7 @@ from experiments.paper.__main__ import app as paper_app
 from experiments.paper.page import reproduction_page
 from experiments.paper.tables import value_of
 from vladva_kit.cli.app import app
+from vladva_kit.evaluation.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATE = runpy.run_path(str(ROOT / "docs" / "update_readme.py"))
@@ -80,6 +81,18 @@ def test_benchmarks_table_is_up_to_date():
     table = UPDATE["read_table"]("benchmarks")
     assert table == UPDATE["targets_table"]()
     assert table.count("(../experiments/benchmarks/results/step.md)") == 3
+
+
+def test_demo_table_is_that_of_the_committed_results():
+    record = json.loads((ROOT / UPDATE["DEMO"]).read_text())
+    assert UPDATE["read_table"]("demo") == markdown_table(record)
+    assert set(record["models"]) == {"emoji-clip", "base", "fine-tuned"} and record["command"].startswith("vladva demo")
+
+
+def test_the_demos_record_keeps_scores_and_identity_without_cases():
+    section = {"n": 2, "cases": [1, 2], "image_ranks": [0], "text": {"percent": 50.0}}
+    record = UPDATE["demo_record"]({"command": "c", "seconds": {}, "models": {"base": {"winoground": section}}})
+    assert record == {"command": "c", "models": {"base": {"winoground": {"n": 2, "text": {"percent": 50.0}}}}}
 
 
 def test_readme_summary_agrees_with_the_results_page():
