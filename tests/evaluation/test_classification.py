@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_classification, retrieval
+from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, interval_of
 from vladva_kit.models.images import BadInput
 
 CLASSES = ["blue_bird", "cat", "dog", "owl", "yak", "zebra"]
@@ -70,6 +71,19 @@ def test_accuracy_weights_images_and_the_mean_weights_classes(tmp_path):
     cases = list(result.per_case())
     assert {case.other for case in cases if not case.correct} == {"owl"}
     assert result.worst(1)[0].id == "dog/0.png"
+
+
+def test_repeats_of_an_image_are_resampled_together(random_encoder):
+    images = [Image.new("RGB", (2, 2), color(row % 3, row // 6)) for row in range(60)]  # each image twice
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+    rows = {"image": images, "label": [row % 3 for row in range(60)]}
+    result = evaluate_classification(random_encoder, datasets.Dataset.from_dict(rows, features=features))
+    cases = list(result.per_case())
+    groups, correct = [case.image for case in cases], [case.correct for case in cases]
+    assert len(set(groups)) == 30
+    assert (result.top[1].low, result.top[1].high) == bootstrap_interval(correct, groups=groups)
+    means = bootstrap_means(correct, groups=groups, parts=[case.category for case in cases])
+    assert (result.mean_per_class.low, result.mean_per_class.high) == interval_of(means)
 
 
 def test_a_class_embedding_is_the_normalized_mean_of_its_sentences(tmp_path, random_encoder, monkeypatch):

@@ -91,6 +91,22 @@ def test_questions_are_asked_about_their_images(tmp_path, answers):
     assert evaluate_vqa(lvlm, tmp_path, limit=2).n == 2
 
 
+def test_chance_is_the_most_common_answer_of_each_type_and_half_for_yes_and_no(tmp_path, answers):
+    write_files(tmp_path, n=8)
+    path = tmp_path / "v2_mscoco_val2014_annotations.json"
+    content = json.loads(path.read_text())
+    for number, entry in enumerate(content["annotations"]):
+        entry["answer_type"] = "yes/no" if number % 2 else "other"
+    for entry in content["annotations"][:4:2]:  # two of the four "other" questions have another answer
+        entry["answers"] = [{"answer": "Red!"}] * 2 + [{"answer": "2"}] * 8
+    path.write_text(json.dumps(content))
+    result = evaluate_vqa(answers(lambda *_: "red"), tmp_path)
+    expected = 100 * np.mean([vqa_accuracy("2", case.answers) for case in result.cases if case.answer_type == "other"])
+    assert result.by_answer_type["other"].chance == pytest.approx(expected) and expected == 50
+    assert result.by_answer_type["yes/no"].chance == 50
+    assert result.accuracy.chance == pytest.approx(50) and result.fully_right.chance == pytest.approx(50)
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [

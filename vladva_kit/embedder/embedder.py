@@ -63,7 +63,7 @@ def _as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Te
 class Embedder:
     """Embed images and texts with a generative LVLM, so that matching pairs have a high cosine similarity.
 
-        embedder = Embedder(load_lvlm("emoji-llava"))       # zero-shot: hand-written prompts, nothing trained
+        embedder = Embedder(load_lvlm("emoji-llava"))       # hand-written prompts, no adapter
         images = embedder.encode_image(["dog.jpg", image])  # (2, dim) float32, unit length
         texts = embedder.encode_text(["a dog", "two cats"])
         embedder.similarity(images, texts)                  # (2, 2) cosines

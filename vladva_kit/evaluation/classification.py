@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vladva_kit.data.validation import clean_caption, error_list
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.encoding import EncoderOrScorer, Scored, encode_once
@@ -48,7 +49,8 @@ class ClassificationResult(Result):
         """Yield each image once, with its class and the hardest wrong class."""
         for case in self.cases:
             true, wrong = self.classes[case.label], self.classes[case.hardest_negative]
-            yield CaseScore("top-1", case.id, true, case.id, true, wrong, case.margin, case.margin > 0)
+            image = image_key(case.image)[:16]
+            yield CaseScore("top-1", case.id, true, image, true, wrong, case.margin, case.margin > 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; the images are left out."""
@@ -92,13 +94,13 @@ def evaluate_classification(
         ranked = ranks_in_blocks(encoded.images, prototypes, labels)
     chance, names = 100 / len(classes), [classes[case.label] for case in cases]
     present = [name for name in classes if name in set(names)]
-    margins = Margins(ranked.margin, ranked.margin == 0)
+    margins, images = Margins(ranked.margin, ranked.margin == 0), encoded.image_index.tolist()
     chances = dict.fromkeys(present, chance)
-    per_class = category_scores(margins, names, range(len(cases)), chances, {"mean per class": present}, seed)
+    per_class = category_scores(margins, names, images, chances, {"mean per class": present}, seed)
     contents = [encoded.data, *(str(case.label) for case in cases)]
     per_case = {"hardest_negative": ranked.hardest_negative, "margin": ranked.margin}
     return ClassificationResult(
-        top={k: score(ranked.rank < k, min(100.0, k * chance), ranked.tied, seed=seed) for k in ks},
+        top={k: score(ranked.rank < k, min(100.0, k * chance), ranked.tied, images, seed) for k in ks},
         mean_per_class=per_class.pop("mean per class"),
         per_class=per_class,
         classes=tuple(classes),

@@ -55,8 +55,13 @@ class WordOrderResult(Result):
     def per_case(self) -> Iterator[CaseScore]:
         """Yield each case once, with its subset as the score."""
         for case in self.cases:
-            image, texts = image_key(case.image)[:16], (case.caption, case.wrong[0])
+            image, texts = image_key(_file(case.image))[:16], (case.caption, case.wrong[0])
             yield CaseScore(case.subset, case.id, case.category, image, *texts, case.margin, case.margin > 0)
+
+
+def _file(image: Any) -> Any:
+    """Return the image of a crop: boxes of one image are not independent."""
+    return image.image if isinstance(image, Crop) else image
 
 
 def choice_margin(true: float, wrong: np.ndarray) -> float:
@@ -101,8 +106,7 @@ def evaluate_word_order(
     by_case = np.split(encoded.pair_scores(owner, range(len(texts))), np.flatnonzero(np.diff(owner)) + 1)
     margin = np.array([choice_margin(options[0], options[1:]) for options in by_case])
     margins = Margins(margin, margin == 0)
-    files = [case.image.image if isinstance(case.image, Crop) else case.image for case in cases]
-    image = number_unique([image_key(file) for file in files])  # boxes of one image are not independent
+    image = number_unique([image_key(_file(case.image)) for case in cases])
     accuracy, macro, breakdown = {}, {}, {}
     for subset in dict.fromkeys(case.subset for case in cases):
         chosen = [index for index, case in enumerate(cases) if case.subset == subset]
