@@ -113,7 +113,7 @@ def embed_images(
     """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
     def encode(batch: list[ImageSource]) -> Any:
-        return embedder.encode_image([open_image(image, alpha="drop") for image in batch])
+        return embedder.encode_image([open_image(image) for image in batch])
 
     return _encode("image", images, encode, batch_size, store, digests)
 
