@@ -66,9 +66,12 @@ def train(
 ) -> None:
     """Fine-tune an LVLM on image-caption pairs and write the adapter."""
     import vladva_kit as vk
+    from vladva_kit.data.pairs import split_folder
     from vladva_kit.models.device import rank_from_env
     from vladva_kit.models.files import write_json
 
+    source = resolve_data(data)
+    split_folder(Path(source), "train")  # raises before the model is loaded
     embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=rank_from_env()[0] != 0)
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
@@ -77,7 +80,7 @@ def train(
         soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
         batches=_proportions(batches),
     )  # fmt: skip
-    history = vk.fit(embedder, resolve_data(data), settings, on_error="skip" if skip_bad else "raise")
+    history = vk.fit(embedder, source, settings, on_error="skip" if skip_bad else "raise")
     embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
     if rank_from_env()[0] != 0:
         return
@@ -114,12 +117,12 @@ def mine(
 
     from vladva_kit.data.hard_batches import mine_neighbors, mined_groups
     from vladva_kit.data.pairs import load_pairs, split_folder
-    from vladva_kit.data.validation import read_lines
-    from vladva_kit.models.files import atomic_write
+    from vladva_kit.data.validation import metadata_file, read_metadata
+    from vladva_kit.models.files import atomic_write, json_line
 
     source = Path(resolve_data(data))
     folder, pairs = split_folder(source, split), load_pairs(source, split)
-    records = [json.loads(raw) for _, raw in read_lines(folder / "metadata.jsonl")]
+    records = [json.loads(raw) for _, raw in read_metadata(metadata_file(folder))]
     neighbors = mine_neighbors(load_embedder(model), pairs, k=4 * group_size, by=by, margin=margin, log=typer.echo)
     groups = mined_groups(neighbors, group_size, seed)
     for number, group in enumerate(groups):
@@ -128,7 +131,6 @@ def mine(
     for number, group in enumerate(groups[:3]):
         typer.echo("\n  ".join([f"group {number}:", *(str(pairs[index].short) for index in group)]))
     out = out or folder / "metadata.mined.jsonl"
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    atomic_write({out: lines.encode()})
+    atomic_write({out: "".join(map(json_line, records)).encode()})
     typer.echo(f"{sum(map(len, groups))} pairs in {len(groups)} groups: {out}")
     typer.echo(f"To train on them, replace {folder / 'metadata.jsonl'} by this file.")

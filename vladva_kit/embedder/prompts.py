@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vladva_kit.models.families import Family
+from vladva_kit.models.images import BadInput, WrongType
 from vladva_kit.models.resolution import shrink_to
 
 if TYPE_CHECKING:
@@ -130,6 +131,26 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
     words = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
     words = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: bool = False) -> None:
+    """Check that all texts can be tokenized: `check_texts(["a dog", "two cats"])`.
+
+    Raises WrongType for a single string and for an item that is not text, such as NaN or None; BadInput for an empty
+    text, unless `allow_empty`, and for half a character. Errors name the item's number.
+    """
+    if isinstance(texts, str):
+        raise WrongType(f"a list of {name}s is needed; got one string, {texts[:40]!r}: put it in a list")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            shown = f" ({text})" if isinstance(text, float) else ""  # usually NaN
+            raise WrongType(f"{name} {number} is of type {type(text).__name__}{shown}; pass strings")
+        if not text.strip() and not allow_empty:
+            raise BadInput(f"{name} {number} is empty: its embedding would be meaningless; leave it out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:  # a lone surrogate, such as half of an emoji: tokenizers fail on it
+            raise BadInput(f"{name} {number} holds half a character ({error.reason}): {text!r}; correct it") from error
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

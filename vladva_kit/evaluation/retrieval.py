@@ -151,7 +151,8 @@ def _unique_images(
     gallery: list[CaptionedImage], captions_per_image: int | None
 ) -> tuple[list[Any], list[str], np.ndarray]:
     """Return the different images, their captions image by image, and the image index of each caption."""
-    index = number_unique([image_key(item.image) for item in gallery])
+    # a file in an archive counts as one in a folder does, by its path
+    index = number_unique([getattr(item.image, "path", None) or image_key(item.image) for item in gallery])
     captions: list[list[str]] = [[] for _ in range(int(index.max()) + 1)]
     for image, item in zip(index.tolist(), gallery, strict=True):
         captions[image] += item.captions

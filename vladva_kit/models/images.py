@@ -33,6 +33,16 @@ class BadInput(ValueError):
     """Input that cannot be used; the message names the file, the line, the value and the fix."""
 
 
+class WrongType(BadInput, TypeError):
+    """Input of another type than the function takes, such as one image instead of a list, or NaN instead of text."""
+
+
+class FileBytes(bytes):
+    """The bytes of a file inside an archive or on the hub; `path` tells it from a copy under another name."""
+
+    path: str = ""
+
+
 @dataclass(frozen=True)
 class Crop:
     """A region of an image: `Crop(Path("street.jpg"), (10, 20, 110, 220))`; left, top, right, bottom in pixels."""
@@ -51,7 +61,9 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     data, FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
-        return _crop(open_image(image.image), image.box)
+        opened = open_image(image.image)
+        check_box(image.box, opened.size)
+        return opened.crop(image.box)
     if isinstance(image, Image.Image):
         return _to_rgb(image)
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
@@ -61,8 +73,10 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
 def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
     """Open several images with `open_image`; error messages count from `first`: `open_images(["cat.png"])`.
 
-    Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file.
+    Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file, WrongType for a single
+    image.
     """
+    check_image_list(images)
     opened = []
     for number, image in enumerate(images, start=first):
         try:
@@ -73,6 +87,12 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
             name = f" ({image})" if isinstance(image, str | Path) else ""
             raise BadInput(f"image {number}{name} cannot be read ({error}); replace it or leave it out") from error
     return opened
+
+
+def check_image_list(images: object) -> None:
+    """Raise WrongType for a single image where a list of images is needed."""
+    if isinstance(images, Image.Image | str | Path | bytes):
+        raise WrongType("encode_image takes a list of images; got a single one: put it in a list")
 
 
 def pixel_digest(image: ImageLike | Crop) -> str:
@@ -133,8 +153,8 @@ def _scale_gray(image: Image.Image) -> Image.Image:
     return Image.fromarray(gray).convert("RGB")
 
 
-def _crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    left, top, right, bottom = box
-    if right <= left or bottom <= top or left >= image.width or top >= image.height or right <= 0 or bottom <= 0:
-        raise BadInput(f"the box {box} holds no pixel of the image of {image.width} x {image.height}; correct the box")
-    return image.crop(box)
+def check_box(box: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """Raise BadInput if a box (left, top, right, bottom) holds no pixel of an image of this size (width, height)."""
+    (left, top, right, bottom), (width, height) = box, size
+    if max(left, 0) >= min(right, width) or max(top, 0) >= min(bottom, height):
+        raise BadInput(f"the box {box} holds no pixel of the image of {width} x {height}; correct the box")

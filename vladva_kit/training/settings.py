@@ -76,7 +76,7 @@ def last_checkpoint(settings: Settings) -> str | None:
     complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
     if complete and not settings.resume:
         raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True, "
+            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True (--resume), "
             "remove the folder, or use another output_dir"
         )
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
