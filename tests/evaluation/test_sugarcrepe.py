@@ -202,7 +202,7 @@ def test_a_bad_entry_raises_before_encoding(tmp_path, random_encoder, change, re
     "text, reason",
     [
         ('{"0": {"filename": "000000000000.png", "caption": "a"', "swap_att.json: not JSON"),
-        ("[]", "swap_att.json: found an empty JSON list; a dict of entries is needed"),
+        ("[]", "swap_att.json: found an empty JSON list; an object with the entries by index is needed"),
         ("{}", "swap_att.json: found an empty JSON dict"),
         (
             '{"0": {"image": "a", "text": "b"}}',

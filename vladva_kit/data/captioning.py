@@ -24,7 +24,7 @@ from vladva_kit.data.pairs import named_captions
 from vladva_kit.data.store import Store, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
 from vladva_kit.embedder.prompts import encode_caption
-from vladva_kit.emoji_world.scenes import Scene
+from vladva_kit.emoji_world.scenes import WORDS, Scene
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.files import atomic_write, json_line
 from vladva_kit.models.images import open_image
@@ -164,8 +164,9 @@ def _known_scene(value: Any) -> Scene | None:
     if not isinstance(value, dict) or "things" not in value:
         return None
     try:
-        return Scene.from_dict(value)
-    except (KeyError, TypeError, ValueError):
+        scene = Scene.from_dict(value)
+        return scene if {thing.noun for thing in scene.things} <= WORDS.keys() else None
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -126,7 +126,7 @@ def load_sugarcrepe(
     """Read and check the cases of all seven files, as `evaluate_sugarcrepe` does."""
     advice = "all seven files are needed: git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
     paths = category_files(source, CATEGORIES, advice)
-    images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
+    images = resolve_image_folder(paths[0].parent, image_folder, COCO_IMAGES)
 
     def read(entry: tuple[str, str, Any], location: str) -> SugarCrepeCase:
         category, key, row = entry
@@ -140,8 +140,14 @@ def load_sugarcrepe(
 
 
 def category_files(source: str | Path, categories: Sequence[str], advice: str) -> list[Path]:
-    """Return the JSON file of each category in a folder; raise BadInput with `advice` if some are missing."""
-    paths = [Path(source) / f"{name}.json" for name in categories]
+    """Return the JSON file of each category in a folder or its folder `data`, as the repositories have it.
+
+    Raises BadInput with `advice` if some are missing.
+    """
+    folder = Path(source)
+    if not any((folder / f"{name}.json").is_file() for name in categories) and (folder / "data").is_dir():
+        folder = folder / "data"
+    paths = [folder / f"{name}.json" for name in categories]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise BadInput(f"{source} holds no {', '.join(missing)}; {advice}")
