@@ -76,3 +76,14 @@ def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(vk, "load_lvlm", lambda name: tiny_lvlm())
     with pytest.raises(ValueError, match="write it as groups=0.25"):
         training.train("emoji_pairs", tmp_path, batches="half groups")
+
+
+def test_unusable_data_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    def load(name):
+        raise AssertionError("the model was loaded first")
+
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", load)
+    refused = run(app, ["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert isinstance(refused.exception, vk.BadInput) and "nowhere is not a folder" in str(refused.exception)
+    refused = run(app, ["train", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "has no metadata.jsonl" in str(refused.exception)

@@ -165,7 +165,7 @@ def _known_scene(value: Any) -> Scene | None:
         return None
     try:
         scene = Scene.from_dict(value)
-        return scene if {thing.noun for thing in scene.things} <= WORDS.keys() else None
+        return scene if {thing.noun for thing in scene.things} <= set(WORDS) else None
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
