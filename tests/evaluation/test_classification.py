@@ -154,7 +154,7 @@ def test_classes_of_one_name_are_kept_and_their_images_count_as_wrong(tmp_path):
     write_folder(tmp_path)
     names = ["blue bird", "cat", "dog", "cat", "yak", "zebra"]
     with pytest.warns(UserWarning, match=r"images of classes that share a name count as wrong: 'cat' \(2 classes\)"):
-        result = evaluate_classification(Recognizes(WORDS), tmp_path, class_names=names)
+        result = evaluate_classification(Recognizes(WORDS), tmp_path, ("a {}",), class_names=names)
     assert result.classes == ("blue bird", "cat (class 1)", "dog", "cat (class 3)", "yak", "zebra")
     assert result.per_class["cat (class 1)"].percent == result.per_class["cat (class 3)"].percent == 0
     assert result.per_class["dog"].percent == 100 and result.n == 19
@@ -179,7 +179,7 @@ def test_hidden_folders_are_no_classes_and_images_may_lie_deeper(tmp_path):
     (folder / "cat" / "._0.png").write_bytes(b"\0\5\x16\7")
     (folder / "cat" / "kittens").mkdir()
     Image.new("RGB", (2, 2), color(1, 99)).save(folder / "cat" / "kittens" / "0.JFIF", "JPEG")
-    result = evaluate_classification(Recognizes(WORDS), tmp_path)
+    result = evaluate_classification(Recognizes(WORDS), tmp_path, ("a {}",))
     assert result.classes == tuple(WORDS) and result.n == 20
     assert "cat/kittens/0.JFIF" in {case.id for case in result.cases}
 
@@ -188,4 +188,4 @@ def test_a_class_without_images_is_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "test" / "empty").mkdir()
     with pytest.warns(UserWarning, match="no images in the classes empty, which are still possible answers"):
-        assert len(evaluate_classification(Recognizes([*WORDS, "empty"]), tmp_path).classes) == 7
+        assert len(evaluate_classification(Recognizes([*WORDS, "empty"]), tmp_path, ("a {}",)).classes) == 7

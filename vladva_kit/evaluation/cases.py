@@ -136,9 +136,7 @@ def read_cases(
 def _check_once(image: Any, location: str, sizes: dict[Path, tuple[int, int]]) -> None:
     """Check an image unless its file was checked before, and each crop's box."""
     file = image.image if isinstance(image, Crop) else image
-    size = sizes.get(file) if isinstance(file, Path) else None
-    if size is None:
-        size = check_image(file, location)
+    size = sizes[file] if isinstance(file, Path) and file in sizes else check_image(file, location)
     if isinstance(file, Path):
         sizes[file] = size
     if isinstance(image, Crop):

@@ -139,15 +139,16 @@ def load_sugarcrepe(
     return read_cases(entries, read, source, skipped, CATEGORIES)
 
 
-def category_files(source: str | Path, categories: Sequence[str], advice: str) -> list[Path]:
-    """Return the JSON file of each category in a folder or its folder `data`, as the repositories have it.
-
-    Raises BadInput with `advice` if some are missing.
-    """
+def category_folder(source: str | Path, categories: Sequence[str]) -> Path:
+    """Return the folder of the categories' JSON files: the source, or its folder `data` as the repositories have it."""
     folder = Path(source)
-    if not any((folder / f"{name}.json").is_file() for name in categories) and (folder / "data").is_dir():
-        folder = folder / "data"
-    paths = [folder / f"{name}.json" for name in categories]
+    is_here = any((folder / f"{name}.json").is_file() for name in categories)
+    return folder / "data" if not is_here and (folder / "data").is_dir() else folder
+
+
+def category_files(source: str | Path, categories: Sequence[str], advice: str) -> list[Path]:
+    """Return the JSON file of each category in a folder; raise BadInput with `advice` if some are missing."""
+    paths = [category_folder(source, categories) / f"{name}.json" for name in categories]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise BadInput(f"{source} holds no {', '.join(missing)}; {advice}")
