@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.evaluation.vqa import CONTRACTIONS, evaluate_vqa, normalize_answer, remove_punctuation, vqa_accuracy
+from vladva_kit.evaluation.vqa import (
+    CONTRACTIONS,
+    evaluate_vqa,
+    load_vqa,
+    normalize_answer,
+    remove_punctuation,
+    vqa_accuracy,
+)
 from vladva_kit.models.images import BadInput
 
 
@@ -138,3 +145,13 @@ def test_missing_and_truncated_files_are_rejected(tmp_path):
     path.unlink()
     with pytest.raises(BadInput, match="holds 0 files named …annotations.json"):
         evaluate_vqa(None, tmp_path)
+
+
+def test_hidden_files_and_other_files_with_a_number_are_no_images(tmp_path):
+    write_files(tmp_path)
+    (tmp_path / "images" / "._COCO_val2014_000000000040.png").write_bytes(b"\0\5")
+    (tmp_path / "images" / "zz_features_40.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "._v2_OpenEnded_mscoco_val2014_questions.json").write_bytes(b"\0\5")
+    (tmp_path / "images" / "val2014").mkdir()
+    (tmp_path / "images" / "COCO_val2014_000000000041.png").rename(tmp_path / "images" / "val2014" / "41.png")
+    assert [case.image.name for case in load_vqa(tmp_path)][:2] == ["COCO_val2014_000000000040.png", "41.png"]

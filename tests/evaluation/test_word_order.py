@@ -156,6 +156,11 @@ def test_scores_equal_a_loop_over_the_options(tmp_path, random_encoder):
     [
         ({"image_path": "gone.png"}, "entry 1: .*gone.png does not exist"),
         ({"bbox_w": 0}, "entry 1: the box .* has no width or height"),
+        ({"bbox_h": 0.5}, "entry 1: the box .* has no width or height"),
+        ({"bbox_x": float("nan")}, "entry 1: the box .* has no width or height"),
+        ({"bbox_w": float("inf")}, "entry 1: the box .* has no width or height"),
+        ({"bbox_x": 8}, "entry 1: the box .* holds no pixel of the image of 8 x 4"),
+        ({"bbox_y": -4}, "entry 1: the box .* holds no pixel of the image of 8 x 4"),
         ({"false_caption": None}, "entry 1: 'caption' is None"),
     ],
 )

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.data.validation import clean_caption, error_list, read_json, require_keys, resolve_image_folder
+from vladva_kit.data.validation import (
+    clean_caption,
+    error_list,
+    is_hidden,
+    read_json,
+    require_keys,
+    resolve_image_folder,
+    visible_files,
+)
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.generation import Generator, generate
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -175,7 +183,7 @@ def load_vqa(
     """Read and check all questions, as `evaluate_vqa` does."""
     source = Path(source)
     folder = resolve_image_folder(source, image_folder, "which is COCO's val2014 for the official files")
-    numbers = ((re.search(r"(\d+)$", path.stem), path) for path in sorted(folder.iterdir()))
+    numbers = ((re.search(r"(\d+)$", path.stem), path) for path in visible_files(folder, IMAGE_SUFFIXES))
     images = {int(number[1]): path for number, path in numbers if number}  # COCO_val2014_000000000042.jpg is 42
     annotations: dict[Any, dict[str, Any]] = {}
     for location, entry in _official_entries(source, "annotations"):
@@ -200,7 +208,7 @@ def load_vqa(
 
 def _official_entries(source: Path, kind: str) -> Iterator[tuple[str, Any]]:
     """Yield the entries of the official file of questions or annotations, with their locations."""
-    found = sorted(source.glob(f"*{kind}.json"))
+    found = [path for path in sorted(source.glob(f"*{kind}.json")) if not is_hidden(path.name)]
     if len(found) != 1:
         raise BadInput(f"{source} holds {len(found)} files named …{kind}.json; VQA needs exactly one of each kind")
     content = read_json(found[0])

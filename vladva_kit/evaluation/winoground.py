@@ -106,7 +106,8 @@ def evaluate_winoground(
 
     `source` is a folder with `examples.jsonl` and `images/` (or a folder whose `data/` has them), as in
     facebook/winoground, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0,
-    caption_1 and any of the tags. Intervals resample cases that share an image together.
+    caption_1 and any of the tags. Intervals resample cases that share an image together. Transparent pixels are
+    composited on white, as in all of the kit; the official script's `convert("RGB")` shows the colors beneath.
     Raises BadInput for a missing column, image or caption, a repeated id, or invalid JSON.
     """
     skipped = error_list(on_error)
