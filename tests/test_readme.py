@@ -102,7 +102,7 @@ def test_readme_summary_agrees_with_the_results_page():
 def test_summary_selects_cells_and_drops_intervals():
     rows = "".join(f"| {name} | 1 | **4.0 [3.0, 5.0]** | — | 2.5 | 7 |\n" for name in UPDATE["SUMMARY_ROWS"])
     summary = UPDATE["summary_table"](f"| | emoji-clip | base | fine-tuned | chance | n |\n| --- |\n{rows}")
-    assert summary.splitlines()[2] == "| text → image R@1 | 4.0 | — | 1 | 2.5 |"
+    assert summary.splitlines()[2] == "| text → image R@1, 500 images and 1,500 captions | 4.0 | — | 1 | 2.5 |"
 
 
 def test_writing_a_table_replaces_the_old_one_only(tmp_path):
