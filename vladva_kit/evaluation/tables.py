@@ -114,7 +114,7 @@ def score_rows(results: Mapping[str, Any]) -> list[ScoreRow]:
         scores = {model: found[path].get(model) for model in models}
         parts = [sections.get(path[0]) or {} for sections in models.values()]
         skipped = max(len(part.get("skipped") or ()) for part in parts)
-        galleries = dict.fromkeys(gallery_text(part) for part in parts if "n_images" in part)
+        galleries = dict.fromkeys(gallery_text(part) for part in parts if "n_captions" in part)
         rows.append(ScoreRow(section, _score_name(path[1:]), _level(path), scores, skipped, " / ".join(galleries)))
     return rows
 
