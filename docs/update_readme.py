@@ -91,7 +91,7 @@ def summary_table(demo: dict) -> str:
 
     print(summary_table(json.loads(Path("docs/demo.json").read_text())))
     """
-    models, retrieval = overview(demo, "unseen style"), next(iter(demo["models"].values()))["retrieval/unseen style"]
+    models, retrieval = overview(demo, "unseen style"), demo["models"]["base"]["retrieval/unseen style"]
     gallery = f"R@1, unseen style: among {gallery_text(retrieval)}"
     sentences = "\n".join(f"- {sentence}" for sentence in (*reversed(demo["effect"]), gallery))
     rows = [[model, *cells.values()] for model, cells in models.items()]
