@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
 from experiments.benchmarks.measure import find_targets  # noqa: E402
+from experiments.paper.tables import gallery_of  # noqa: E402
 from experiments.paper.tables import overview as study_overview  # noqa: E402
 from vladva_kit.evaluation.overview import COLUMNS, overview  # noqa: E402
-from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
+from vladva_kit.evaluation.tables import gallery_text, markdown_rows, markdown_table  # noqa: E402
 from vladva_kit.models.files import atomic_write, write_json  # noqa: E402
 from vladva_kit.training.memory import memory_table  # noqa: E402
 
@@ -28,6 +29,7 @@ PAGES = {  # table -> its page
     "benchmarks": "docs/performance.md",
 }
 DEMO = "docs/demo.json"  # the demo's results without its cases
+PER_CASE = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
 STYLES = {"seen": "Seen styles:", "unseen style": "Unseen style:"}
 
 
@@ -50,11 +52,9 @@ def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
 
 
 def without_cases(results: dict) -> dict:
-    """Remove the cases and the training history from results, which keeps the committed file small."""
+    """Remove values per case and the training history from results, which keeps the committed file small."""
     models = {
-        model: {
-            name: {key: value for key, value in one.items() if key != "cases"} for name, one in by_benchmark.items()
-        }
+        model: {name: {k: v for k, v in one.items() if k not in PER_CASE} for name, one in by_benchmark.items()}
         for model, by_benchmark in results["models"].items()
     }
     return {key: value for key, value in results.items() if key != "history"} | {"models": models}
@@ -87,12 +87,13 @@ def _split_page(name: str, root: Path) -> tuple[str, str, str]:
 
 
 def summary_table(demo: dict) -> str:
-    """Return the effect of the fine-tune in sentences, and the headline scores with one row per model.
+    """Return the effect of the fine-tune and the gallery's size in sentences, and headline scores by model.
 
     print(summary_table(json.loads(Path("docs/demo.json").read_text())))
     """
-    sentences = "\n".join(f"- {sentence}" for sentence in reversed(demo["effect"]))
-    models = overview(demo, "unseen style")
+    models, retrieval = overview(demo, "unseen style"), demo["models"]["base"]["retrieval/unseen style"]
+    gallery = f"R@1, unseen style: among {gallery_text(retrieval)}"
+    sentences = "\n".join(f"- {sentence}" for sentence in (*reversed(demo["effect"]), gallery))
     rows = [[model, *cells.values()] for model, cells in models.items()]
     return f"{sentences}\n\n{markdown_rows(['unseen style, percent', *COLUMNS], rows, 'l' + 'r' * len(COLUMNS))}"
 
@@ -102,6 +103,7 @@ def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
     results = json.loads(path.read_text())
     parts = [f"{title}\n\n{study_overview(results, 'components', style)}" for style, title in STYLES.items()]
     n_seeds = len(results["plan"]["seeds"])
+    parts.append(f"R@1 is among {gallery_of(results)}; a dash: not measured, or no chance level.\n")
     parts.append(f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`\n")
     return "\n".join(parts)
 

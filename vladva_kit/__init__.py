@@ -3,7 +3,7 @@
 import vladva_kit as vk
 
 lvlm = vk.load_lvlm("emoji-llava")             # or a Hub id, or a folder
-base = vk.Embedder(lvlm)                       # hand-written prompts, no training
+base = vk.Embedder(lvlm)                       # hand-written prompts, no adapter
 embedder = vk.attach(lvlm)                     # soft prompts and LoRA
 vk.fit(embedder, vk.sample("emoji_pairs"), vk.Settings(steps=200, batch_size=64))
 images, texts = embedder.encode_image(["photo.jpg"]), embedder.encode_text(["a dog", "a cat"])    # (n, dim)

@@ -10,7 +10,7 @@ from typing import Any
 
 import vladva_kit as vk
 from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
-from experiments.paper.prompts import EMOJI_PROMPTS, study_prompts
+from experiments.paper.prompts import EMOJI_PROMPTS, PRETRAINED_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.embedder.identity import PACKAGE, code_digest, content_key, image_key, versions
@@ -55,7 +55,8 @@ def run_experiments(
     if "prompts" in names and not prompts.is_file():
         log(f"prompt study, {plan.n_prompt_images} images")
         pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
-        write_json(prompts, study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS), indent=None)
+        lvlm = vk.load_lvlm("emoji-llava")
+        write_json(prompts, study_prompts(lvlm, pairs, EMOJI_PROMPTS, PRETRAINED_PROMPTS), indent=None)
     results = _collect(plan, out, fingerprints, command)
     results["prompts"] = json.loads(prompts.read_text()) if prompts.is_file() else None
     write_json(out / "results.json", results, indent=None)

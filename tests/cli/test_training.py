@@ -101,3 +101,11 @@ def test_a_finished_run_is_named_before_the_model_is_loaded(tmp_path, monkeypatc
     (tmp_path / "checkpoints" / "checkpoint-3" / "trainer_state.json").write_text("{}")
     shown = run(app, ["train", "emoji_pairs", "--out", str(tmp_path)])
     assert "holds checkpoints of an earlier run: resume it with resume=True (--resume)" in str(shown.exception)
+
+
+def test_unusable_data_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name: pytest.fail("loaded"))
+    refused = run(app, ["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert isinstance(refused.exception, vk.BadInput) and "nowhere is not a folder" in str(refused.exception)
+    refused = run(app, ["train", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "has no metadata.jsonl" in str(refused.exception)

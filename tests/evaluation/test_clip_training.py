@@ -5,6 +5,8 @@ import torch
 
 import vladva_kit as vk
 from vladva_kit.data.hard_batches import HardBatches
+from vladva_kit.data.pairs import sample_caption
+from vladva_kit.evaluation import clip_training
 from vladva_kit.evaluation.clip_training import clip_loss, fit_clip
 
 
@@ -49,3 +51,12 @@ def test_a_sampler_decides_which_pairs_share_a_batch(pairs):
     same_set = fit_clip(vk.ClipEmbedder(), pairs[:4], 1, 4, warmup=1)[0]["contrastive"]
     history = fit_clip(vk.ClipEmbedder(), pairs, 3, 4, warmup=1, sampler=grouped)  # only the first four pairs
     assert history[0]["contrastive"] == pytest.approx(same_set, rel=1e-4) and len(history) == 3
+
+
+def test_each_epoch_uses_the_captions_that_fit_samples(clip, pairs, monkeypatch):
+    several = [vk.Pair(pair.image, captions=[pair.short, "a dog", "two cats", "a tree"]) for pair in pairs[:4]]
+    seen = []
+    monkeypatch.setattr(clip_training, "clip_loss", lambda *args: seen.append(args[2]) or clip_loss(*args))
+    fit_clip(clip, several, steps=3, batch_size=4, seed=5)
+    for epoch, captions in enumerate(seen):
+        assert sorted(captions) == sorted(sample_caption(one, f"5 {epoch} {i}").short for i, one in enumerate(several))

@@ -122,7 +122,7 @@ def test_a_run_resumes_from_the_last_complete_checkpoint(tmp_path):
 
 def test_a_new_run_in_the_folder_of_an_earlier_one_raises(tmp_path):
     checkpoint(tmp_path, 5)
-    with pytest.raises(ValueError, match="earlier run: resume it with resume=True"):
+    with pytest.raises(ValueError, match=r"earlier run: resume it with resume=True \(--resume\)"):
         last_checkpoint(vk.Settings(output_dir=str(tmp_path)))
 
 

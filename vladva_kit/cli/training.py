@@ -136,12 +136,12 @@ def mine(
 
     from vladva_kit.data.hard_batches import mine_neighbors, mined_groups
     from vladva_kit.data.pairs import load_pairs, split_folder
-    from vladva_kit.data.validation import read_lines
-    from vladva_kit.models.files import atomic_write
+    from vladva_kit.data.validation import metadata_file, read_metadata
+    from vladva_kit.models.files import atomic_write, json_line
 
     source = Path(resolve_data(data))
     folder, pairs = split_folder(source, split), load_pairs(source, split)
-    records = [json.loads(raw) for _, raw in read_lines(folder / "metadata.jsonl")]
+    records = [json.loads(raw) for _, raw in read_metadata(metadata_file(folder))]
     neighbors = mine_neighbors(load_embedder(model), pairs, k=4 * group_size, by=by, margin=margin, log=typer.echo)
     groups = mined_groups(neighbors, group_size, seed)
     for number, group in enumerate(groups):
@@ -150,7 +150,6 @@ def mine(
     for number, group in enumerate(groups[:3]):
         typer.echo("\n  ".join([f"group {number}:", *(str(pairs[index].short) for index in group)]))
     out = out or folder / "metadata.mined.jsonl"
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    atomic_write({out: lines.encode()})
+    atomic_write({out: "".join(map(json_line, records)).encode()})
     typer.echo(f"{sum(map(len, groups))} pairs in {len(groups)} groups: {out}")
     typer.echo(f"To train on them, replace {folder / 'metadata.jsonl'} by this file.")

@@ -23,13 +23,13 @@ from vladva_kit.embedder.embedder import Embedder, summary_states
 from vladva_kit.embedder.prompts import (
     ModelInputs,
     Prompt,
-    check_captions,
+    check_texts,
     image_inputs,
     padding_id,
     template_around_caption,
     text_inputs,
 )
-from vladva_kit.models.images import ImageLike, open_images
+from vladva_kit.models.images import ImageLike, check_image_list, open_images
 
 StatesOf = Callable[[list[list[int]]], Tensor]  # tokens fed, image by image, to states (batch, 1 + longest, dim)
 
@@ -65,11 +65,11 @@ class Task:
 def collect_pairs(images: Sequence[ImageLike], captions: Sequence[str], paired: bool) -> Pairs:
     """Collect images and captions; paired ones are listed once each: `collect_pairs([a, a], ["b", "c"], True).rows`.
 
-    Raises TypeError for a single image or caption, ValueError for an empty caption or lists of different lengths.
+    Raises WrongType for a single image or caption, BadInput for an empty caption, ValueError for lists of different
+    lengths.
     """
-    if isinstance(images, Image.Image | str | Path):
-        raise TypeError("images is a single image; put it in a list")
-    check_captions(captions, "likelihood", "likelihood")
+    check_image_list(images)
+    check_texts(captions)
     if not paired:
         rows = [list(range(len(captions))) for _ in images]
         return Pairs(list(images), list(range(len(images))), list(captions), rows, None)

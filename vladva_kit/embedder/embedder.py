@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,13 +22,13 @@ from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     ModelInputs,
-    check_captions,
+    check_texts,
     encode_captions,
     image_inputs,
     text_inputs,
 )
 from vladva_kit.models.device import check_finite
-from vladva_kit.models.images import ImageLike, open_images
+from vladva_kit.models.images import ImageLike, check_image_list, open_images
 from vladva_kit.models.load import LVLM
 
 MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
@@ -63,7 +62,7 @@ def _as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Te
 class Embedder:
     """Embed images and texts with a generative LVLM, so that matching pairs have a high cosine similarity.
 
-        embedder = Embedder(load_lvlm("emoji-llava"))       # zero-shot: hand-written prompts, nothing trained
+        embedder = Embedder(load_lvlm("emoji-llava"))       # hand-written prompts, no adapter
         images = embedder.encode_image(["dog.jpg", image])  # (2, dim) float32, unit length
         texts = embedder.encode_text(["a dog", "two cats"])
         embedder.similarity(images, texts)                  # (2, 2) cosines
@@ -145,11 +144,10 @@ class Embedder:
     def encode_image(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
-        Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, TypeError for a
+        Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
         single image.
         """
-        if isinstance(images, Image.Image | str | Path):
-            raise TypeError("encode_image takes a list of images; got a single one: put it in a list")
+        check_image_list(images)
         batches = (
             image_inputs(self.lvlm.processor, open_images(images[start : start + batch_size], start), self.image_prompt)
             for start in range(0, len(images), batch_size)
@@ -161,9 +159,10 @@ class Embedder:
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
-        Raises ValueError naming an empty caption, TypeError for a single string or for items that are not strings.
+        Raises BadInput naming a caption that is empty or holds half a character, WrongType for a single string or for
+        an item that is not text, such as NaN.
         """
-        check_captions(texts, "encode_text", "embedding")
+        check_texts(texts)
         tokenizer = self.lvlm.processor.tokenizer
         ids = encode_captions(tokenizer, texts)
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding

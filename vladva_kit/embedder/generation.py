@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from vladva_kit.embedder.prompts import begins_with_bos, plain_text, without_image_tag
+from vladva_kit.embedder.prompts import begins_with_bos, check_texts, plain_text, without_image_tag
 from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.resolution import shrink_to
@@ -25,11 +25,15 @@ def generate_answers(
     Either all prompts have an image or none has (None). histories: the earlier turns of each prompt. The adapter is
     used unless it is disabled. Special tokens in a turn are read as text, and a tag of the image at its start or end,
     as in "<image>\\nwhat is it?", is left out: the image precedes the first turn.
-    Raises ValueError if only some prompts have an image, BadInput for an image that cannot be read.
+    Raises ValueError if only some prompts have an image; BadInput for an image that cannot be read, for a prompt or an
+    earlier turn that is not text, and for half a character in it.
     """
     if not prompts:
         return []
     histories = histories or [()] * len(prompts)
+    check_texts(prompts, "prompt", allow_empty=True)
+    for number, history in enumerate(histories):
+        check_texts([text for turn in history for text in turn], f"history of prompt {number}: text", allow_empty=True)
     without_image = {image is None for image in images}
     if len(without_image) > 1:
         raise ValueError("some prompts have an image and some have none: split them into two calls")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vladva_kit.models.families import Family
+from vladva_kit.models.images import BadInput, WrongType
 from vladva_kit.models.resolution import shrink_to
 
 if TYPE_CHECKING:
@@ -197,20 +198,6 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def check_captions(captions: Sequence[str], function: str, result: str) -> None:
-    """Check that captions are a list of texts that are not empty: `check_captions(texts, "encode_text", "embedding")`.
-
-    Raises TypeError for a single string or for items that are not strings, ValueError naming an empty caption.
-    """
-    if isinstance(captions, str):
-        raise TypeError(f"{function} takes a list of captions; got one string, '{captions[:40]}': put it in a list")
-    for number, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            raise TypeError(f"caption {number} is of type {type(caption).__name__}; pass strings")
-        if not caption.strip():
-            raise ValueError(f"caption {number} is empty: its {result} would be meaningless; leave it out")
-
-
 def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
     """Tokenize a caption; "<image>" or "<loc0001>" in it is plain text: `encode_caption(tokenizer, "a dog")`."""
     return encode_captions(tokenizer, [caption])[0]
@@ -239,6 +226,26 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
     words = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
     words = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: bool = False) -> None:
+    """Check that all texts can be tokenized: `check_texts(["a dog", "two cats"])`.
+
+    Raises WrongType for a single string and for an item that is not text, such as NaN or None; BadInput for an empty
+    text, unless `allow_empty`, and for half a character. Errors name the item's number.
+    """
+    if isinstance(texts, str):
+        raise WrongType(f"a list of {name}s is needed; got one string, {texts[:40]!r}: put it in a list")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            shown = f" ({text})" if isinstance(text, float) else ""  # usually NaN
+            raise WrongType(f"{name} {number} is of type {type(text).__name__}{shown}; pass strings")
+        if not text.strip() and not allow_empty:
+            raise BadInput(f"{name} {number} is empty: its embedding or score would be meaningless; leave it out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:  # a lone surrogate, such as half of an emoji: tokenizers fail on it
+            raise BadInput(f"{name} {number} holds half a character ({error.reason}): {text!r}; correct it") from error
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -13,6 +13,7 @@ from transformers import get_cosine_schedule_with_warmup
 from vladva_kit.data.hard_batches import HardBatches
 from vladva_kit.data.pairs import Pair
 from vladva_kit.evaluation.baselines import ClipEmbedder
+from vladva_kit.training.collator import SampledCaptions
 from vladva_kit.training.losses import contrastive_loss, same_caption_mask
 
 
@@ -32,9 +33,9 @@ def fit_clip(
         fit_clip(clip, load_pairs(sample("emoji_pairs")), steps=100)[-1]["accuracy"]
 
     sampler: `training.fit.batch_sampler(embedder, pairs, settings)` gives the CLIP the batches that `fit` gives an
-    LVLM; by default batches are random. Uses AdamW, a cosine schedule, gradients clipped at norm 1, and CLIP's own
-    temperature. Images are decoded once and kept. Raises ValueError for a pair without a short caption, or for fewer
-    pairs than one batch.
+    LVLM; by default batches are random. Of several short captions, each epoch uses the one that `fit` does. Uses
+    AdamW, a cosine schedule, gradients clipped at norm 1, and CLIP's own temperature. Images are decoded once and kept.
+    Raises ValueError for a pair without a short caption, or for fewer pairs than one batch.
     """
     missing = next((index for index, pair in enumerate(pairs) if not pair.short), None)
     if missing is not None:
@@ -46,12 +47,14 @@ def fit_clip(
     optimizer = torch.optim.AdamW(clip.model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
     pixels: dict[int, Tensor] = {}
+    captions = SampledCaptions(pairs, seed)
     history: list[dict[str, float]] = []
     clip.model.train()
     try:
         for step, batch in zip(range(1, steps + 1), _batches(sampler), strict=False):
             images = torch.stack([_pixels(clip, pairs, index, pixels) for index in batch])
-            loss, accuracy = clip_loss(clip, images, [pairs[index].short for index in batch])
+            captions.epoch = sampler.epoch
+            loss, accuracy = clip_loss(clip, images, [captions[index].short for index in batch])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(clip.model.parameters(), 1.0)
             optimizer.step()

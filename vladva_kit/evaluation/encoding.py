@@ -100,14 +100,14 @@ class Scored:
 
     def all_scores(self) -> np.ndarray:
         """Score each image with each text: (images, texts) float64. Raises ValueError if the scorer refuses so many."""
-        self.scorer.check_size([open_image(self.images[0], alpha="drop")] * len(self.images), self.texts)
+        self.scorer.check_size([open_image(self.images[0])] * len(self.images), self.texts)
         rows = [check_scores(self.scorer.similarity(opened, self.texts), ndim=2) for _, opened in self._opened()]
         return np.concatenate(rows)[self.image_index][:, self.text_index]
 
     def _opened(self) -> Iterator[tuple[int, list[Image.Image]]]:
         """Yield the number of the first image and `OPENED` decoded images, to limit memory."""
         for first in tqdm(range(0, len(self.images), OPENED), desc="scores", delay=10, leave=False):
-            yield first, [open_image(image, alpha="drop") for image in self.images[first : first + OPENED]]
+            yield first, [open_image(image) for image in self.images[first : first + OPENED]]
 
 
 def encode_once(
@@ -171,7 +171,7 @@ def embed_images(
     """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
     def encode(batch: list[ImageSource]) -> Any:
-        return embedder.encode_image([open_image(image, alpha="drop") for image in batch])
+        return embedder.encode_image([open_image(image) for image in batch])
 
     return _encode("image", images, encode, batch_size, store, keys)
 

@@ -239,12 +239,16 @@ def load_gallery(
     return [CaptionedImage(pair.image, pair.captions) for pair in pairs if pair.captions]
 
 
+def _file(image: Any) -> Any:
+    """Return the path of an image, also of one in an archive: one photo under two names counts as two images."""
+    return image.resolve() if isinstance(image, Path) else getattr(image, "path", None) or image_key(image)
+
+
 def _unique_images(
     gallery: list[CaptionedImage], captions_per_image: int | None
 ) -> tuple[list[Any], list[str], np.ndarray]:
     """Return the different images, their captions image by image, and the image index of each caption."""
-    files = [item.image.resolve() if isinstance(item.image, Path) else image_key(item.image) for item in gallery]
-    index = number_unique(files)  # by path: a benchmark that lists one photo under two names counts two images
+    index = number_unique([_file(item.image) for item in gallery])
     captions: list[list[str]] = [[] for _ in range(int(index.max()) + 1)]
     for image, item in zip(index.tolist(), gallery, strict=True):
         captions[image] += item.captions

@@ -126,7 +126,7 @@ def load_sugarcrepe(
     """Read and check the cases of all seven files, as `evaluate_sugarcrepe` does."""
     advice = "all seven files are needed: git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
     paths = category_files(source, CATEGORIES, advice)
-    images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
+    images = resolve_image_folder(paths[0].parent, image_folder, COCO_IMAGES)
 
     def read(entry: tuple[str, str, Any], location: str) -> SugarCrepeCase:
         category, key, row = entry
@@ -139,9 +139,16 @@ def load_sugarcrepe(
     return read_cases(entries, read, source, skipped, CATEGORIES)
 
 
+def category_folder(source: str | Path, categories: Sequence[str]) -> Path:
+    """Return the folder of the categories' JSON files: the source, or its folder `data` as the repositories have it."""
+    folder = Path(source)
+    is_here = any((folder / f"{name}.json").is_file() for name in categories)
+    return folder / "data" if not is_here and (folder / "data").is_dir() else folder
+
+
 def category_files(source: str | Path, categories: Sequence[str], advice: str) -> list[Path]:
     """Return the JSON file of each category in a folder; raise BadInput with `advice` if some are missing."""
-    paths = [Path(source) / f"{name}.json" for name in categories]
+    paths = [category_folder(source, categories) / f"{name}.json" for name in categories]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise BadInput(f"{source} holds no {', '.join(missing)}; {advice}")

@@ -15,7 +15,7 @@ from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_ca
 from vladva_kit.evaluation.encoding import Encoded, EncoderOrScorer, dots, encode_once
 from vladva_kit.evaluation.hub_data import hub_file, is_on_hub
 from vladva_kit.evaluation.metrics import Margins
-from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES, category_files
+from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES, category_files, category_folder
 
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 TEXTS = ("caption", "caption2", "negative_caption")
@@ -116,7 +116,7 @@ def load_sugarcrepe_pp(
     source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepePPCase]:
     """Read and check the cases of all five files, as `evaluate_sugarcrepe_pp` does."""
-    images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
+    images = resolve_image_folder(category_folder(source, CATEGORIES), image_folder, COCO_IMAGES)
     if is_on_hub(source):
         paths = [hub_file(str(source), [f"data/{name}.json", f"{name}.json"]) for name in CATEGORIES]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -39,7 +40,7 @@ from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import atomic_write
-from vladva_kit.training.collator import Collator
+from vladva_kit.training.collator import Collator, SampledCaptions
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
@@ -66,7 +67,8 @@ def fit(
         history = fit(embedder, sample("emoji_pairs"), Settings(steps=150, batch_size=64))
         history[-1]     # {"step": 150, "seconds": …, "loss": …, "contrastive": …, "next_token": …, "accuracy": …, …}
 
-    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`.
+    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`. Of a
+    pair with several short captions, each epoch uses one, sampled by `settings.seed`.
     validation: data of the same kinds (of a folder, its split "validation"), for recall@1 in both directions, or a
     function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
     history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
@@ -77,6 +79,9 @@ def fit(
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
+    if settings.batch_size == 1:
+        fix = "use batch_size=2 or more; micro_batch_size limits the memory"
+        warnings.warn(f"a batch of one pair has no negatives, so its contrastive loss is 0: {fix}", stacklevel=2)
     checkpoint, validate = last_checkpoint(settings), _validation(validation)
     if isinstance(data, PairStream):
         pairs = _prepare_stream(embedder, data, settings, checkpoint)
@@ -135,6 +140,9 @@ def _trainer(
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     temperature.requires_grad_(settings.learn_temperature)
+    dataset, sampled = pairs, []
+    if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
+        sampled = [dataset := SampledCaptions(pairs, settings.seed)]
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -144,8 +152,8 @@ def _trainer(
         validate,
         sampler,
         args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
-        train_dataset=pairs,
-        callbacks=[*callbacks, *_refresh(embedder, pairs, settings, sampler, image_features())],
+        train_dataset=dataset,
+        callbacks=[*callbacks, *sampled, *_refresh(embedder, pairs, settings, sampler, image_features())],
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
@@ -190,6 +198,8 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
         raise ValueError(
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
         )
+    if not any(pair.short for pair in pairs):
+        warnings.warn("no pair has a short caption: the contrastive loss is 0 and trains nothing", stacklevel=3)
     return pairs
 
 

@@ -69,9 +69,9 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
         self.pause_button = widgets.ToggleButton(description="pause", disabled=True)
         self.stop_button = widgets.Button(description="stop and keep", disabled=True)
         self.bar = widgets.IntProgress(min=0, max=settings.steps)
-        self.start_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
-        self.pause_button.observe(self._pause, "value")
+        self.start_button.on_click(self.handler(self.start))
+        self.stop_button.on_click(self.handler(self.stop))
+        self.pause_button.observe(self.handler(self._pause), "value")
         self._assemble([self.start_button, self.pause_button, self.stop_button, self.bar])
         self.refresh()
 
@@ -108,8 +108,8 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
             raise self.error
         return self.history
 
-    def _pause(self, change: Mapping[str, Any]) -> None:
-        paused = change["new"]
+    def _pause(self) -> None:
+        paused = self.pause_button.value
         self.pause_button.description = "resume" if paused else "pause"
         if self.state in RUNNING:
             self.state = PAUSING if paused else TRAINING  # before the event: the thread sets the next state

@@ -44,8 +44,8 @@ def small_plan():
 def record():
     """Build a record from bits: record(0, {"winoground/seen/group": "0110"})."""
 
-    def build(seed, correct, group_size=1):
-        measures = {name: vars(Measure(bits, group_size, 50.0, 0)) for name, bits in correct.items()}
+    def build(seed, correct, images=1):
+        measures = {name: vars(Measure(bits, images, 50.0, 0)) for name, bits in correct.items()}
         return {"config": {"seed": seed, "model": "emoji-llava"}, "measures": measures}
 
     return build
@@ -64,7 +64,8 @@ def synthetic_record(run):
         generation, adapter_off = name.startswith("generation"), name.startswith("generation_adapter_off")
         if (generation and not run.n_generation_images) or (adapter_off and not run.generate_adapter_off):
             continue
-        measures[name] = asdict(Measure.of(generator.random(N) < (0.7 if generation else share), 25.0))
+        chance = None if name.endswith("caption_truth") else 25.0
+        measures[name] = asdict(Measure.of(generator.random(N) < (0.7 if generation else share), chance))
     record = {"config": asdict(run), "measures": measures, "seconds": {"training": 60.0, "evaluation": 30.0}}
     if run.steps:
         end = 0.01 if run.captions == "long" else 0.8
@@ -103,6 +104,7 @@ def results():
         {
             "image_prompt": f"prompt {index}", "text_prompt": f"prompt {index}", "image_entropy": 1 + index / 10,
             "text_entropy": 1.0, "image_to_text": 5.0 + index, "text_to_image": 4.0 + index,
+            "pretrained": index == 0,
         }
         for index in range(10)
     ]  # fmt: skip

@@ -128,6 +128,8 @@ def test_overview_has_a_row_per_variant_for_one_style_without_intervals(saved):
     value = value_of(saved, "components", FULL, "text → image R@1, unseen style")
     assert lines[len(VARIANTS) - 1].split(" | ")[2] == f"{value.percent:.1f}" == value.short  # one seed: no deviation
     assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # a CLIP generates nothing
+    chance = dict(zip(titles, lines[-1].strip("| ").split(" | ")[1:], strict=True))
+    assert chance["caption truth"] == "—" and float(chance["question accuracy"]) > 0
 
 
 def test_changed_settings_and_weights_start_new_runs(small_plan, tmp_path):
