@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.evaluation import RetrievalResult, SugarCrepeResult, WinogroundResult
+from vladva_kit.evaluation import RetrievalResult, SugarCrepePPResult, SugarCrepeResult, WinogroundResult
 from vladva_kit.evaluation.generation import GenerationResult
 
 
@@ -97,7 +97,14 @@ def _generation(result: GenerationResult) -> dict[str, Measure]:
     return {name: Measure.of(correct, getattr(result, name).chance) for name, correct in result.right.items()}
 
 
+def _sugarcrepe_pp(result: SugarCrepePPResult) -> dict[str, Measure]:
+    """Hard positives: both true captions, which name the same things in opposite order, beat the false one."""
+    chance = result.itt["macro"].chance
+    return {"itt": Measure.of([case.itt > 0 for case in result.cases], chance, 0, [c.image.stem for c in result.cases])}
+
+
 _CONVERTERS = {
+    SugarCrepePPResult: _sugarcrepe_pp,
     RetrievalResult: _retrieval,
     WinogroundResult: _winoground,
     SugarCrepeResult: _sugarcrepe,

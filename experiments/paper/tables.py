@@ -37,6 +37,10 @@ def _columns(style: str) -> dict[str, tuple[str, ...]]:
 
 
 COLUMNS = {title: measures for style in STYLES for title, measures in _columns(style).items()}  # averaged measures
+COLUMNS |= {
+    "Winoground group, held-out combinations": ("winoground/held-out/group",),
+    "hard positives, seen": ("hard positives/seen/itt",),
+}
 RETRIEVAL = tuple(f"{way} R@1, {style}" for style in STYLES for way in ("text → image", "image → text"))
 SUGARCREPE = tuple(column for column in COLUMNS if column.startswith("SugarCrepe"))
 WINOGROUND = tuple(column for column in COLUMNS if column.startswith("Winoground"))
