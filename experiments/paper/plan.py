@@ -134,19 +134,22 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
     # The CLIP baseline sees the same batches as the LVLM.
     rate = plan.clip_learning_rate
     clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=rate, batches=batches)
-    variants = [
+    faster = replace(clip, learning_rate=5 * rate)
+    clips = [
         Variant(CLIP, (Run(CLIP),)),
         Variant(CLIP_TUNED, tuple(replace(clip, seed=seed) for seed in plan.seeds)),
-        Variant(CLIP_FASTER, tuple(replace(clip, seed=seed, learning_rate=5 * rate) for seed in plan.seeds)),
-        _base(plan),
+        Variant(CLIP_FASTER, tuple(replace(faster, seed=seed) for seed in plan.seeds)),
+    ]
+    parts = [
         variant(SOFT, lora_rank=0, next_token_weight=0.0, **embedding_only),
         variant(LORA, soft_prompt=False, next_token_weight=0.0, soft_prompt_learning_rate=0.0, **embedding_only),
-        variant(BOTH, next_token_weight=0.0),
-        variant(FULL, generate_adapter_off=batches == HARD),
     ]
-    if batches == RANDOM:  # only pairs outside the groups have long captions
-        variants.append(variant(LONG, next_token_weight=0.0, captions="long", **embedding_only))
-    return variants
+    both = [variant(BOTH, next_token_weight=0.0), variant(FULL, generate_adapter_off=batches == HARD)]
+    if batches == HARD:
+        return [*clips, _base(plan), *parts, *both]
+    # only pairs outside the groups have long captions
+    long = variant(LONG, next_token_weight=0.0, captions="long", **embedding_only)
+    return [*clips[:2], _base(plan), *both, long]
 
 
 def _sweep_runs(plan: Plan, changes: dict[str, object]) -> tuple[Run, ...]:
