@@ -27,7 +27,7 @@ TEXTS = {page: page.read_text() for page in PAGES}
 IMAGES = [
     (page, *image) for page in PAGES for image in re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", TEXTS[page])
 ]
-MAX_README_LINES = 170
+MAX_README_LINES = 150
 MAX_SCREENSHOT_BYTES = 300_000
 MAX_FIGURES_BYTES = 1_500_000
 
@@ -219,9 +219,9 @@ def test_readme_code_prints_what_its_comments_say(tmp_path, monkeypatch, capsys)
     )
     assert full in code
     exec(code.replace(full, short), {})
-    before, after, answer = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()[:3]]
-    assert [float(before), float(after)] == pytest.approx([float(value) for value in expected[:2]], abs=0.5)
-    assert answer == expected[2]
+    *scores, answer = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()[:4]]
+    assert list(map(float, scores)) == pytest.approx([float(value) for value in expected[:3]], abs=1.2)  # two cases
+    assert answer == expected[3]
     assert (tmp_path / "my-adapter" / "adapter_config.json").is_file()
 
 

@@ -130,6 +130,7 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
     def variant(name: str, **changes: object) -> Variant:
         return Variant(name, tuple(_trained(plan, seed, batches=batches, **changes) for seed in plan.seeds))
 
+    embedding_only = {"n_generation_images": 0, "n_probe_images": 0}  # a soft prompt takes no part in generation
     # The CLIP baseline sees the same batches as the LVLM.
     rate = plan.clip_learning_rate
     clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=rate, batches=batches)
@@ -138,13 +139,13 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
         Variant(CLIP_TUNED, tuple(replace(clip, seed=seed) for seed in plan.seeds)),
         Variant(CLIP_FASTER, tuple(replace(clip, seed=seed, learning_rate=5 * rate) for seed in plan.seeds)),
         _base(plan),
-        variant(SOFT, lora_rank=0, next_token_weight=0.0),
-        variant(LORA, soft_prompt=False, next_token_weight=0.0, soft_prompt_learning_rate=0.0),
+        variant(SOFT, lora_rank=0, next_token_weight=0.0, **embedding_only),
+        variant(LORA, soft_prompt=False, next_token_weight=0.0, soft_prompt_learning_rate=0.0, **embedding_only),
         variant(BOTH, next_token_weight=0.0),
         variant(FULL, generate_adapter_off=batches == HARD),
     ]
     if batches == RANDOM:  # only pairs outside the groups have long captions
-        variants.append(variant(LONG, next_token_weight=0.0, captions="long"))
+        variants.append(variant(LONG, next_token_weight=0.0, captions="long", **embedding_only))
     return variants
 
 

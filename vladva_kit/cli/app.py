@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vladva_kit.cli import evaluate, images, models, training
+from vladva_kit.cli import evaluate, images, likelihood, models, training
 
 app = typer.Typer(
     help="VladVA: turn a generative LVLM into an image-text embedding model that can still generate text.",
@@ -16,6 +16,7 @@ for name, command in {
     "train": training.train,
     "mine": training.mine,
     "eval": evaluate.evaluate,
+    "likelihood": likelihood.likelihood,
     "compare": evaluate.compare,
     "check": models.check,
     "memory": models.memory,
