@@ -138,7 +138,8 @@ def _effects(results: Results) -> str:
         "## Winoground's effects\n\n"
         "A case is right if its interaction, by which the true pairs score higher than the false ones, exceeds both "
         "main effects, by which one image or one caption scores higher throughout. Means over cases and seeds, in "
-        "units of cosine similarity; main effects as absolute values.\n\n" + markdown_rows(heading, lines, "l" + "r" * 6)
+        "units of cosine similarity; main effects as absolute values.\n\n"
+        f"{markdown_rows(heading, lines, 'l' + 'r' * 6)}"
     )
 
 
