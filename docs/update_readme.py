@@ -7,7 +7,6 @@ A table is between two markers: `<!-- NAME table -->` and `<!-- end of NAME tabl
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -15,9 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
 from experiments.benchmarks.measure import find_targets  # noqa: E402
-from experiments.paper.tables import overview  # noqa: E402
-from vladva_kit.evaluation.tables import markdown_rows, markdown_table  # noqa: E402
-from vladva_kit.models.files import atomic_write  # noqa: E402
+from experiments.paper.tables import gallery_of  # noqa: E402
+from experiments.paper.tables import overview as study_overview  # noqa: E402
+from vladva_kit.evaluation.overview import COLUMNS, overview  # noqa: E402
+from vladva_kit.evaluation.tables import gallery_text, markdown_rows, markdown_table  # noqa: E402
+from vladva_kit.models.files import atomic_write, write_json  # noqa: E402
 from vladva_kit.training.memory import memory_table  # noqa: E402
 
 PAGES = {  # table -> its page
@@ -27,34 +28,41 @@ PAGES = {  # table -> its page
     "memory": "docs/models.md",
     "benchmarks": "docs/performance.md",
 }
-SUMMARY_COLUMNS = ("base", "fine-tuned", "emoji-clip", "chance")
-SUMMARY_ROWS = {  # row of the demo's table -> label in the README
-    "Retrieval, unseen style: text → image R@1": "text → image R@1",
-    "Retrieval, unseen style: image → text R@1": "image → text R@1",
-    "SugarCrepe, unseen style: add": "SugarCrepe add",
-    "SugarCrepe, unseen style: replace": "SugarCrepe replace",
-    "SugarCrepe, unseen style: swap": "SugarCrepe swap",
-    "Winoground, unseen style: group": "Winoground group",
-    "Generation, unseen style: question accuracy": "question accuracy",
-    "Generation, unseen style: caption truth": "caption truth",
-}
+DEMO = "docs/demo.json"  # the demo's results without its cases
+PER_CASE = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
 STYLES = {"seen": "Seen styles:", "unseen style": "Unseen style:"}
 
 
 def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
-    """Update all tables below `root`; the demo's only if its results are given.
+    """Update all tables below `root`; with the demo's results, first replace the committed ones.
 
     main(Path("runs/demo/results.json"))
 
     Raises ValueError if a page lacks the markers.
     """
     if demo_results is not None:
-        write_table("demo", markdown_table(json.loads(demo_results.read_text())), root)
+        write_json(root / DEMO, without_cases(json.loads(demo_results.read_text())), indent=None)
+    demo = json.loads((root / DEMO).read_text())
+    write_table("demo", demo_table(demo), root)
     write_table("study", study_tables(), root)
-    write_table("summary", summary_table(read_table("demo", root)), root)
+    write_table("summary", summary_table(demo), root)
     write_table("benchmarks", targets_table(), root)
     heading, rows = memory_table()
     write_table("memory", markdown_rows(heading, rows, "l" + "r" * (len(heading) - 1)), root)
+
+
+def without_cases(results: dict) -> dict:
+    """Remove values per case and the training history from results, which keeps the committed file small."""
+    models = {
+        model: {name: {k: v for k, v in one.items() if k not in PER_CASE} for name, one in by_benchmark.items()}
+        for model, by_benchmark in results["models"].items()
+    }
+    return {key: value for key, value in results.items() if key != "history"} | {"models": models}
+
+
+def demo_table(demo: dict) -> str:
+    """Return all scores of the demo, and the command that computes them: `demo_table(json.loads(…))`."""
+    return f"{markdown_table(demo)}\n`{demo['command']}`, {sum(demo['seconds'].values()):.0f} seconds.\n"
 
 
 def read_table(name: str, root: Path = ROOT) -> str:
@@ -78,26 +86,24 @@ def _split_page(name: str, root: Path) -> tuple[str, str, str]:
     return before + begin, table.strip("\n") + "\n", end + after
 
 
-def summary_table(demo_table: str) -> str:
-    """Select the README's rows and columns from the demo's table, without intervals.
+def summary_table(demo: dict) -> str:
+    """Return the effect of the fine-tune and the gallery's size in sentences, and headline scores by model.
 
-    summary_table(read_table("demo"))
-
-    Raises KeyError for a row or column that the demo's table lacks.
+    print(summary_table(json.loads(Path("docs/demo.json").read_text())))
     """
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in demo_table.strip().splitlines()]
-    heading, _, *body = lines
-    columns = [heading.index(name) for name in SUMMARY_COLUMNS]
-    cells = {row[0]: [re.sub(r"\*\*| \[.*?\]", "", row[column]) for column in columns] for row in body}
-    rows = [[label, *cells[name]] for name, label in SUMMARY_ROWS.items()]
-    return markdown_rows(["unseen style, percent", *SUMMARY_COLUMNS], rows, "l" + "r" * len(SUMMARY_COLUMNS))
+    models, retrieval = overview(demo, "unseen style"), demo["models"]["base"]["retrieval/unseen style"]
+    gallery = f"R@1, unseen style: among {gallery_text(retrieval)}"
+    sentences = "\n".join(f"- {sentence}" for sentence in (*reversed(demo["effect"]), gallery))
+    rows = [[model, *cells.values()] for model, cells in models.items()]
+    return f"{sentences}\n\n{markdown_rows(['unseen style, percent', *COLUMNS], rows, 'l' + 'r' * len(COLUMNS))}"
 
 
 def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
     """Return the study's component tables, one per style: `study_tables(Path("docs/ablation.json"))`."""
     results = json.loads(path.read_text())
-    parts = [f"{title}\n\n{overview(results, 'components', style)}" for style, title in STYLES.items()]
+    parts = [f"{title}\n\n{study_overview(results, 'components', style)}" for style, title in STYLES.items()]
     n_seeds = len(results["plan"]["seeds"])
+    parts.append(f"R@1 is among {gallery_of(results)}; a dash: not measured, or no chance level.\n")
     parts.append(f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`\n")
     return "\n".join(parts)
 

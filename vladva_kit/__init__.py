@@ -3,11 +3,12 @@
 import vladva_kit as vk
 
 lvlm = vk.load_lvlm("emoji-llava")             # or a Hub id, or a folder
-base = vk.Embedder(lvlm)                       # hand-written prompts, no training
+base = vk.Embedder(lvlm)                       # hand-written prompts, no adapter
 embedder = vk.attach(lvlm)                     # soft prompts and LoRA
 vk.fit(embedder, vk.sample("emoji_pairs"), vk.Settings(steps=200, batch_size=64))
 images, texts = embedder.encode_image(["photo.jpg"]), embedder.encode_text(["a dog", "a cat"])    # (n, dim)
 embedder.similarity(images, texts)             # cosines, (n_images, n_texts)
+vk.likelihood(lvlm, ["photo.jpg"], ["a dog", "a cat"])    # the same weights, asked: log-probabilities (1, 2)
 vk.evaluate_winoground(embedder, vk.sample("winoground_mini"))
 embedder.generate("photo.jpg", "what is to the left of the dog?")
 embedder.save_pretrained("my-adapter")         # load it with vk.Embedder.from_pretrained("my-adapter")
@@ -20,6 +21,10 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "BadInput": "models.images",
     "Embedder": "embedder.embedder",
     "attach": "embedder.embedder",
+    "interpolate": "embedder.interpolation",
+    "likelihood": "embedder.likelihood",
+    "yes_probability": "embedder.likelihood",
+    "LikelihoodScorer": "embedder.likelihood",
     "Pair": "data.pairs",
     "load_pairs": "data.pairs",
     "sample": "data.samples",
@@ -39,6 +44,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "evaluate_vqa": "evaluation.vqa",
     "evaluate_captions": "evaluation.caption_quality",
     "check": "checks",
+    "rerank": "search.rerank",
     "analysis": None,
     "plots": None,
     "widgets": None,

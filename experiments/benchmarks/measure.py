@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from vladva_kit.training.collator import Batch
 from vladva_kit.training.encode import count_target_tokens
 
 RESULTS = Path(__file__).parent / "results"
-LOAD = os.getloadavg()[0]  # of the minute before the start
+STAT = Path("/proc/stat")
+IDLE = 0.05  # the machine is called idle if other processes used at most this share of the processors' time
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SECONDS = "seconds: median (min–max)"  # heading of a column of `median_and_range`
 
@@ -166,6 +169,49 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
+@dataclass(frozen=True)
+class Load:
+    """The load averages of the last minute at the start and the end, and the share of CPU time of other processes."""
+
+    start: float
+    end: float
+    others: float | None  # None where it cannot be measured
+
+    @property
+    def idle(self) -> bool:
+        """Whether the machine was idle apart from the benchmark."""
+        return self.others is not None and self.others <= IDLE
+
+    def __str__(self) -> str:
+        others = "the time of other processes is unknown"
+        if self.others is not None:
+            state = "idle" if self.idle else "not idle"
+            others = (
+                f"other processes used {100 * self.others:.0f} % of the processors' time, so the machine was {state}"
+            )
+        return f"Load average: {self.start:.1f} at the start, {self.end:.1f} at the end; {others}."
+
+
+def _moment() -> tuple[float, float, float, float]:
+    """Return the load average, and seconds: on the clock, of all processors' work, and of this process's work."""
+    busy = math.nan
+    if STAT.is_file():  # Linux: user, nice, system, idle, iowait, irq, softirq, steal
+        ticks = [int(value) for value in STAT.read_text().splitlines()[0].split()[1:9]]
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return os.getloadavg()[0], time.perf_counter(), busy, sum(os.times()[:4])
+
+
+START = _moment()
+
+
+def machine_load() -> Load:
+    """Measure the load since this module was imported: `str(machine_load())` is a sentence for a page."""
+    begin, end = START, _moment()
+    clock, busy, own = (after - before for before, after in zip(begin[1:], end[1:], strict=True))
+    others = (busy - own) / (clock * (os.cpu_count() or 1))
+    return Load(begin[0], end[0], None if math.isnan(others) else max(0.0, others))
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first row is the heading."""
     heading, *rest = rows
@@ -176,10 +222,12 @@ def write_page(out: Path, name: str, about: str, parts: Sequence[str], values: M
     """Write OUT/name.md from a benchmark's docstring and parts, and its values to OUT/name.json; print the page."""
     command = " ".join(["python -m", f"experiments.benchmarks.{name}", *sys.argv[1:]])
     title, *more = about.strip().split("\n\n")
-    measured = f"Measured on {describe_machine()}. Load average at the start: {LOAD:.1f}."
+    load = machine_load()
+    measured = f"Measured on {describe_machine()}. {load}"
     text = "\n\n".join([f"# {title}", f"`{command}`", measured, *more, *parts])
     atomic_write({out / f"{name}.md": f"{text}\n".encode()})
-    write_json(out / f"{name}.json", {"command": command, "machine": describe_machine(), "load": LOAD, **values})
+    load_values = {**asdict(load), "idle": load.idle}
+    write_json(out / f"{name}.json", {"command": command, "machine": describe_machine(), "load": load_values, **values})
     print(text)
 
 

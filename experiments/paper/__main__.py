@@ -70,16 +70,16 @@ def prompts(
     n: Annotated[int, typer.Option(help="Number of images in the gallery.")] = 300,
     out: Out = Path("runs/prompts"),
 ) -> None:
-    """Correlate next-token entropy with zero-shot R@1 over fifty hand-written prompts."""
+    """Correlate next-token entropy with R@1 before training over fifty hand-written prompts."""
     import vladva_kit as vk
     from experiments.paper.figures import prompt_scatter
-    from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, study_prompts
+    from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, PRETRAINED_PROMPTS, study_prompts
     from vladva_kit.models.files import write_json
     from vladva_kit.plots import save
 
     pairs = vk.load_pairs(resolve_data(data), split)[:n]
-    prompt_list = EMOJI_PROMPTS if model == "emoji-llava" else PLAIN_PROMPTS
-    study = study_prompts(vk.load_lvlm(model), pairs, prompt_list, typer.echo)
+    prompt_lists = (EMOJI_PROMPTS, PRETRAINED_PROMPTS) if model == "emoji-llava" else (PLAIN_PROMPTS, ())
+    study = study_prompts(vk.load_lvlm(model), pairs, *prompt_lists, typer.echo)
     path = write_json(out / "prompts.json", {"model": model, "data": data, **study})
     save(prompt_scatter(study), out / "prompts")
     typer.echo(f"{study['correlations']}; {path}")

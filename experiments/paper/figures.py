@@ -18,7 +18,7 @@ from vladva_kit.plots.style import BLUE, GRAY, INK, MODEL_STYLES, ORANGE, label_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from experiments.paper.statistics import Estimate
+    from vladva_kit.evaluation.bootstrap import Score
 
 COMPOSITION = tuple(
     f"{score}, {style}"
@@ -44,7 +44,7 @@ def score_panels(
     height = n_rows * (0.32 * len(variants) + 1.0) + 0.7
     figure = new_figure(2.3 * n_columns + 1.6, height, title, _largest_difference(values))
     panels = np.ravel(figure.subplots(n_rows, n_columns, sharey=True, squeeze=False))
-    chance = {column: max(value.chance for value in row.values() if value) for column, row in values.items()}
+    chance = {column: max(value.chance or 0.0 for value in row.values() if value) for column, row in values.items()}
     for axes, (column, row) in zip(panels, values.items(), strict=False):
         _draw_panel(axes, row, column)
         if chance[column] >= MIN_CHANCE:
@@ -59,7 +59,7 @@ def score_panels(
     return figure
 
 
-def _largest_difference(values: Mapping[str, Mapping[str, Estimate | None]]) -> str:
+def _largest_difference(values: Mapping[str, Mapping[str, Score | None]]) -> str:
     """State the score that differs most between variants."""
     known = {score: [(one.percent, name) for name, one in row.items() if one] for score, row in values.items()}
     score = max(known, key=lambda score: max(known[score])[0] - min(known[score])[0])
@@ -67,15 +67,17 @@ def _largest_difference(values: Mapping[str, Mapping[str, Estimate | None]]) -> 
     return f"largest difference: {score}, {low:.0f} % ({lowest}) to {high:.0f} % ({highest})"
 
 
-def _limits(values: Sequence[Estimate | None]) -> tuple[float, float]:
+def _limits(values: Sequence[Score | None]) -> tuple[float, float]:
     """Return axis limits at multiples of 10 that contain all intervals, and the chance level if it is drawn."""
     known = [value for value in values if value]
-    ends = [end for one in known for end in (one.low, one.high, *([one.chance] if one.chance >= MIN_CHANCE else []))]
+    ends = [
+        end for one in known for end in (one.low, one.high, *([one.chance] if (one.chance or 0) >= MIN_CHANCE else []))
+    ]
     low, high = 10 * np.floor((min(ends) - 2) / 10), 10 * np.ceil((max(ends) + 2) / 10)
     return max(low, -2), min(high, 104)
 
 
-def _draw_panel(axes: Axes, values: Mapping[str, Estimate | None], title: str) -> None:
+def _draw_panel(axes: Axes, values: Mapping[str, Score | None], title: str) -> None:
     for y, value in enumerate(values.values()):
         color, marker = MODEL_STYLES[y % len(MODEL_STYLES)]
         if value is None:
@@ -139,11 +141,15 @@ def entropy_before_after(
 
 
 @styled
-def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and zero-shot retrieval") -> Figure:
-    """Plot entropy against zero-shot R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`."""
+def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and retrieval before training") -> Figure:
+    """Plot entropy against R@1, a dot per prompt, with correlations: `prompt_scatter(study_prompts(…))`.
+
+    Prompts of the pretraining are squares; the correlations are without them.
+    """
     prompts = study["prompts"]
-    entropy = [(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts]
-    recall = [(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts]
+    pretrained = np.array([one["pretrained"] for one in prompts])
+    entropy = np.array([(one["image_entropy"] + one["text_entropy"]) / 2 for one in prompts])
+    recall = np.array([(one["image_to_text"] + one["text_to_image"]) / 2 for one in prompts])
     correlations = "; ".join(
         f"{name.capitalize()} {result['value']:.2f} [{result['low']:.2f}, {result['high']:.2f}]".replace("-", "−")
         for name, result in study["correlations"].items()
@@ -151,7 +157,11 @@ def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and ze
     )
     figure = new_figure(5.6, 4.0, title, correlations)
     axes = figure.subplots()
-    axes.plot(entropy, recall, "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    axes.plot(entropy[~pretrained], recall[~pretrained], "o", color=BLUE, alpha=0.75, markeredgecolor="white")
+    if pretrained.any():
+        label = "answered with a noun in pretraining; not in the correlations"
+        axes.plot(entropy[pretrained], recall[pretrained], "s", color=ORANGE, markeredgecolor="white", label=label)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, handletextpad=0.1)
     for i, offset, side in ((int(np.argmax(recall)), 6, "bottom"), (int(np.argmin(recall)), -6, "top")):
         left = entropy[i] < (min(entropy) + max(entropy)) / 2
         axes.annotate(
@@ -160,7 +170,7 @@ def prompt_scatter(study: Mapping[str, Any], title: str = "Prompt entropy and ze
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
     axes.margins(0.1, 0.15)
-    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="zero-shot R@1, both directions (%)")
+    axes.set(xlabel="next-token entropy of the summary token (nats)", ylabel="R@1, both directions (%)")
     axes.grid(alpha=0.3)
     return figure
 
@@ -170,9 +180,13 @@ _GENERATION_SCORES = tuple(f"{score}, {style}" for style in STYLES for score in 
 _SCORES = {  # file name -> experiment, scores, title, panels per row
     "retrieval": ("components", RETRIEVAL, "Retrieval by component", 4),
     "composition": ("components", COMPOSITION, "Composition by component", 4),
-    "generation": ("generation", _GENERATION_SCORES, "Generation with the adapter on", 3),
+    "composition-random": ("components-random", COMPOSITION, "Composition by component, random batches", 4),
+    "twins": ("twins", _SWEEP_SCORES, "Share of twins in a batch", 4),
+    "swaps": ("swaps", _SWEEP_SCORES, "Twins of one kind only", 4),
+    "interpolation": ("interpolation", (*_SWEEP_SCORES, *_GENERATION_SCORES), "LoRA's update, interpolated", 4),
+    "generation": ("components", _GENERATION_SCORES, "Generation with the adapter on", 3),
     "batch-size": ("batch-size", _SWEEP_SCORES, "Batch size, at equal pairs seen", 4),
-    "data-size": ("data-size", _SWEEP_SCORES, "Number of training pairs, at equal steps", 4),
+    "data-size": ("data-size", _SWEEP_SCORES, "Number of groups of twins, at equal steps", 4),
     "rank": ("rank", _SWEEP_SCORES, "Rank of LoRA", 4),
     "temperature": ("temperature", _SWEEP_SCORES, "Fixed and learned temperature", 4),
     "next-token-weight": ("next-token-weight", _SWEEP_SCORES, "Weight of the next-token loss", 4),

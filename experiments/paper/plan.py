@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 
 LONG = "contrastive on long captions"
 BASE, SOFT, LORA, BOTH, FULL = "base", "+ soft prompt", "+ LoRA", "+ both", "+ both + next-token"
-CLIP, CLIP_TUNED = "emoji-clip", "emoji-clip, fine-tuned"
+CLIP, CLIP_TUNED, CLIP_FASTER = "emoji-clip", "emoji-clip, fine-tuned", "emoji-clip, fine-tuned, 5 x learning rate"
+Mix = tuple[tuple[str, float], ...]  # proportions of a batch, as `Settings.batches`
+RANDOM: Mix = (("random", 1.0),)
+HARD: Mix = (("groups", 0.125), ("mined", 0.5), ("random", 0.375))
+SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
+POOLS = (1_000, 4_000, 16_000, 64_000)
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
 
@@ -15,14 +20,16 @@ N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its ad
 class Plan:
     """Training length and evaluation sizes of every run.
 
-    `components` is 18 trainings and 2 frozen models: 41 minutes on 2 cores. The other experiments add 18 trainings.
     Retrieval, Winoground and SugarCrepe always use all cases of the samples.
     """
 
     steps: int = 80
     batch_size: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
+    soft_prompt_learning_rate: float = 0.05
+    next_token_weight: float = 0.3
     clip_learning_rate: float = 1e-4
+    bf16: bool = True  # autocast; a CPU without bfloat16 emulates it, slowly
     seeds: tuple[int, ...] = (0, 1, 2)  # of `components` and `generation`
     sweep_seeds: tuple[int, ...] = (0,)  # of all other experiments
     n_generation_images: int = 100  # per style, for questions and captions
@@ -42,11 +49,17 @@ class Run:
     temperature: float = 0.07
     learn_temperature: bool = True
     captions: str = "short"  # captions of the contrastive loss: "short" or "long"
+    batches: Mix = RANDOM
+    swaps: tuple[str, ...] = ()  # train on groups of these swaps only; (): all
     hard_negatives: bool = False  # add captions with two words swapped as negatives
-    n_pairs: int | None = None  # train on the first n pairs; None: all
+    n_scenes: int = 0  # train on as many drawn scenes instead of emoji_pairs; 0: emoji_pairs
+    n_groups: int | None = None  # train on the first n groups of twins; None: all
     steps: int = 0
     batch_size: int = 0
     learning_rate: float = 0.0
+    soft_prompt_learning_rate: float = 0.0
+    lora_weight: float = 1.0  # interpolation with the base after training
+    bf16: bool = False
     n_generation_images: int = 0  # per style; 0: generation is not evaluated
     generate_adapter_off: bool = False  # also evaluate generation with the adapter off
     n_probe_images: int = 0  # 0: representations are not probed
@@ -80,29 +93,30 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment '{name}': choose one of {', '.join(EXPERIMENTS)}")
-    if name in ("components", "generation"):
-        variants = [variant for variant in _components(plan) if name == "components" or variant.name in _GENERATION]
+    if name in _COMPONENTS:
+        variants = _components(plan, _COMPONENTS[name])
         names = {variant.name for variant in variants}
         return Experiment(name, tuple(variants), tuple(pair for pair in _COMPARISONS if names.issuperset(pair)))
     sweep = [Variant(level, _sweep_runs(plan, changes)) for level, changes in _sweeps(plan)[name].items()]
-    variants = [_base(plan), *sweep] if name == "soft-prompt-rate" else sweep
+    variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep
     names = [variant.name for variant in variants]
     return Experiment(name, tuple(variants), tuple(zip(names, names[1:], strict=False)))
 
 
-_GENERATION = (BASE, BOTH, FULL, LONG)
+_COMPONENTS = {"components": HARD, "components-random": RANDOM}  # experiment -> its batches
 _COMPARISONS = (
-    (CLIP, CLIP_TUNED), (BASE, SOFT), (SOFT, LORA), (LORA, BOTH), (BOTH, FULL), (BASE, FULL), (BOTH, LONG),
-    (BASE, LONG), (CLIP_TUNED, FULL),
+    (CLIP, CLIP_TUNED), (CLIP, CLIP_FASTER), (BASE, SOFT), (SOFT, LORA), (LORA, BOTH), (BOTH, FULL), (BASE, FULL),
+    (BOTH, LONG), (BASE, LONG), (CLIP_TUNED, FULL), (CLIP_FASTER, FULL),
 )  # fmt: skip
 
 
 def _trained(plan: Plan, seed: int, **changes: object) -> Run:
-    """A run of the full method, with changes."""
+    """A run of the full method on hard batches, with changes."""
     full = Run(
-        seed=seed, soft_prompt=True, lora_rank=16, next_token_weight=1.0, steps=plan.steps, batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate, n_generation_images=plan.n_generation_images,
-        n_probe_images=plan.n_probe_images,
+        seed=seed, soft_prompt=True, lora_rank=16, next_token_weight=plan.next_token_weight, batches=HARD,
+        steps=plan.steps, batch_size=plan.batch_size, learning_rate=plan.learning_rate,
+        soft_prompt_learning_rate=plan.soft_prompt_learning_rate, bf16=plan.bf16,
+        n_generation_images=plan.n_generation_images, n_probe_images=plan.n_probe_images,
     )  # fmt: skip
     return replace(full, **changes)
 
@@ -112,22 +126,27 @@ def _base(plan: Plan) -> Variant:
     return Variant(BASE, (run,))
 
 
-def _components(plan: Plan) -> list[Variant]:
+def _components(plan: Plan, batches: Mix) -> list[Variant]:
     def variant(name: str, **changes: object) -> Variant:
-        return Variant(name, tuple(_trained(plan, seed, **changes) for seed in plan.seeds))
+        return Variant(name, tuple(_trained(plan, seed, batches=batches, **changes) for seed in plan.seeds))
 
-    # The CLIP baseline sees as many pairs as the fine-tuned LVLM.
-    clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=plan.clip_learning_rate)
-    return [
+    embedding_only = {"n_generation_images": 0, "n_probe_images": 0}  # a soft prompt takes no part in generation
+    # The CLIP baseline sees the same batches as the LVLM.
+    rate = plan.clip_learning_rate
+    clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=rate, batches=batches)
+    variants = [
         Variant(CLIP, (Run(CLIP),)),
         Variant(CLIP_TUNED, tuple(replace(clip, seed=seed) for seed in plan.seeds)),
+        Variant(CLIP_FASTER, tuple(replace(clip, seed=seed, learning_rate=5 * rate) for seed in plan.seeds)),
         _base(plan),
-        variant(SOFT, lora_rank=0, next_token_weight=0.0),
-        variant(LORA, soft_prompt=False, next_token_weight=0.0),
+        variant(SOFT, lora_rank=0, next_token_weight=0.0, **embedding_only),
+        variant(LORA, soft_prompt=False, next_token_weight=0.0, soft_prompt_learning_rate=0.0, **embedding_only),
         variant(BOTH, next_token_weight=0.0),
-        variant(FULL, generate_adapter_off=True),
-        variant(LONG, next_token_weight=0.0, captions="long"),
+        variant(FULL, generate_adapter_off=batches == HARD),
     ]
+    if batches == RANDOM:  # only pairs outside the groups have long captions
+        variants.append(variant(LONG, next_token_weight=0.0, captions="long", **embedding_only))
+    return variants
 
 
 def _sweep_runs(plan: Plan, changes: dict[str, object]) -> tuple[Run, ...]:
@@ -138,32 +157,51 @@ def _sweep_runs(plan: Plan, changes: dict[str, object]) -> tuple[Run, ...]:
 
 def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
     """Return the levels of each sweep, as changes to the full method; {} is the full method itself."""
-    sizes = {"n_generation_images": plan.n_generation_images, "n_probe_images": plan.n_probe_images}
+    generation = {"n_generation_images": plan.n_generation_images}
+    sizes = {**generation, "n_probe_images": plan.n_probe_images}
     soft_prompt = {"lora_rank": 0, "next_token_weight": 0.0, **sizes}
-    longer = {"next_token_weight": 0.0, "steps": 5 * plan.steps // 2}
+    longer = {"next_token_weight": 0.0, "steps": 5 * plan.steps // 2, "batches": RANDOM}
     seen = plan.steps * plan.batch_size
     return {
+        "twins": {  # the share of twins in random batches
+            f"{share:g} twins": {"batches": (("groups", share), ("random", 1 - share))}
+            for share in (0.0, 0.125, 0.25, 0.5, 1.0)
+        },
+        "swaps": {  # trained on one kind of twins, tested on all
+            f"{swap} only": {"batches": (("groups", 0.5), ("random", 0.5)), "swaps": (swap,)}
+            for swap in ("positions", "noun", "color", "size")
+        },
+        "pool": {  # no twins: nearest neighbors among more and more random scenes
+            f"{n:,} scenes": {"n_scenes": n, "batches": (("mined", 0.75), ("random", 0.25))} for n in POOLS
+        },
+        "interpolation": {
+            f"LoRA x {weight:g}": {"lora_weight": weight, **generation} if weight < 1 else {}
+            for weight in (1.0, 0.8, 0.6, 0.4)
+        },
+        "next-token-weight": {
+            f"weight {weight:g}": {} if weight == plan.next_token_weight else {"next_token_weight": weight, **sizes}
+            for weight in (0.0, 0.3, 1.0, 3.0)
+        },
         "batch-size": {  # at equal pairs seen, so larger batches take fewer steps
-            f"batch {n}": {} if n == plan.batch_size else {"batch_size": n, "steps": max(1, seen // n)}
+            f"batch {n}": {"batch_size": n, "steps": max(1, seen // n), "batches": SMALL_BATCHES}
             for n in sorted({*BATCH_SIZES, plan.batch_size})
         },
-        "data-size": {"150 pairs": {"n_pairs": 150}, "600 pairs": {"n_pairs": 600}, "all pairs": {}},
+        "data-size": {f"{n} groups" if n else "all groups": {"n_groups": n} if n else {} for n in (40, 150, None)},
         "rank": {f"rank {rank}": {} if rank == 16 else {"lora_rank": rank} for rank in (1, 4, 16, 64)},
         "temperature": {
             **{f"fixed {value}": {"temperature": value, "learn_temperature": False} for value in (0.02, 0.05, 0.07)},
             "learned from 0.07": {},
         },
-        "next-token-weight": {
-            f"weight {weight:g}": {} if weight == 1 else {"next_token_weight": weight, **sizes}
-            for weight in (0.0, 0.3, 1.0, 3.0)
+        "negatives": {
+            "random batches": {"batches": RANDOM},
+            "+ swapped captions": {"batches": RANDOM, "hard_negatives": True},
         },
-        "negatives": {"random negatives": {}, "+ swapped captions": {"hard_negatives": True}},
-        "soft-prompt-rate": {  # without LoRA, whose learning rate may be too low for a soft prompt
-            f"learning rate {rate:g}": {**soft_prompt, "learning_rate": rate}
-            for rate in (plan.learning_rate, 10 * plan.learning_rate, 100 * plan.learning_rate)
+        "soft-prompt-rate": {  # without LoRA
+            f"learning rate {rate:g}": {**soft_prompt, "soft_prompt_learning_rate": rate}
+            for rate in (0.1 * plan.learning_rate, plan.learning_rate, plan.soft_prompt_learning_rate)
         },
         "collapse": {"short captions": longer, "long captions": {**longer, "captions": "long"}},
     }
 
 
-EXPERIMENTS = ("components", "generation", *_sweeps(Plan()))
+EXPERIMENTS = (*_COMPONENTS, *_sweeps(Plan()))

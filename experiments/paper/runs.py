@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -13,39 +15,52 @@ from typing import Any
 import torch
 
 import vladva_kit as vk
-from experiments.paper.clip_training import fit_clip
 from experiments.paper.measures import measures_of
 from experiments.paper.plan import N_EQUALITY_IMAGES, Run
 from experiments.paper.representations import probe_representations
 from experiments.paper.swaps import swapped_captions
+from experiments.world.samples import write_training_pairs, write_winoground
+from experiments.world.twins import held_out
+from vladva_kit.analysis import winoground_effects
 from vladva_kit.cli.demo import evaluate_all
+from vladva_kit.data.hard_batches import Mining
 from vladva_kit.data.pairs import load_pairs
+from vladva_kit.emoji_world.scenes import Scene
+from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
+from vladva_kit.training.fit import batch_sampler
 
+HELD_OUT_CASES = {"object": 30, "color": 30, "size": 30, "relation": 30}
 STYLES = {"seen": "test", "unseen style": "unseen_style"}  # style -> split of emoji_pairs
 LONG_LIMIT = 500  # tokens of the longest caption when the contrastive loss takes long captions
 _evaluate = partial(evaluate_all, generation=False, log=lambda message: None)  # the study logs one line per run
 
 
-def train_and_evaluate(run: Run) -> dict[str, Any]:
+def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
     """Train and evaluate one run; return its record for JSON: measures per case, training history, representations.
 
-    train_and_evaluate(Run(seed=0, lora_rank=16, steps=100, batch_size=64, learning_rate=2e-3))["measures"]
+        train_and_evaluate(Run(seed=0, lora_rank=16, steps=100, batch_size=64, learning_rate=2e-3))["measures"]
+
+    cache: a folder for what all runs share, the frozen image features and the mined neighbors.
     """
     timer = _Timer()
     record: dict[str, Any] = {"config": asdict(run)}
     if run.model == "emoji-clip":
         clip = vk.ClipEmbedder(run.model)
         if run.seed is not None:
-            pairs, warmup = training_pairs(run), _warmup(run)
-            history = fit_clip(clip, pairs, run.steps, run.batch_size, run.learning_rate, warmup, seed=run.seed)
+            pairs, settings = training_pairs(run, cache), training_settings(run, cache)
+            sampler = batch_sampler(vk.Embedder(vk.load_lvlm()), pairs, settings)  # the LVLM's batches
+            history = fit_clip(
+                clip, pairs, run.steps, run.batch_size, run.learning_rate, settings.warmup, seed=run.seed,
+                sampler=sampler,
+            )  # fmt: skip
             record["history"] = _columns(history)
             timer.stop("training")
-        record["measures"] = measures_of(_evaluate(clip))
+        record |= _measures(_evaluate(clip) | _generalization(clip, cache))
         timer.stop("evaluation")
     else:
-        embedder = _trained_embedder(run, record, timer)
-        record["measures"] = _measures(embedder, run)
+        embedder = _trained_embedder(run, record, timer, cache)
+        record |= _measures(_results(embedder, run) | _generalization(embedder, cache))
         timer.stop("evaluation")
         pairs = _test_pairs(run.n_probe_images)
         record["representations"] = probe_representations(embedder, pairs) if pairs else None
@@ -64,7 +79,7 @@ class _Timer:
         self.seconds[stage], self.start = round(now - self.start, 1), now
 
 
-def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer) -> vk.Embedder:
+def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer, cache: Path | None) -> vk.Embedder:
     """Return the run's embedder. Records whether the model with its adapter off still equals the base bit for bit."""
     lvlm = vk.load_lvlm(run.model)
     base = vk.Embedder(lvlm)
@@ -75,7 +90,10 @@ def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer) -> vk.Emb
     lora = {"r": run.lora_rank, "lora_alpha": run.lora_rank} if run.lora_rank else False  # scaling 1 at any rank
     embedder = vk.attach(lvlm, run.soft_prompt, lora, run.temperature, seed=run.seed, quiet=True)
     record["trainable"] = embedder.trainable()
-    record["history"] = _columns(vk.fit(embedder, training_pairs(run), training_settings(run), progress=False))
+    settings = training_settings(run, cache)
+    record["history"] = _columns(vk.fit(embedder, training_pairs(run, cache), settings, progress=False))
+    if run.lora_weight < 1:
+        vk.interpolate(embedder, run.lora_weight)
     with embedder.base():
         after = _outputs(embedder, pairs)
     embeddings_equal = all(torch.equal(one, other) for one, other in zip(before[0], after[0], strict=True))
@@ -84,16 +102,21 @@ def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer) -> vk.Emb
     return embedder
 
 
-def training_settings(run: Run) -> vk.Settings:
+def training_settings(run: Run, cache: Path | None = None) -> vk.Settings:
     """Return the `fit` settings of a run. Batches above 256 use cached gradients in chunks of 64."""
     return vk.Settings(
         steps=run.steps,
         batch_size=run.batch_size,
         learning_rate=run.learning_rate,
+        soft_prompt_learning_rate=run.soft_prompt_learning_rate or None,
         warmup=_warmup(run),
         next_token_weight=run.next_token_weight,
         learn_temperature=run.learn_temperature,
         seed=run.seed,
+        batches=dict(run.batches),
+        mining=Mining(cache=str(cache / "neighbors") if cache else None),
+        bf16=run.bf16 or None,
+        cache_images=str(cache / "features") if cache else None,
         micro_batch_size=64 if run.batch_size > 256 else None,
         **({"short_limit": LONG_LIMIT + 1} if run.captions == "long" else {}),
     )
@@ -108,18 +131,54 @@ def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {key: [row[key] for row in history] for key in history[0] if key != "seconds"}
 
 
-def training_pairs(run: Run) -> list[vk.Pair]:
-    """Return the run's training pairs: the first `n_pairs`, with long captions or hard negatives if the run says so."""
+def training_pairs(run: Run, cache: Path | None = None) -> list[vk.Pair]:
+    """Return the run's training pairs: its groups of twins and its captions, with hard negatives if it has them.
+
+    Drawn scenes are kept in `cache`; a run with `n_scenes` raises ValueError without it.
+    """
+    if run.n_scenes:
+        return list(_loaded(_drawn_scenes(run.n_scenes, cache), "train"))
     folder = vk.sample("emoji_pairs")
-    pairs = list(_loaded(folder, "train")[: run.n_pairs])
+    rows = [json.loads(line) for line in (folder / "train" / "metadata.jsonl").read_text().splitlines()]
+    groups = list(dict.fromkeys(row["group"] for row in rows if "group" in row))[: run.n_groups]
+    swaps = {None, *run.swaps} if run.swaps else {None, *(row.get("swap") for row in rows)}
+    pairs, scenes = [], []
+    for pair, row in zip(_loaded(folder, "train"), rows, strict=True):
+        if pair.group is None or (pair.group in groups and row["swap"] in swaps):
+            pairs.append(pair)
+            scenes.append(Scene.from_dict(row["scene"]))
     if run.captions == "long":  # the long caption moves from the next-token loss to the contrastive loss
-        return [replace(pair, short=pair.long, long=None) for pair in pairs]
+        return [replace(pair, short=pair.long, long=None) for pair in pairs if pair.long]
     if run.hard_negatives:
-        rng, scenes = random.Random(0), load_scenes(folder, "train", len(pairs))[1]
-        swaps = [swapped_captions(pair.short, scene) for pair, scene in zip(pairs, scenes, strict=True)]
-        negatives = [(rng.choice(captions),) if captions else () for captions in swaps]
+        rng = random.Random(0)
+        swapped = [swapped_captions(pair.short, scene) for pair, scene in zip(pairs, scenes, strict=True)]
+        negatives = [(rng.choice(captions),) if captions else () for captions in swapped]
         return [replace(pair, negatives=captions) for pair, captions in zip(pairs, negatives, strict=True)]
-    return pairs
+    return _without_single_groups(pairs)
+
+
+def _drawn_scenes(n: int, cache: Path | None) -> Path:
+    """Draw random scenes once, without held-out combinations."""
+    if cache is None:
+        raise ValueError(f"n_scenes={n} needs a folder for the drawn scenes: pass cache")
+    folder = cache / f"scenes-{n}"
+    if not (folder / "train" / "metadata.jsonl").is_file():
+        write_training_pairs(folder / "train", n, 0, seed=2)
+    return folder
+
+
+def _held_out_cases(cache: Path) -> Path:
+    """Draw Winoground cases of combinations that no training image shows, once."""
+    folder = cache / "held-out"
+    if not (folder / "examples.jsonl").is_file():
+        write_winoground(folder, random.Random("held out"), HELD_OUT_CASES, keep=held_out)
+    return folder
+
+
+def _without_single_groups(pairs: list[vk.Pair]) -> list[vk.Pair]:
+    """Remove groups of which the choice of swaps left one pair only."""
+    sizes = Counter(pair.group for pair in pairs)
+    return [pair for pair in pairs if pair.group is None or sizes[pair.group] > 1]
 
 
 def _test_pairs(n: int) -> list[vk.Pair]:
@@ -139,7 +198,7 @@ def _outputs(embedder: vk.Embedder, pairs: Sequence[vk.Pair]) -> tuple[list[torc
     return embeddings, embedder.generate_batch(images, ["what is in the picture?"] * len(images), max_new_tokens=12)
 
 
-def _measures(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
+def _results(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
     """Evaluate every benchmark in both styles; generation with the adapter on and, if the run says so, off."""
     results = _evaluate(embedder)
     if run.n_generation_images:
@@ -147,7 +206,25 @@ def _measures(embedder: vk.Embedder, run: Run) -> dict[str, Any]:
     if run.generate_adapter_off:
         with embedder.base():
             results |= _generation(embedder, run.n_generation_images, "generation_adapter_off")
-    return measures_of(results)
+    return results
+
+
+def _measures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's measures per case, and its Winoground effects by style."""
+    effects = {
+        style: winoground_effects([case.similarities for case in results[f"winoground/{style}"].cases]).means()
+        for style in STYLES
+    }
+    return {"measures": measures_of(results), "effects": effects}
+
+
+def _generalization(model: Any, cache: Path | None) -> dict[str, Any]:
+    """Evaluate held-out combinations, and hard positives: captions that name the same things in the other order."""
+    images = vk.sample("sugarcrepe_mini") / "images"
+    results = {"hard positives/seen": vk.evaluate_sugarcrepe_pp(model, vk.sample("sugarcrepe_pp_mini"), images)}
+    if cache is not None:
+        results["winoground/held-out"] = vk.evaluate_winoground(model, _held_out_cases(cache))
+    return results
 
 
 def _generation(embedder: vk.Embedder, n: int, name: str) -> dict[str, Any]:

@@ -11,25 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper.measures import correct_cases
+from experiments.paper.measures import correct_cases, images_of
 from vladva_kit.evaluation.bootstrap import Score, bootstrap_means, interval_of, mcnemar
 
 Records = Sequence[Mapping[str, Any]]  # the runs of a variant, one per seed
-
-
-@dataclass(frozen=True)
-class Estimate(Score):
-    """A score whose `percent` is the mean over the seeds. The 95 % interval resamples the cases, not the seeds."""
-
-    sd: float | None = None  # over the seeds; None for a single seed
-
-    @property
-    def short(self) -> str:
-        """The score without its interval: "97.4 ± 0.3"."""
-        return f"{self.percent:.1f}" + ("" if self.sd is None else f" ± {self.sd:.1f}")
-
-    def __str__(self) -> str:
-        return f"{self.short} [{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)
@@ -51,24 +36,25 @@ class Gain:
         return f"{points:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def estimate(records: Records, measures: Sequence[str]) -> Estimate | None:
+def estimate(records: Records, measures: Sequence[str]) -> Score | None:
     """Return the mean of these measures over measures and seeds; None if a record lacks one of them.
 
         estimate(records, ["winoground/seen/group"]).percent
 
-    Each measure counts the same, as in SugarCrepe's macro average, and is resampled independently. A case counts by
-    the share of seeds that have it correct.
+    Each measure counts the same, as in SugarCrepe's macro average. Images are resampled over all measures, since
+    categories share images. A case counts by the share of seeds that have it correct.
     """
     if not _measured(records, measures):
         return None
     correct = [_correct(records, name) for name in measures]
     per_seed = np.mean([100 * cases.mean(axis=1) for cases in correct], axis=0)
     low, high = _interval([cases.mean(axis=0) for cases in correct], records, measures)
-    return Estimate(
+    chances = [records[0]["measures"][name]["chance"] for name in measures]
+    return Score(
         percent=float(per_seed.mean()),
         low=low,
         high=high,
-        chance=float(np.mean([records[0]["measures"][name]["chance"] for name in measures])),
+        chance=None if None in chances else float(np.mean(chances)),
         n=sum(cases.shape[1] for cases in correct),
         ties=sum(record["measures"][name]["ties"] for record in records for name in measures),
         sd=float(np.std(per_seed, ddof=1)) if len(records) > 1 else None,
@@ -111,9 +97,6 @@ def _correct(records: Records, name: str) -> np.ndarray:
 
 def _interval(values: Sequence[np.ndarray], records: Records, measures: Sequence[str]) -> tuple[float, float]:
     """Return the interval of the mean over measures, given each measure's values per case."""
-    sizes = [records[0]["measures"][name]["group_size"] for name in measures]
-    means = [
-        bootstrap_means(cases, seed=seed, groups=(np.arange(len(cases)) // size).tolist())
-        for seed, (cases, size) in enumerate(zip(values, sizes, strict=True))
-    ]
-    return interval_of(np.mean(means, axis=0))
+    images = [image for name in measures for image in images_of(records[0]["measures"][name])]
+    parts = [name for name, cases in zip(measures, values, strict=True) for _ in cases]
+    return interval_of(bootstrap_means(np.concatenate(values), groups=images, parts=parts))

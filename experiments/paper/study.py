@@ -10,7 +10,7 @@ from typing import Any
 
 import vladva_kit as vk
 from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
-from experiments.paper.prompts import EMOJI_PROMPTS, study_prompts
+from experiments.paper.prompts import EMOJI_PROMPTS, PRETRAINED_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.embedder.identity import PACKAGE, code_digest, content_key, image_key, versions
@@ -21,7 +21,7 @@ PAPER = Path(__file__).parent
 CODE_OF_RUNS = (  # all that a run executes; the plan is not part of it, since a run's settings are in its file's name
     *(PACKAGE / name for name in ("emoji_world", "models", "embedder", "data", "training", "evaluation", "analysis")),
     PACKAGE / "cli" / "demo.py",
-    *(PAPER / f"{name}.py" for name in ("runs", "measures", "representations", "clip_training", "swaps")),
+    *(PAPER / f"{name}.py" for name in ("runs", "measures", "representations", "swaps")),
 )
 
 
@@ -49,13 +49,14 @@ def run_experiments(
         done = path.is_file()
         log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
         if not done:
-            write_json(path, train_and_evaluate(run), indent=None)
+            write_json(path, train_and_evaluate(run, out / "cache"), indent=None)
     prompt_study = [plan.n_prompt_images, fingerprints["emoji-llava"], code_digest(PAPER / "prompts.py")]
     prompts = out / f"prompts-{_digest(prompt_study)}.json"
     if "prompts" in names and not prompts.is_file():
         log(f"prompt study, {plan.n_prompt_images} images")
         pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
-        write_json(prompts, study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS), indent=None)
+        lvlm = vk.load_lvlm("emoji-llava")
+        write_json(prompts, study_prompts(lvlm, pairs, EMOJI_PROMPTS, PRETRAINED_PROMPTS), indent=None)
     results = _collect(plan, out, fingerprints, command)
     results["prompts"] = json.loads(prompts.read_text()) if prompts.is_file() else None
     write_json(out / "results.json", results, indent=None)

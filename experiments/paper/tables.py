@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.paper.statistics import Estimate, Gain, estimate, gain
+from experiments.paper.statistics import Gain, estimate, gain
+from vladva_kit.evaluation.bootstrap import Score
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
-from vladva_kit.evaluation.tables import markdown_rows
+from vladva_kit.evaluation.tables import MISSING, gallery_text, markdown_rows
 
 Results = Mapping[str, Any]  # results.json
-MISSING = "—"
 STYLES = ("seen", "unseen style")
+WAYS = ("image_to_text", "text_to_image")
 GENERATION = {"questions": "question accuracy", "caption_truth": "caption truth", "second_turn": "second turn"}
 ADAPTER_OFF = " (adapter off)"
 
@@ -36,6 +37,10 @@ def _columns(style: str) -> dict[str, tuple[str, ...]]:
 
 
 COLUMNS = {title: measures for style in STYLES for title, measures in _columns(style).items()}  # averaged measures
+COLUMNS |= {
+    "Winoground group, held-out combinations": ("winoground/held-out/group",),
+    "hard positives, seen": ("hard positives/seen/itt",),
+}
 RETRIEVAL = tuple(f"{way} R@1, {style}" for style in STYLES for way in ("text → image", "image → text"))
 SUGARCREPE = tuple(column for column in COLUMNS if column.startswith("SugarCrepe"))
 WINOGROUND = tuple(column for column in COLUMNS if column.startswith("Winoground"))
@@ -58,7 +63,7 @@ def runs_of(results: Results, experiment: str, variant: str) -> list[Mapping[str
     return variants_of(results, experiment)[variant]
 
 
-def value_of(results: Results, experiment: str, variant: str, column: str) -> Estimate | None:
+def value_of(results: Results, experiment: str, variant: str, column: str) -> Score | None:
     """Return one value: `value_of(results, "components", "base", "Winoground group, seen").percent`.
 
     None if it was not measured.
@@ -72,7 +77,7 @@ def gain_of(results: Results, experiment: str, first: str, second: str, column: 
     return gain(variants[first], variants[second], COLUMNS[column])
 
 
-def values_of(results: Results, experiment: str) -> dict[str, dict[str, Estimate | None]]:
+def values_of(results: Results, experiment: str) -> dict[str, dict[str, Score | None]]:
     """Return the values of all variants by column, without the columns in which none was measured.
 
     values_of(results, "components")["Winoground group, seen"]["base"].percent
@@ -85,6 +90,14 @@ def values_of(results: Results, experiment: str) -> dict[str, dict[str, Estimate
     return {column: row for column, row in values.items() if any(row.values())}
 
 
+def gallery_of(results: Results) -> str:
+    """Return the size of the retrieval gallery of a style, "500 images and 1,500 captions", or "" without runs."""
+    for record in results["runs"].values():
+        sizes = [len(record["measures"][f"retrieval/{STYLES[0]}/{way}"]["correct"]) for way in WAYS]
+        return gallery_text(dict(zip(("n_images", "n_captions"), sizes, strict=True)))
+    return ""
+
+
 def results_table(results: Results, experiment: str) -> str:
     """Return an experiment as a Markdown table with one row per score and one column per variant.
 
@@ -94,7 +107,7 @@ def results_table(results: Results, experiment: str) -> str:
     for column, values in values_of(results, experiment).items():
         known = next(value for value in values.values() if value)
         cells = [MISSING if value is None else str(value) for value in values.values()]
-        lines.append([column, *cells, f"{known.chance:.1f}", f"{known.n:,}"])
+        lines.append([column, *cells, _chance_text(known), f"{known.n:,}"])
     variants = list(variants_of(results, experiment))
     return markdown_rows(["", *variants, "chance", "n"], lines, "l" + "r" * (len(variants) + 2))
 
@@ -115,9 +128,13 @@ def overview(results: Results, experiment: str, style: str) -> str:
         [variant, *(MISSING if (value := values[variant]) is None else value.short for values in columns.values())]
         for variant in variants_of(results, experiment)
     ]
-    chances = [next(value.chance for value in values.values() if value) for values in columns.values()]
-    lines.append(["chance", *(f"{chance:.1f}" for chance in chances)])
+    known = [next(filter(None, values.values())) for values in columns.values()]
+    lines.append(["chance", *map(_chance_text, known)])
     return markdown_rows(["", *columns], lines, "l" + "r" * len(columns))
+
+
+def _chance_text(score: Score) -> str:
+    return MISSING if score.chance is None else f"{score.chance:.1f}"
 
 
 def gain_table(results: Results, experiment: str) -> str:

@@ -38,7 +38,8 @@ often in the unseen style were dropped, so the scores on that style are optimist
 """
 _ZERO_SHOT_NOTE = (
     "emoji-llava was pretrained on the two embedding prompts with a noun as the answer (see "
-    "`experiments/pretraining/dataset.py`), so its base embedding is not strictly zero-shot."
+    "`experiments/pretraining/dataset.py`). This stands in for the instruction following of a large LVLM, so its base "
+    "embedding is not strictly zero-shot."
 )
 _CLIP = {
     "summary": "A `CLIPModel` with 3.4 million parameters: the baseline in this kit, and the image encoder that "

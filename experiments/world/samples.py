@@ -6,17 +6,19 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from experiments.world import miniatures
 from experiments.world.cases import STYLE_FOLDERS, sugarcrepe_sample, swap_cases
 from experiments.world.miniatures import save_image, write_json
+from experiments.world.twins import held_out, twin_group
 from vladva_kit.emoji_world.captions import long_caption, short_caption
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 
 SPLITS = {"train": 2400, "validation": 200, "test": 500, "unseen_style": 500}
+TWIN_GROUPS = 600  # in train
 CAPTIONS_PER_IMAGE = 3  # in validation, test and unseen_style
 WINOGROUND_KINDS = {"object": 40, "color": 40, "size": 40, "relation": 60}
 _COLLAPSED_TAGS = {"object": "Object", "color": "Attribute", "size": "Attribute", "relation": "Relation"}
@@ -46,9 +48,39 @@ def _write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def write_training_pairs(folder: Path, n_scenes: int, n_groups: int, seed: int = 0) -> None:
+    """Write a training split: random scenes with a short and a long caption each, and groups of twins with short ones.
+
+        write_training_pairs(Path("pairs/train"), n_scenes=2400, n_groups=600)
+
+    No image shows a held-out combination (`twins.held_out`): of the `n_scenes` random scenes, those that do are left
+    out. Twins have no long caption: the next-token loss needs few pairs, and a long caption triples a pair's tokens.
+    """
+    folder.mkdir(parents=True)
+    rng, rows = random.Random(f"{seed} pairs train"), []
+    for _ in range(n_scenes):
+        scene = sample_scene(rng)
+        row = {"short": short_caption(scene, rng), "long": long_caption(scene, rng)}
+        if not held_out(scene):
+            rows.append((scene, row))
+    rng = random.Random(f"{seed} twins")
+    for number in range(n_groups):
+        for twin in twin_group(rng):
+            rows.append((twin.scene, {"short": twin.caption, "group": f"twins-{number:04}", "swap": twin.swap}))
+    lines = []
+    for number, (scene, row) in enumerate(rows):
+        name = f"{number:0{len(str(len(rows)))}}.webp"
+        save_image(scene, folder / name)
+        lines.append({"file_name": name, **row, "scene": scene.as_dict()})
+    _write_lines(folder / "metadata.jsonl", lines)
+
+
 def _write_pairs(folder: Path, seed: int) -> None:
     """Write an imagefolder: one short caption per training image, several elsewhere, unique within a split."""
+    write_training_pairs(folder / "train", SPLITS["train"], TWIN_GROUPS, seed)
     for split, n in SPLITS.items():
+        if split == "train":
+            continue
         rng = random.Random(f"{seed} pairs {split}")
         styles = (UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES
         (folder / split).mkdir()
@@ -56,17 +88,12 @@ def _write_pairs(folder: Path, seed: int) -> None:
         used: set[str] = set()
         for number in range(n):
             scene = sample_scene(rng, styles=styles)
-            captions = [short_caption(scene, rng)]
-            if split != "train":
-                while captions[0] in used:  # two images with the same caption would make retrieval ambiguous
-                    scene = sample_scene(rng, styles=styles)
-                    captions = [short_caption(scene, rng)]
-                captions = _unused_captions(scene, rng, used)
+            while short_caption(scene, rng) in used:  # two images with the same caption would make retrieval ambiguous
+                scene = sample_scene(rng, styles=styles)
+            captions = _unused_captions(scene, rng, used)
             row = {"file_name": f"{number:04d}.webp", "short": captions[0], "long": long_caption(scene, rng)}
-            if split != "train":
-                row["captions"] = captions
             save_image(scene, folder / split / row["file_name"])
-            rows.append({**row, "scene": scene.as_dict()})
+            rows.append({**row, "captions": captions, "scene": scene.as_dict()})
         _write_lines(folder / split / "metadata.jsonl", rows)
 
 
@@ -81,20 +108,37 @@ def _unused_captions(scene: Scene, rng: random.Random, used: set[str]) -> list[s
 
 
 def _write_winoground(folder: Path, seed: int) -> None:
-    """Write the files of facebook/winoground: examples.jsonl and images/."""
     for subfolder, styles in STYLE_FOLDERS.items():
-        rng, rows = random.Random(f"{seed} winoground {subfolder}"), []
-        (folder / subfolder / "images").mkdir(parents=True)
-        for kind, n in WINOGROUND_KINDS.items():
-            for _, case in zip(range(n), swap_cases(rng, kind, styles), strict=False):
-                names = [f"ex_{len(rows)}_img_{side}.webp" for side in (0, 1)]
-                for name, scene in zip(names, case.scenes, strict=True):
-                    save_image(scene, folder / subfolder / "images" / name)
-                tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED_TAGS[kind]}
-                images = {f"image_{side}": name for side, name in enumerate(names)}
-                captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}
-                rows.append({"id": len(rows), **images, **captions, **tags, "layout": case.scenes[0].layout})
-        _write_lines(folder / subfolder / "examples.jsonl", rows)
+        rng = random.Random(f"{seed} winoground {subfolder}")
+        write_winoground(folder / subfolder, rng, WINOGROUND_KINDS, styles)
+
+
+def write_winoground(
+    folder: Path,
+    rng: random.Random,
+    kinds: Mapping[str, int],
+    styles: tuple[int, ...] = SEEN_STYLES,
+    keep: Callable[[Scene], bool] = lambda scene: True,
+) -> None:
+    """Write the files of facebook/winoground, examples.jsonl and images/, with so many cases of each kind.
+
+        write_winoground(Path("held_out"), random.Random(0), {"color": 40, "relation": 60}, keep=held_out)
+
+    keep: cases are drawn until both scenes of a case satisfy it.
+    """
+    rows: list[dict] = []
+    (folder / "images").mkdir(parents=True)
+    for kind, n in kinds.items():
+        cases = (case for case in swap_cases(rng, kind, styles) if all(map(keep, case.scenes)))
+        for _, case in zip(range(n), cases, strict=False):
+            names = [f"ex_{len(rows)}_img_{side}.webp" for side in (0, 1)]
+            for name, scene in zip(names, case.scenes, strict=True):
+                save_image(scene, folder / "images" / name)
+            tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED_TAGS[kind]}
+            images = {f"image_{side}": name for side, name in enumerate(names)}
+            captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}
+            rows.append({"id": len(rows), **images, **captions, **tags, "layout": case.scenes[0].layout})
+    _write_lines(folder / "examples.jsonl", rows)
 
 
 def _write_sugarcrepe(folder: Path, seed: int) -> None:

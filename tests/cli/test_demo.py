@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def small_world(monkeypatch, tmp_path):
     """The demo's samples with only a few images and cases."""
-    monkeypatch.setattr(samples, "SPLITS", {"train": 24, "validation": 3, "test": 12, "unseen_style": 12})
+    monkeypatch.setattr(samples, "SPLITS", {"train": 40, "validation": 3, "test": 12, "unseen_style": 12})
+    monkeypatch.setattr(samples, "TWIN_GROUPS", 8)
     monkeypatch.setattr(samples, "WINOGROUND_KINDS", {"object": 3, "color": 3, "size": 3, "relation": 3})
     monkeypatch.setattr(cases, "CASES_PER_CATEGORY", 3)
     monkeypatch.setattr(demo, "N_GENERATION_IMAGES", 2)
@@ -27,13 +28,19 @@ def small_world(monkeypatch, tmp_path):
 
 def test_the_demo_writes_adapter_results_figures_and_report(small_world):
     out, messages = small_world / "run", []
-    results = demo.run_demo(out, vk.Settings(steps=3, batch_size=8, warmup=1), "vladva demo", messages.append)
-    assert set(results["models"]) == {"emoji-clip", "base", "fine-tuned"}
-    assert "fine-tuning: 3 steps of 8 pairs" in messages
+    mix = {"groups": 0.25, "mined": 0.5, "random": 0.25}
+    settings = vk.Settings(steps=3, batch_size=16, warmup=1, batches=mix)
+    results = demo.run_demo(out, settings, "vladva demo", messages.append)
+    assert list(results["models"]) == ["emoji-clip", "CLIP, same batches", "base", "base, likelihood", "fine-tuned"]
+    assert "fine-tuning: 3 steps of 16 pairs" in messages
+    assert results["effect"] == messages[-2:] and "Winoground group, unseen style: base" in messages[-1]
     saved = json.loads((out / "results.json").read_text())
     assert saved["command"] == "vladva demo" and len(saved["history"]) == 3
     assert {"torch", "transformers", "peft"} <= saved["versions"].keys()
-    assert saved["data"].keys() == results["models"]["base"].keys() and len(saved["data"]["winoground/seen"]) == 64
+    assert (
+        saved["data"].keys() == results["models"]["base"].keys() > results["models"]["base, likelihood"].keys()
+        and len(saved["data"]["winoground/seen"]) == 64
+    )
     assert saved["identity"]["base"]["adapter"] is None and len(saved["identity"]["fine-tuned"]["adapter"]) == 64
 
     comparison = compare(f"{out}:base", out)

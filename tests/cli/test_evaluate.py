@@ -9,6 +9,7 @@ import vladva_kit as vk
 from experiments.world import cases, miniatures, samples
 from vladva_kit.cli.app import app
 from vladva_kit.data import samples as data_samples
+from vladva_kit.emoji_world.scenes import validation_scenes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,7 +63,9 @@ def test_eval_matches_the_functions_on_small_samples(tmp_path, small_samples, cl
         saved = read_results(out)
         assert saved["data"] == {benchmark: result.data}
         assert saved["models"]["emoji-clip"][benchmark] == json.loads(json.dumps(result.as_dict()))
-        assert saved["settings"]["split"] == "test" and len(saved["identity"]["emoji-clip"]["weights"]) == 64
+        assert len(saved["identity"]["emoji-clip"]["weights"]) == 64
+        with_splits = benchmark in ("coco", "classification")  # the other samples have no split that could be chosen
+        assert saved["settings"].get("split") == ("test" if with_splits else None)
 
 
 def test_eval_scores_generated_answers(tmp_path, small_samples, monkeypatch):
@@ -96,3 +99,67 @@ def test_bad_cases_stop_the_command_unless_skipped(small_samples, clip):
 def test_an_unknown_benchmark_lists_the_known_ones():
     shown = run(app, ["eval", "emoji-clip", "--benchmark", "imagenet"])
     assert shown.exit_code == 2 and "winoground" in shown.output and "sugarcrepe" in shown.output
+
+
+UNSUPPORTED = {
+    "winoground": ("--split", "--images", "--template"),
+    "sugarcrepe": ("--split", "--template"),
+    "sugarcrepe_pp": ("--split", "--template"),
+    "word_order": ("--split", "--template"),
+    "retrieval": ("--images", "--template"),
+    "coco": ("--template",),
+    "nocaps": ("--split", "--template"),
+    "classification": ("--images",),
+    "vqa": ("--split", "--template", "--cache"),
+    "captions": ("--template", "--cache"),
+    "questions": ("--split", "--images", "--template", "--cache", "--skip-bad"),
+}
+
+
+@pytest.mark.parametrize(("benchmark", "options"), UNSUPPORTED.items(), ids=UNSUPPORTED)
+def test_an_option_that_a_benchmark_does_not_take_is_an_error_before_the_model_is_loaded(
+    benchmark, options, monkeypatch, small_samples
+):
+    monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: pytest.fail("loaded"))
+    values = {"--split": "test", "--images": ".", "--template": "a {}", "--cache": "cache"}
+    for option in options:
+        value = [values[option]] if option in values else []
+        shown = run(app, ["eval", "x", "--benchmark", benchmark, option, *value], env={"COLUMNS": "400"})
+        assert shown.exit_code == 2 and f"does not take {option}; it takes --data" in shown.output
+
+
+def test_questions_are_sampled_with_the_seed(tmp_path, monkeypatch):
+    class Repeats:
+        fingerprint = "repeats"
+
+        def generate_batch(self, images, prompts, histories=None, max_new_tokens=128):
+            return list(prompts)
+
+    monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: Repeats())
+    monkeypatch.setattr("vladva_kit.emoji_world.scenes.validation_scenes", lambda name, n: validation_scenes(name, 8))
+    saved = {}
+    for name, seed in (("default", []), ("0", ["--seed", "0"]), ("1", ["--seed", "1"])):
+        out = tmp_path / name
+        assert run(app, ["eval", "x", "--benchmark", "questions", "--out", str(out), *seed]).exit_code == 0
+        saved[name] = read_results(out)
+    assert saved["default"]["data"] == saved["0"]["data"] != saved["1"]["data"]
+    assert saved["1"]["settings"] == {"data": "seen", "seed": 1}
+
+
+@pytest.mark.parametrize("benchmark", ["questions", "vqa", "captions"])
+def test_a_clip_cannot_answer_questions(benchmark, clip):
+    shown = run(app, ["eval", "emoji-clip", "--benchmark", benchmark], env={"COLUMNS": "200"})
+    assert shown.exit_code == 2 and "'emoji-clip' cannot generate text: give an LVLM" in shown.output
+
+
+def test_eval_by_likelihood_and_with_reranking(small_samples, tmp_path):
+    scorer = vk.LikelihoodScorer(vk.load_lvlm("emoji-llava"))
+    output = run(app, ["eval", "emoji-llava", "--by", "likelihood", "--out", str(tmp_path / "out")])
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = vk.evaluate_winoground(scorer, small_samples / "winoground_mini")
+    assert output.exit_code == 0 and saved["settings"]["by"] == "likelihood"
+    assert saved["models"]["emoji-llava"]["winoground"]["group"]["percent"] == expected.group.percent
+    assert saved["identity"]["emoji-llava"] == {"name": "LikelihoodScorer", "weights": scorer.fingerprint}
+    for arguments in (["emoji-clip"], ["emoji-llava", "--benchmark", "vqa"]):
+        refused = run(app, ["eval", *arguments, "--by", "likelihood"])
+        assert refused.exit_code == 2 and "has no likelihood for" in " ".join(refused.output.split())

@@ -73,6 +73,20 @@ def test_search_finds_what_two_ranks_embedded(folder, tmp_path, monkeypatch):
     assert names == [f"{number}.png" for number in order[:3].tolist()]
 
 
+def test_search_reranks_the_nearest_images_by_likelihood(folder, tmp_path):
+    out = tmp_path / "embeddings"
+    run("embed", folder, "--out", out)
+    lines = run("search", out, "a dog", "--rerank", "4", "--k", "3", "--images", folder).splitlines()
+    found = [line.split() for line in lines if line.startswith("  ")]
+    names = [line.split()[1] for line in run("search", out, "a dog", "--k", "4").splitlines() if line.startswith("  ")]
+    scores = vk.likelihood(vk.load_lvlm("emoji-llava"), [folder / name for name in names], ["a dog"])[:, 0].tolist()
+    expected = sorted(zip(scores, names, strict=True), reverse=True)[:3]
+    assert found == [[f"{score:.3f}", name] for score, name in expected]
+    for arguments, message in (((), "add --images SOURCE"), (("--images", str(tmp_path)), "are not the images in")):
+        result = CliRunner().invoke(app, ["search", str(out), "a dog", "--rerank", "4", *arguments])
+        assert result.exit_code == 2 and message in " ".join(result.output.replace("│", " ").split())
+
+
 def test_search_is_exact_and_suggests_an_index_above_a_size(tmp_path, monkeypatch):
     class TextEncoder:
         def encode_text(self, texts):

@@ -1,12 +1,16 @@
 """`vladva export`, and how a model argument is resolved. `vladva check` is tested with the checks."""
 
 import pytest
+import torch
+from huggingface_hub.utils import are_progress_bars_disabled
+from PIL import Image
 from typer.testing import CliRunner
 
 import vladva_kit as vk
 from vladva_kit.cli.app import app
 from vladva_kit.cli.options import load_embedder
 from vladva_kit.embedder.export import export
+from vladva_kit.models.load import SHIPPED, UnknownModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,3 +40,40 @@ def test_a_model_name_selects_clip_the_lvlm_or_an_adapter(tmp_path):
     assert not load_embedder("emoji-llava").adapted
     shipped = load_embedder("emoji-llava-vladva")
     assert shipped.adapted and load_embedder(str(shipped.save_pretrained(tmp_path / "adapter"))).adapted
+
+
+def test_any_clip_is_loaded_by_its_folder_and_other_baselines_by_their_library(tmp_path, monkeypatch):
+    clip = load_embedder(str(SHIPPED / "emoji-clip"))
+    assert isinstance(clip, vk.ClipEmbedder)
+    assert torch.equal(clip.encode_text(["a dog"]), load_embedder("emoji-clip").encode_text(["a dog"]))
+    loaded = []
+    monkeypatch.setattr("vladva_kit.evaluation.baselines.load_baseline", loaded.append)
+    names = ["open_clip:ViT-B-32/laion2b_s34b_b79k", "sentence_transformers:clip-ViT-B-32"]
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "modules.json").write_text("[]")
+    for name in (*names, str(exported)):
+        load_embedder(name)
+    assert loaded == [*names, f"sentence_transformers:{exported}"]
+
+
+def test_a_model_of_another_kind_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UnknownModel, match="emoji-clip' is a clip, not a generative .*: load a CLIP.*load_baseline"):
+        vk.load_lvlm(str(SHIPPED / "emoji-clip"))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(UnknownModel, match="is a bert, not a generative") as raised:
+        load_embedder(str(tmp_path))
+    assert len(str(raised.value)) < 400
+
+
+def test_captions_are_not_asked_of_a_clip(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    shown = run(app, ["caption", str(tmp_path), "--model", "emoji-clip", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 2 and "cannot generate text" in shown.output and not (tmp_path / "out").exists()
+
+
+def test_loading_shows_no_bar_but_downloads_still_do(capfd):
+    load_embedder("emoji-llava")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert not are_progress_bars_disabled()

@@ -153,6 +153,13 @@ def test_scores_are_shown_with_interval_chance_and_number_of_cases(page, tuned):
     assert "caption truth" in text and "—" in text
 
 
+def test_the_page_says_what_emoji_llava_was_pretrained_on(tmp_path, page, results, winogrounds):
+    assert "pretrained" not in Page(page).text
+    named = results | {"identity": {"base": {"name": "emoji-llava"}, "clip": {"name": "emoji-clip"}}}
+    text = Page(write_report(tmp_path, named, {}, winogrounds).read_text()).text
+    assert "emoji-llava was pretrained on the two embedding prompts with a noun as the answer" in text
+
+
 def test_a_failed_write_keeps_the_old_page(tmp_path, results, winogrounds):
     path = write_report(tmp_path, results, {}, winogrounds)
     before = path.read_bytes()

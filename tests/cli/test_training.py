@@ -1,6 +1,7 @@
 """`vladva demo`, `vladva train` and `vladva mine`."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -76,3 +77,35 @@ def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(vk, "load_lvlm", lambda name: tiny_lvlm())
     with pytest.raises(ValueError, match="write it as groups=0.25"):
         training.train("emoji_pairs", tmp_path, batches="half groups")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "is not a folder"),
+        (["--steps", "0"], r"Settings\(steps=0\)"),
+        (["--learning-rate", "nan"], r"Settings\(learning_rate=nan\)"),
+        (["--micro-batch-size", "-1"], r"Settings\(micro_batch_size=-1\)"),
+    ],
+    ids=str,
+)
+def test_settings_and_data_are_checked_before_the_model_is_loaded(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name: pytest.fail("loaded"))
+    shown = run(app, ["train", str(tmp_path / "missing"), "--out", str(tmp_path / "run"), *options])
+    assert isinstance(shown.exception, ValueError) and re.search(message, str(shown.exception))
+
+
+def test_a_finished_run_is_named_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name: pytest.fail("loaded"))
+    (tmp_path / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    shown = run(app, ["train", "emoji_pairs", "--out", str(tmp_path)])
+    assert "holds checkpoints of an earlier run: resume it with resume=True (--resume)" in str(shown.exception)
+
+
+def test_unusable_data_is_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name: pytest.fail("loaded"))
+    refused = run(app, ["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert isinstance(refused.exception, vk.BadInput) and "nowhere is not a folder" in str(refused.exception)
+    refused = run(app, ["train", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "has no metadata.jsonl" in str(refused.exception)

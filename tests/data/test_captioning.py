@@ -1,7 +1,10 @@
 """Missing captions are generated once, checked by the 30-token rule and marked; the result is an imagefolder."""
 
 import dataclasses
+import datetime
+import io
 import json
+import os
 import random
 
 import pytest
@@ -23,7 +26,7 @@ from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.emoji_world.captions import short_caption
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.models.files import write_json
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import BadInput, open_image
 
 SHORT, LONG = "a dog on a mat", "a red dog stands left of a small cat " * 5
 
@@ -253,3 +256,58 @@ def test_an_lvlm_captions_a_batch(lvlm, folder, tmp_path):
     caption_images(vk.Embedder(lvlm), images, tmp_path / "out", CaptionRequests(long_limit=40))
     report = write_imagefolder(images, tmp_path / "out", "tiny")
     assert report.written["short"] + report.rejected["short"] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ({"scene": "kitchen"}, {"scene": "kitchen"}),
+        ({"scene": ["indoor", "kitchen"]}, {"scene": ["indoor", "kitchen"]}),
+        ({"scene": {"things": [{"noun": 3}]}}, {"scene": {"things": [{"noun": 3}]}}),
+        ({"taken": datetime.datetime(2024, 1, 2, 3)}, {"taken": "2024-01-02T03:00:00"}),
+        ({"mask": b"\0\1", "year": 2024}, {"year": 2024}),
+        ({"frames": [{"bytes": b"\0", "path": None}]}, {}),
+        ({"score": float("nan"), "values": [1.5, float("inf")]}, {"values": [1.5, None]}),
+    ],
+)
+def test_columns_of_other_data_do_not_stop_the_last_step(embedder, tmp_path, column, kept, caplog):
+    images = [ImageRecord("0", Image.new("RGB", (4, 4), (1, 0, 0)), column)]
+    caption_images(embedder, images, tmp_path / "out")
+    report = write_imagefolder(images, tmp_path / "out", "tiny")
+    record = json.loads((tmp_path / "out" / "metadata.jsonl").read_text())
+    assert {key: record[key] for key in record if key in column} == kept and record["short"] == SHORT
+    assert report.checked == 0
+    assert ("mask" in caplog.text) == ("mask" in column)  # what is left out is said
+
+
+def test_a_file_name_that_is_not_utf_8_is_captioned_and_read_again(embedder, tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (1, 0, 0)).save(buffer, "PNG")
+    (tmp_path / "images").mkdir()
+    with open(os.fsencode(tmp_path / "images") + b"/caf\xe9.png", "wb") as file:
+        file.write(buffer.getvalue())
+    images = list_images(tmp_path / "images")
+    caption_images(embedder, images, tmp_path / "out")
+    write_imagefolder(images, tmp_path / "out", "tiny")
+    assert vk.load_pairs(tmp_path / "out")[0].short == SHORT
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "F", "YCbCr", "RGBA"])
+def test_images_of_modes_that_png_lacks_are_written_as_seen(embedder, tmp_path, mode):
+    if mode == "LAB":
+        image = Image.new("LAB", (4, 4), (200, 128, 128))
+    else:
+        image = Image.new("L", (4, 4), 200).convert("F" if mode == "F" else "RGB").convert(mode)
+    images = [ImageRecord("0", image)]
+    caption_images(embedder, images, tmp_path / "out")
+    write_imagefolder(images, tmp_path / "out", "tiny")
+    written = vk.load_pairs(tmp_path / "out")[0].load_image()
+    assert written.getpixel((0, 0)) == open_image(image).getpixel((0, 0)) != (255, 255, 255)
+
+
+def test_the_usual_column_counts_as_a_caption(embedder, tmp_path):
+    images = [ImageRecord("0", Image.new("RGB", (4, 4), (1, 0, 0)), {"text": "a kept caption"})]
+    caption_images(embedder, images, tmp_path / "out")
+    write_imagefolder(images, tmp_path / "out", "tiny")
+    pair = vk.load_pairs(tmp_path / "out")[0]
+    assert (pair.short, pair.long) == ("a kept caption", LONG.strip())

@@ -1,13 +1,17 @@
 """Pairs are loaded from folders, datasets and lists; bad entries are named; captions are sorted by length."""
 
+import io
 import json
 import warnings
+import zipfile
 
 import datasets
 import pytest
 from PIL import Image
 
-from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
+from vladva_kit.data.images import list_images
+from vladva_kit.data.pairs import Pair, check_lengths, load_pairs, sample_caption
+from vladva_kit.data.streaming import stream_pairs
 from vladva_kit.models.images import BadInput
 
 
@@ -155,8 +159,8 @@ def test_the_requested_split_of_a_dataset_dict_is_loaded(dataset):
 
 
 def test_a_dataset_with_other_columns_or_a_broken_image_is_refused(dataset):
-    with pytest.raises(BadInput, match="columns image, text, words; it needs image and short"):
-        load_pairs(dataset.rename_columns({"short": "text", "long": "words"}))
+    with pytest.raises(BadInput, match="columns image, title, words; it needs image and short"):
+        load_pairs(dataset.rename_columns({"short": "title", "long": "words"}))
     broken = datasets.Dataset.from_dict({"image": [{"bytes": b"GIF89a", "path": None}], "short": ["a dog"]})
     with pytest.raises(BadInput, match="dataset row 0: the image cannot be read"):
         load_pairs(broken)
@@ -198,3 +202,92 @@ def test_a_caption_of_exactly_the_long_limit_passes_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert check_lengths([Pair(Image.new("RGB", (4, 4)), long="w " * 500)], words)
+
+
+def imagefolder(folder, lines, name="metadata.jsonl"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(len(lines)):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / name).write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return folder
+
+
+def test_the_usual_columns_are_read_with_a_note(tmp_path, caplog):
+    text = imagefolder(tmp_path / "text", [{"file_name": f"{n}.png", "text": f"a dog {n}"} for n in range(2)])
+    assert [pair.short for pair in load_pairs(text)] == ["a dog 0", "a dog 1"]
+    (note,) = caplog.messages  # once, not for each pair
+    assert "metadata.jsonl, line 1: captions are read from 'text'" in note
+    several = imagefolder(tmp_path / "several", [{"file_name": "0.png", "caption": ["a dog", "a brown dog"]}])
+    assert load_pairs(several)[0].captions == ("a dog", "a brown dog")
+    rows = datasets.Dataset.from_dict({"image": [Image.new("RGB", (4, 4))], "text": ["a cat"]})
+    assert load_pairs(rows)[0].short == "a cat"
+
+
+def test_a_column_text_is_left_alone_beside_the_kits_own(tmp_path, caplog):
+    ocr = imagefolder(tmp_path, [{"file_name": "0.png", "text": "STOP", "long": "a red sign"}])
+    pair = load_pairs(ocr)[0]
+    assert pair.short is None and pair.long == "a red sign" and not caplog.messages
+
+
+def test_a_metadata_csv_is_read(tmp_path):
+    table = imagefolder(
+        tmp_path, ["\ufefffile_name,short,long", '0.png,"a dog, brown",', "1.png,a cat,two lines"], "metadata.csv"
+    )
+    pairs = load_pairs(table)
+    assert [(pair.short, pair.long) for pair in pairs] == [("a dog, brown", None), ("a cat", "two lines")]
+    (table / "metadata.csv").write_text("file_name,short\n0.png,a dog\n9.png,a cat\n")
+    with pytest.raises(BadInput, match=r"metadata.csv, line 3: image .*9.png does not exist"):
+        load_pairs(table)
+
+
+def test_missing_captions_name_the_keys_and_tables_that_are_there(tmp_path):
+    titled = imagefolder(tmp_path / "titled", [{"file_name": "0.png", "title": "a dog"}])
+    with pytest.raises(BadInput, match=r"line 1: neither a 'short' nor a 'long' caption \(keys: file_name, title\)"):
+        load_pairs(titled)
+    imagefolder(tmp_path / "table", ["file_name,text"], "captions.csv")
+    with pytest.raises(BadInput, match=r"has no metadata.jsonl \(it holds captions.csv\)"):
+        load_pairs(tmp_path / "table")
+
+
+@pytest.fixture
+def zipped(tmp_path, monkeypatch):
+    """Return an imagefolder in a zip as `datasets` opens it: with paths such as zip://0.png::pairs.zip."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
+        for number in range(3):
+            file.writestr(f"{number}.png", buffer.getvalue())
+        lines = (json.dumps({"file_name": f"{number}.png", "short": f"dog {number}"}) for number in range(3))
+        file.writestr("metadata.jsonl", "\n".join(lines))
+    load = {"path": "imagefolder", "data_files": str(tmp_path / "pairs.zip"), "split": "train"}
+    return lambda **more: datasets.load_dataset(**load, cache_dir=str(tmp_path / "cache"), **more)
+
+
+def test_an_imagefolder_in_a_zip_is_read(zipped):
+    pairs = load_pairs(zipped())
+    assert [pair.short for pair in pairs] == ["dog 0", "dog 1", "dog 2"]
+    assert pairs[0].load_image().size == (6, 4)
+    stream = stream_pairs(zipped(streaming=True), group_by_length=False)
+    stream.batch_size = 3
+    assert sorted(pair.short for pair in next(iter(stream))["batch"]) == ["dog 0", "dog 1", "dog 2"]
+    assert [image.image.startswith(b"\x89PNG") for image in list_images(zipped())] == [True] * 3
+
+
+def test_the_key_of_an_image_follows_its_colors(tmp_path):
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([200, 30, 30])
+    recolored = image.copy()
+    recolored.putpalette([30, 30, 200])
+    assert Pair(image, short="red").image_key != Pair(recolored, short="blue").image_key
+    assert Pair(image, short="red").image_key == Pair(image.convert("RGB"), short="red").image_key
+
+
+def test_sampling_takes_each_caption_and_repeats_for_a_seed():
+    pair = Pair(Image.new("RGB", (4, 4)), captions=("a", "b", "c"), long="d")
+    seen = [sample_caption(pair, f"0 {epoch} 7").short for epoch in range(30)]
+    assert set(seen) == {"a", "b", "c"}
+    assert seen == [sample_caption(pair, f"0 {epoch} 7").short for epoch in range(30)]
+    assert set(sample_caption(pair, "1").captions) == {"a", "b", "c"}
+    assert sample_caption(pair, "1").image_key is sample_caption(pair, "2").image_key  # hashed once in all epochs
+    single = Pair(pair.image, short="a", long="d")
+    assert sample_caption(single, "0") is single

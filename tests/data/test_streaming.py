@@ -177,3 +177,48 @@ def test_fit_on_a_stream_resumes_from_its_checkpoint(tars, tmp_path):
     run(tmp_path / "stopped", deadline=lambda: next(stop))
     resumed = run(tmp_path / "stopped", deadline=None, resume=True)
     assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in uninterrupted], rel=1e-4)
+
+
+def test_shards_may_mix_formats_and_upper_case(tmp_path):
+    """`datasets` takes the columns of the first samples for all, so the others would have no image."""
+    for shard, suffix in enumerate(("png", "JPG", "webp")):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for number in range(shard * 4, shard * 4 + 4):
+                buffer = io.BytesIO()
+                format = "JPEG" if suffix == "JPG" else suffix
+                Image.new("RGB", (8, 8), (number, 0, 0)).save(buffer, format)
+                for name, content in ((f"{number}.{suffix}", buffer.getvalue()), (f"{number}.txt", b"dog %d" % number)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    stream = stream_pairs(tmp_path)
+    stream.batch_size = 12
+    assert sorted(pair.short for pair in next(iter(stream))["batch"]) == sorted(f"dog {n}" for n in range(12))
+
+
+def test_a_sample_with_damaged_json_is_named_and_can_be_skipped(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in range(3):
+            text = b"{" if number == 1 else json.dumps(captions(number)).encode()
+            for name, content in ((f"{number}.png", png(number)), (f"{number}.json", text)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    stream = stream_pairs(tmp_path)
+    stream.batch_size = 2
+    with pytest.raises(BadInput, match="sample 1, its JSON: not JSON"):
+        next(iter(stream))
+    stream.on_error = "skip"
+    with pytest.warns(UserWarning, match="skipped: epoch 0, sample 1"):
+        assert len(next(iter(stream))["batch"]) == 2
+
+
+def test_each_epoch_takes_one_of_several_captions_and_resumes_with_the_same():
+    rows = [{"image": png(n), "captions": [f"{letter} {n}" for letter in "abcd"], "long": "x"} for n in range(8)]
+    source = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    epochs = shorts(islice(a_stream(source).loader(), 12))
+    choices = [dict(reversed(short.split()) for short in sum(epochs[at : at + 2], [])) for at in range(0, 12, 2)]
+    assert all(len({choice[str(n)] for choice in choices}) > 1 for n in range(8))
+    items = list(islice(a_stream(source).loader(), 3))
+    resumed = a_stream(source, stream_state={0: json.dumps(json.loads(items[-1]["stream_state"])[1])}, batches_done=3)
+    assert shorts(islice(resumed.loader(), 3)) == epochs[3:6]

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 import peft
 import pytest
 import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from tiny import randomize_lora, tiny_lvlm
@@ -75,7 +76,32 @@ def test_the_summary_of_what_is_attached_is_printed_unless_quiet(capsys):
         ({"lora": {"target_modules": ["no_such_layer"]}}, "no_such_layer.*its layers have names like"),
         ({"lora": {"r": 0}}, "positive"),  # peft's own error
         ({"lora": {"r": 8, "init_lora_weights": "no such way"}}, None),
+        ({"lora": {"bias": "lora_only"}}, "lora has no setting 'bias'"),
+        ({"lora": {"bias": "all"}}, "lora has no setting 'bias'"),
+        ({"lora": {"trainable_token_indices": [1]}}, "lora has no setting 'trainable_token_indices'"),
+        ({"lora": {"layer_replication": [(0, 2)]}}, "lora has no setting 'layer_replication'"),
+        ({"lora": {"target_parameters": ["q_proj.weight"]}}, "lora has no setting 'target_parameters'"),
+        ({"lora": {"init_lora_weights": "pissa"}}, "'init_lora_weights': 'pissa'.*replaces the base model's weights"),
+        ({"lora": {"init_lora_weights": "pissa_niter_4"}}, "'pissa_niter_4'.*replaces the base model's weights"),
+        ({"lora": {"init_lora_weights": "olora"}}, "'olora'.*replaces the base model's weights"),
+        ({"lora": {"init_lora_weights": "corda"}}, "'corda'.*replaces the base model's weights"),
+        ({"lora": {"init_lora_weights": "eva"}}, "'eva'.*needs a pass over data"),
+        ({"lora": {"init_lora_weights": "loftq"}}, "'loftq'"),
+        ({"lora": {"lora_alpha": 0}}, "lora_alpha.*0.*positive number"),
+        ({"lora": {"lora_alpha": float("nan")}}, "lora_alpha.*nan"),
+        ({"lora": {"alpha_pattern": {"q_proj": float("inf")}}}, "lora_alpha.*inf for q_proj"),
+        ({"lora": {"lora_dropout": 1.0}}, "'lora_dropout': 1.0"),
+        ({"lora": {"rank_pattern": {"q_proj": torch.tensor(2)}}}, "cannot be saved.*Tensor"),
+        ({"lora": {"target_modules": ["q_proj", "embed_tokens"]}}, "match the embedding 'model.language_model.embed"),
+        ({"lora": LoraConfig(r=4)}, "lora is a LoraConfig: pass True, False, or a dict"),
+        ({"lora": None}, "lora is a NoneType"),
+        ({"lora": 8}, "lora is a int"),
+        ({"soft_prompt": 20}, "soft_prompt=20"),
+        ({"prompts": "one word:"}, "prompts='one word:'"),
+        ({"prompts": ("", "a text:")}, "the prompt '' has no words"),
         ({"temperature": 0}, "temperature=0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
         ({"soft_prompt": False, "lora": False}, "nothing would be trained"),
         ({"prompts": ("one", "two", "three"), "soft_prompt": False}, None),
     ],
@@ -87,6 +113,58 @@ def test_a_wrong_option_leaves_the_lvlm_unchanged_and_ready_for_another_attempt(
         vk.attach(lvlm, **options)
     assert_unchanged(lvlm, before)
     assert all(vk.attach(lvlm, quiet=True).trainable().values())
+
+
+LORA = {
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "lora_bias": {"lora_bias": True},
+    "random": {"init_lora_weights": False},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "patterns": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 4}},
+    "layers": {"target_modules": ("q_proj", "v_proj"), "layers_to_transform": (1,)},
+    "excluded": {"exclude_modules": {"q_proj", "v_proj"}},
+    "all-linear": {"target_modules": "all-linear"},
+    "defaults": {"bias": "none", "modules_to_save": None, "target_modules": None},
+}
+
+
+@pytest.mark.parametrize("lora", LORA.values(), ids=LORA)
+def test_with_every_lora_setting_all_trained_parameters_are_saved_and_the_base_stays_the_base(lvlm, tmp_path, lora):
+    texts = ["a dog on the car", "two cats"]
+    base = vk.Embedder(lvlm).encode_text(texts)
+    embedder = vk.attach(lvlm, lora=lora, quiet=True)
+    torch.manual_seed(1)
+    for _, weight in lvlm.model.named_parameters():
+        if weight.requires_grad:
+            weight.data += 0.05 * torch.randn_like(weight)
+    folder = embedder.save_pretrained(tmp_path / "adapter")
+    saved = load_file(folder / "adapter_model.safetensors")
+    assert sum(tensor.numel() for tensor in saved.values()) == sum(embedder.trainable().values())
+    assert embedder.trainable()["temperature"] == 1
+    loaded = vk.Embedder.from_pretrained(folder, tiny_lvlm())
+    assert torch.equal(loaded.encode_text(texts), embedder.encode_text(texts)) and loaded.config == embedder.config
+    assert not torch.equal(embedder.encode_text(texts), base)
+    with embedder.base():
+        assert torch.equal(embedder.encode_text(texts), base)
+
+
+def test_an_adapter_of_an_older_version_that_changes_the_base_is_refused(lvlm, tmp_path):
+    folder = vk.attach(lvlm, quiet=True).save_pretrained(tmp_path / "adapter")
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["lora"]["init_lora_weights"] = "olora"
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    other = tiny_lvlm()
+    before = snapshot(other)
+    with pytest.raises(ValueError, match="'olora'"):
+        vk.Embedder.from_pretrained(folder, other)
+    assert_unchanged(other, before)
+
+
+def test_attaching_shows_no_warning_about_transformers_names(lvlm, recwarn):
+    vk.attach(lvlm, quiet=True)
+    assert not [warning for warning in recwarn if issubclass(warning.category, FutureWarning)]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)

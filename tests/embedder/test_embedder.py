@@ -179,6 +179,28 @@ def test_wrong_captions_and_single_items_are_rejected(lvlm, pictures):
             embedder.encode_image(single)
 
 
+def test_texts_from_a_table_that_are_no_text_are_named(lvlm, pictures):
+    """Half an emoji, NaN and None reach the tokenizer by no entry point."""
+    embedder, clip, half = vk.Embedder(lvlm), vk.ClipEmbedder("emoji-clip"), "a dog \ud83d"
+    for model in (embedder, clip):
+        with pytest.raises(vk.BadInput, match=r"caption 1 holds half a character .*'a dog \\ud83d'"):
+            model.encode_text(["a dog", half])
+        for value, named in ((float("nan"), r"float \(nan\)"), (None, "NoneType"), (3, "int"), (b"a dog", "bytes")):
+            with pytest.raises(vk.BadInput, match=f"caption 1 is of type {named}; pass strings"):
+                model.encode_text(["a dog", value])
+        with pytest.raises(vk.BadInput, match="one string, 'a dog': put it in a list"):
+            model.encode_text("a dog")
+        for single in (pictures[0], "dog.png", Path("dog.png")):
+            with pytest.raises(vk.BadInput, match="a list of images is needed"):
+                model.encode_image(single)
+    with pytest.raises(vk.BadInput, match="prompt 0 holds half a character"):
+        embedder.generate(pictures[0], half)
+    with pytest.raises(vk.BadInput, match="prompt 1 is of type float"):
+        embedder.generate_batch(pictures[:2], ["a dog", float("nan")])
+    with pytest.raises(vk.BadInput, match="history of prompt 0: text 1 holds half a character"):
+        embedder.generate(pictures[0], "what?", history=[("a dog", half)])
+
+
 def test_an_image_that_cannot_be_read_is_named(lvlm, pictures, tmp_path):
     pictures[0].save(tmp_path / "complete.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "complete.png").read_bytes()[:500])

@@ -1,9 +1,13 @@
 """Greedy answers with and without images, in several turns, one at a time and in batches."""
 
 import pytest
+import tiny_families
 import torch
 
 import vladva_kit as vk
+from vladva_kit.checks import example_images
+from vladva_kit.embedder.prompts import plain_text
+from vladva_kit.models.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTION = "what is the ground?"
@@ -67,3 +71,29 @@ def test_an_image_that_cannot_be_read_is_named(embedder, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(vk.BadInput, match=r"image 0 \(.*text.jpg\) cannot be read"):
         embedder.generate(str(tmp_path / "text.jpg"), QUESTION)
+
+
+def test_the_tag_of_the_image_in_a_question_is_that_of_the_image_before_it(embedder, pictures):
+    expected = embedder.generate(pictures[0], QUESTION, [(QUESTION, "grass")], max_new_tokens=8)
+    for question in (f"<image>\n{QUESTION}", f"{QUESTION}\n<image>", f"<image><image> {QUESTION}"):
+        assert embedder.generate(pictures[0], question, [(question, "grass")], max_new_tokens=8) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_token_that_is_written_in_a_turn_acts(tmp_path, family, monkeypatch):
+    lvlm = vk.load_lvlm(str(tiny_families.build(family, tmp_path)), dtype=torch.float32)
+    embedder, image, inputs = vk.Embedder(lvlm), example_images()[0], {}
+    tokens = [token.content for token in lvlm.processor.tokenizer.added_tokens_decoder.values() if token.special]
+    tokens = [token for token in tokens if not token.startswith("<0x")]
+    generate = lvlm.model.generate
+    monkeypatch.setattr(lvlm.model, "generate", lambda **options: inputs.update(options) or generate(**options))
+
+    def counts(picture, question, answer):
+        embedder.generate(picture, question, [(question, answer)], max_new_tokens=1)
+        ids = inputs["input_ids"][0].tolist()
+        return [ids.count(lvlm.processor.tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+
+    for picture in (image, None):
+        expected = counts(picture, "what is it?", "a dog")
+        assert counts(picture, f"what is {' or '.join(tokens)} there?", f"a {' '.join(tokens)} dog") == expected
+    assert not set(tokens) & {*plain_text(lvlm.processor, " ".join(tokens)).split()}

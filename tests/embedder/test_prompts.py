@@ -135,3 +135,22 @@ def test_many_captions_get_the_same_ids_as_each_alone(processor):
     captions += ["a big blue dog on grass", "a cat"]
     assert encode_captions(tokenizer, captions) == [encode_caption(tokenizer, caption) for caption in captions]
     assert encode_captions(tokenizer, []) == []
+
+
+@pytest.mark.parametrize("words", ["user", "image", "o", "assistant", "USER: user"])
+def test_words_that_the_template_holds_too_do_not_cut_it_elsewhere(processor, words):
+    prompt = image_prompt(processor, words)
+    assert prompt.prefix == image_prompt(processor).prefix
+    text = f"{prompt.prefix}{words}<assistant>"
+    assert prompt.ids == tuple(ids_after_prefix(processor.tokenizer, prompt.prefix, text))
+
+
+def test_an_image_tag_before_or_after_a_prompts_words_is_left_out(processor):
+    for words in ("<image>\nRepresent the image.", "<image> Represent the image.", "Represent the image. <image>"):
+        assert image_prompt(processor, words) == image_prompt(processor, "Represent the image.")
+        assert text_prompt(processor, words) == text_prompt(processor, "Represent the image.")
+    with pytest.raises(ValueError, match="'compare <image> with it' has '<image>' between its words"):
+        image_prompt(processor, "compare <image> with it")
+    for words in ("", " ", "<image>\n"):
+        with pytest.raises(ValueError, match="has no words"):
+            image_prompt(processor, words)

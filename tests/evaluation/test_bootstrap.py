@@ -1,12 +1,22 @@
 """Bootstrap intervals and McNemar's test against exact computations."""
 
+import dataclasses
 from itertools import product
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, mcnemar, number_unique, score
+from vladva_kit.evaluation.bootstrap import (
+    bootstrap_interval,
+    bootstrap_means,
+    category_scores,
+    groups_sharing,
+    mcnemar,
+    number_unique,
+    score,
+)
+from vladva_kit.evaluation.metrics import Margins
 
 
 def test_the_interval_matches_a_binomial_proportion():
@@ -40,6 +50,41 @@ def test_groups_of_different_sizes_weight_cases_equally():
     # two draws: a a -> 1, a b -> 1/4, b b -> 0
     assert sorted(set(means.tolist())) == [0, 0.25, 1]
     assert np.mean(means == 0.25) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_mean_of_parts_resamples_groups_as_a_plain_loop_does():
+    rng = np.random.default_rng(3)
+    values, parts, groups = rng.random(40), rng.integers(4, size=40).tolist(), rng.integers(12, size=40).tolist()
+    names = list(dict.fromkeys(groups))
+    expected = []
+    for drawn in np.random.default_rng(0).integers(len(names), size=(50, len(names))):
+        chosen = [case for number in drawn for case in range(40) if groups[case] == names[number]]
+        by_part = [[values[case] for case in chosen if parts[case] == part] for part in range(4)]
+        expected.append(np.mean([np.mean(found) for found in by_part if found]))
+    assert bootstrap_means(values, resamples=50, groups=groups, parts=parts) == pytest.approx(expected)
+
+
+def test_categories_that_share_images_widen_the_interval_of_their_mean():
+    """The worst case: all seven categories are right on the same 42 of 60 images."""
+    correct = np.tile(np.arange(60) < 42, 7)
+    margins = Margins(np.where(correct, 1.0, -1.0), np.zeros(420, dtype=bool))
+    categories, images = [f"category {case // 60}" for case in range(420)], [case % 60 for case in range(420)]
+    chance = dict.fromkeys(categories, 50.0)
+    shared = category_scores(margins, categories, images, chance, {"macro": list(chance)})["macro"]
+    assert (shared.percent, shared.n) == (pytest.approx(70), 420)
+    assert (shared.low, shared.high) == pytest.approx((58.3, 81.7), abs=2)
+    apart = category_scores(margins, categories, list(range(420)), chance, {"macro": list(chance)})["macro"]
+    assert (apart.low, apart.high) == pytest.approx((65.7, 74.3), abs=1)
+
+
+def test_cases_that_share_an_image_directly_or_through_others_are_one_group():
+    assert groups_sharing(np.array([[0, 1], [2, 3], [1, 4], [5, 6], [7, 4]])) == [0, 1, 0, 3, 0]
+
+
+def test_a_score_over_several_runs_shows_their_deviation():
+    found = score([True, False], None)
+    assert found.chance is None and found.short == "50.0"
+    assert dataclasses.replace(found, sd=0.25).short == "50.0 ± 0.2" and "sd" not in repr(found)
 
 
 def test_many_cases_are_resampled_in_chunks():
@@ -80,6 +125,7 @@ def test_unique_keys_are_numbered_in_order_of_appearance():
     [
         (lambda: bootstrap_interval([]), "at least one case"),
         (lambda: bootstrap_interval([True], groups=[1, 2]), "2 groups for 1 cases"),
+        (lambda: bootstrap_means([True], parts=[1, 2]), "2 parts for 1 cases; give each case its part"),
         (lambda: bootstrap_interval([True], level=95), "level is 95"),
         (lambda: mcnemar([True], [True, False]), "for the same cases"),
     ],

@@ -1,8 +1,11 @@
-"""Caption quality with a fake pycocoevalcap, which is an optional extra."""
+"""Caption quality with a fake pycocoevalcap, and CIDEr and ROUGE-L of the real one if that extra is installed."""
 
 import importlib.util
 import json
+import math
+import shutil
 import sys
+from collections import Counter
 from types import ModuleType
 
 import numpy as np
@@ -42,6 +45,7 @@ def library(monkeypatch):
         monkeypatch.setitem(sys.modules, parent.__name__, parent)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", ModuleType("pycocoevalcap"))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
 
 @pytest.fixture
@@ -77,3 +81,88 @@ def test_without_the_extra_an_error_names_it_before_generation(folder, answers):
     with pytest.raises(ImportError, match=r"run pip install 'vladva-kit\[captions\]'"):
         evaluate_captions(lvlm, folder)
     assert lvlm.prompts == []
+
+
+def test_without_java_an_error_names_it_before_generation(library, folder, answers, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    lvlm = answers(lambda *_: "")
+    with pytest.raises(ImportError, match="java is not on the PATH; install a Java runtime"):
+        evaluate_captions(lvlm, folder)
+    assert lvlm.prompts == []
+
+
+def rouge_l(generated, references):
+    """ROUGE-L of COCO's evaluation: the best precision and recall over the references, with beta 1.2."""
+
+    def longest_common(one, other):
+        if not one or not other:
+            return 0
+        if one[-1] == other[-1]:
+            return 1 + longest_common(one[:-1], other[:-1])
+        return max(longest_common(one[:-1], other), longest_common(one, other[:-1]))
+
+    common = [longest_common(generated, reference) for reference in references]
+    precision = max(n / len(generated) for n in common)
+    recall = max(n / len(reference) for n, reference in zip(common, references, strict=True))
+    return 0.0 if not precision else (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+
+
+def cider_d(generated, references):
+    """CIDEr-D of each image (Vedantam et al. 2015, section 8): clipped TF-IDF cosines, a length penalty, times 10."""
+
+    def ngrams(words, n):
+        return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    scores = []
+    for words, own in zip(generated, references, strict=True):
+        total = 0.0
+        for n in range(1, 5):
+            found_in = Counter(gram for texts in references for gram in {g for text in texts for g in ngrams(text, n)})
+
+            def weights(text, n=n, found_in=found_in):
+                idf = {gram: math.log(len(references) / max(1, found_in[gram])) for gram in ngrams(text, n)}
+                return {gram: count * idf[gram] for gram, count in ngrams(text, n).items()}
+
+            one = weights(words)
+            for reference in own:
+                other = weights(reference)
+                clipped = sum(min(value, other.get(gram, 0.0)) * other.get(gram, 0.0) for gram, value in one.items())
+                norm = math.sqrt(sum(v * v for v in one.values()) * sum(v * v for v in other.values()))
+                penalty = math.exp(-((len(words) - len(reference)) ** 2) / (2 * 6**2))
+                total += penalty * (clipped / norm if norm else 0.0) / len(own)
+        scores.append(10 * total / 4)
+    return scores
+
+
+REAL = importlib.util.find_spec("pycocoevalcap") is not None and shutil.which("java") is not None
+
+
+@pytest.mark.skipif(not REAL, reason="CIDEr and ROUGE-L need pip install 'vladva-kit[captions]' and Java")
+def test_cider_and_rouge_of_the_real_library_equal_plain_loops(tmp_path, answers):
+    human = [
+        ["A red dog above a cat.", "a cat below a red dog"],
+        ["Two birds, one of them blue!", "there are two birds on the grass"],
+        ["a small car to the left of a tree", "A tree and a small car."],
+        ["one bell", "a big yellow bell on snow"],
+    ]
+    captions = ["a red dog above a small cat", "Two blue birds on the grass.", "a tree to the left of a car", "a horse"]
+    (tmp_path / "images").mkdir()
+    entries = []
+    for number, texts in enumerate(human):
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+        entries.append({"filename": f"{number}.png", "split": "test", "sentences": [{"raw": text} for text in texts]})
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    generated = iter(captions)
+    result = evaluate_captions(answers(lambda *_: next(generated)), tmp_path)
+
+    def words(text):
+        return text.lower().replace(",", "").rstrip(".!").split()
+
+    tokens, references = [words(text) for text in captions], [[words(text) for text in texts] for texts in human]
+    expected = {
+        "CIDEr": cider_d(tokens, references),
+        "ROUGE-L": [rouge_l(one, own) for one, own in zip(tokens, references, strict=True)],
+    }
+    for name, values in expected.items():
+        assert [case.value for case in result.per_case() if case.score == name] == pytest.approx(values)
+        assert result.scores[name].percent == pytest.approx(100 * np.mean(values)) and values[0] > values[3]

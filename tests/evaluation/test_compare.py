@@ -69,6 +69,34 @@ def test_a_paired_interval_is_narrower_if_both_are_right_on_the_same_cases(tmp_p
     assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
 
+def test_a_mean_of_categories_that_share_images_resamples_images(tmp_path):
+    right = {"first": np.zeros(60, dtype=bool), "second": np.arange(60) < 42}
+
+    def save(name, image_of):
+        class Categories:
+            data = "same"
+
+            def as_dict(self):
+                return {"macro": {"percent": 0.0}}
+
+            def per_case(self):
+                for case in range(420):
+                    correct = bool(right[name][case % 60])
+                    columns = f"category {case // 60}", str(image_of(case)), "?", "", 0.0, correct
+                    yield CaseScore("accuracy", str(case), *columns)
+
+        folder = tmp_path / f"{name}-{image_of(60)}"
+        save_results(folder, {name: {"sugarcrepe": Categories()}}, {}, {})
+        return folder
+
+    shared, apart = (
+        next(one for one in compare(*(save(name, image_of) for name in right)).differences if one.category == MEAN)
+        for image_of in (lambda case: case % 60, lambda case: case)
+    )
+    assert (shared.low, shared.high) == pytest.approx((58.3, 81.7), abs=2)
+    assert (apart.low, apart.high) == pytest.approx((65.7, 74.3), abs=1)
+
+
 def test_runs_on_other_data_are_rejected(runs, winoground, seeded_encoder, tmp_path):
     folder, _ = runs
     rows = (winoground / "examples.jsonl").read_text().splitlines()

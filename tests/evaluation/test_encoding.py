@@ -12,7 +12,7 @@ from tiny import tiny_embedder, tiny_lvlm
 import vladva_kit as vk
 from vladva_kit.data.store import Store
 from vladva_kit.evaluation import encoding, evaluate_retrieval
-from vladva_kit.evaluation.encoding import all_dots, dots, embed_texts, encode_once
+from vladva_kit.evaluation.encoding import all_dots, dots, embed_images, embed_texts, encode_once
 
 
 def unit(*shape, seed=0):
@@ -168,3 +168,17 @@ def test_an_encoder_without_a_fingerprint_is_not_cached(tmp_path, random_encoder
         TypeError, match="FakeEmbedder has no weights to fingerprint; give it a string attribute 'fingerprint'"
     ):
         encode_once(random_encoder, [], ["a"], 64, tmp_path)
+
+
+def test_a_benchmark_sees_the_pixels_that_the_embedder_sees(tmp_path):
+    """Transparent pixels are white in both, whatever color lies beneath."""
+    Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "clear.png")
+    seen = []
+
+    class Recording:
+        def encode_image(self, images):
+            seen.extend(images)
+            return np.eye(3, dtype=np.float32)[: len(images)]
+
+    embed_images(Recording(), [tmp_path / "clear.png"], 1)
+    assert seen[0].getpixel((0, 0)) == (255, 255, 255)

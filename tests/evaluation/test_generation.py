@@ -8,8 +8,15 @@ import pytest
 
 from vladva_kit.emoji_world.captions import long_caption, short_caption
 from vladva_kit.emoji_world.questions import KINDS, questions, sample_chat
-from vladva_kit.emoji_world.scenes import sample_scene
-from vladva_kit.evaluation.generation import LONG_REQUEST, SHORT_REQUEST, evaluate_generation, load_scenes
+from vladva_kit.emoji_world.scenes import sample_scene, validation_scenes
+from vladva_kit.evaluation.bootstrap import bootstrap_interval
+from vladva_kit.evaluation.generation import (
+    LONG_REQUEST,
+    SHORT_REQUEST,
+    evaluate_generation,
+    guess_rates,
+    load_scenes,
+)
 
 
 def knows(scene, prompt, history):
@@ -91,6 +98,41 @@ def test_percentages_are_the_means_of_the_cases(scenes, answers):
     for kind, score in result.by_kind.items():
         cases = [case.correct for case in result.per_case() if case.category == kind]
         assert 100 * sum(cases) / len(cases) == pytest.approx(score.percent)
+
+
+def test_chance_is_the_most_common_answer_of_each_kind_and_half_for_yes_and_no(scenes, answers):
+    result = evaluate_generation(answers(lambda *_: ""), scenes, scenes, every_kind=True, long_captions=False)
+    for kind, found in result.by_kind.items():
+        truth = [q.answer for scene in scenes for q in questions(scene, kind)]
+        if set(truth) <= {"yes", "no"}:
+            assert found.chance == 50
+        else:
+            assert 100 / found.n <= found.chance < 100
+    expected = sum(found.chance * found.n for found in result.by_kind.values()) / result.questions.n
+    assert result.questions.chance == pytest.approx(expected) and 25 < expected < 60
+    assert 25 < result.second_turn.chance < 100
+    assert result.caption_truth.chance is None
+    rates = guess_rates(["a", "b", "a", "a", "b", "b"], ["red", "yes", "red", "blue", "yes", "no"])
+    assert rates.tolist() == pytest.approx([2 / 3, 0.5, 2 / 3, 2 / 3, 0.5, 0.5])
+
+
+def test_about_39_percent_of_many_questions_are_right_by_chance(answers):
+    scenes = validation_scenes("seen", 300)
+    result = evaluate_generation(answers(lambda *_: ""), scenes, scenes, every_kind=True, long_captions=False)
+    assert result.questions.chance == pytest.approx(39, abs=2)
+
+
+def test_intervals_resample_the_questions_about_one_image_together(scenes, answers):
+    few = scenes[:8]
+    result = evaluate_generation(
+        answers(lambda scene, *row: knows(scene, *row) if scene in few else ""), scenes, scenes, every_kind=True,
+        long_captions=False,
+    )  # fmt: skip
+    cases = [case for case in result.cases if case.score == "question accuracy"]
+    clustered = bootstrap_interval([case.correct for case in cases], groups=[case.image for case in cases])
+    assert (result.questions.low, result.questions.high) == clustered
+    alone = bootstrap_interval([case.correct for case in cases])
+    assert clustered[1] - clustered[0] > 2 * (alone[1] - alone[0])
 
 
 def test_the_data_fingerprint_depends_on_scenes_not_on_answers(scenes, answers):

@@ -1,10 +1,13 @@
 """Retrieval against plain loops over all pairs."""
 
+import io
 import json
 import tracemalloc
+import zipfile
 from itertools import combinations
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -187,3 +190,58 @@ def test_a_pair_without_a_short_caption_and_a_k_of_0_are_rejected(random_encoder
         with pytest.raises(ValueError, match="must be at least 1"):
             evaluate_retrieval(random_encoder, gallery(2), **wrong)
     assert random_encoder.images == []
+
+
+class ByColor:
+    """Score a caption "image 7 …" by how near the image's color number is; `broken` images score NaN."""
+
+    def __init__(self, broken=()):
+        self.broken, self.pairs = broken, 0
+
+    def score_pairs(self, images, captions):
+        self.pairs += len(images)
+        numbers = [image.getpixel((0, 0))[0] for image in images]
+        wanted = [int(caption.split()[1]) for caption in captions]
+        return [np.nan if a in self.broken else -float(abs(a - b)) for a, b in zip(numbers, wanted, strict=True)]
+
+
+def test_reranking_finds_what_is_among_the_best_candidates(random_encoder):
+    pairs, scorer = gallery(25), ByColor()
+    result = evaluate_retrieval(random_encoder, pairs, ks=(1, 4), rerank=4, scorer=scorer)
+    plain = evaluate_retrieval(random_encoder, pairs, ks=(1, 4))
+    assert result.text_to_image == plain.text_to_image and result.image_to_text == plain.image_to_text
+    reranked = result.reranked
+    assert reranked.text_to_image.percent == result.text_to_image[4].percent > result.text_to_image[1].percent
+    assert reranked.image_to_text.percent == result.image_to_text[4].percent
+    assert reranked.text_to_image.chance == result.text_to_image[1].chance
+    assert 0 < scorer.pairs <= 4 * (25 + 75) and reranked.seconds_per_query > 0
+    values = result.as_dict()["reranked"]
+    assert values["text_to_image"]["R@1"]["percent"] == reranked.text_to_image.percent and values["k"] == 4
+    assert "reranked" not in plain.as_dict()
+
+
+def test_nan_never_ranks_first(oracle):
+    pairs = gallery(8, captions=1)
+    result = evaluate_retrieval(oracle(meaning(pairs)), pairs, rerank=3, scorer=ByColor(broken=[2]))
+    assert result.text_to_image[1].percent == 100 and result.reranked.text_to_image.percent == 100 * 7 / 8
+
+
+def test_reranking_needs_a_scorer(oracle, random_encoder):
+    with pytest.raises(TypeError, match="FakeEmbedder cannot score pairs: pass scorer=LikelihoodScorer"):
+        evaluate_retrieval(random_encoder, gallery(3), rerank=2)
+    with pytest.raises(ValueError, match="rerank=0: pass at least 1"):
+        evaluate_retrieval(random_encoder, gallery(3), rerank=0, scorer=ByColor())
+
+
+def test_each_file_of_a_zip_is_an_image_of_its_own_as_in_a_folder(tmp_path, random_encoder):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
+        for number in range(3):
+            file.writestr(f"{number}.png", buffer.getvalue())
+        lines = (json.dumps({"file_name": f"{number}.png", "short": f"dog {number}"}) for number in range(3))
+        file.writestr("metadata.jsonl", "\n".join(lines))
+    load = {"path": "imagefolder", "data_files": str(tmp_path / "pairs.zip"), "split": "train"}
+    rows = datasets.load_dataset(**load, cache_dir=str(tmp_path / "cache"))
+    result = evaluate_retrieval(random_encoder, rows)
+    assert result.n_images == result.n_captions == 3

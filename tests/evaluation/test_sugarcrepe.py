@@ -1,13 +1,15 @@
 """SugarCrepe's rule against a plain loop, and its files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import vladva_kit as vk
 from vladva_kit.evaluation import evaluate_sugarcrepe
-from vladva_kit.evaluation.sugarcrepe import CATEGORIES, sorted_words, sugarcrepe_margins
+from vladva_kit.evaluation.sugarcrepe import CATEGORIES, load_sugarcrepe, sorted_words, sugarcrepe_margins
 from vladva_kit.models.images import BadInput
 
 SIZES = {name: 6 + 4 * index for index, name in enumerate(CATEGORIES)}
@@ -202,7 +204,7 @@ def test_a_bad_entry_raises_before_encoding(tmp_path, random_encoder, change, re
     "text, reason",
     [
         ('{"0": {"filename": "000000000000.png", "caption": "a"', "swap_att.json: not JSON"),
-        ("[]", "swap_att.json: found an empty JSON list; a dict of entries is needed"),
+        ("[]", "swap_att.json: found an empty JSON list; an object with the entries by index is needed"),
         ("{}", "swap_att.json: found an empty JSON dict"),
         (
             '{"0": {"image": "a", "text": "b"}}',
@@ -224,3 +226,8 @@ def test_missing_files_are_named(tmp_path, random_encoder):
     (tmp_path / "swap_obj.json").unlink()
     with pytest.raises(BadInput, match="holds no swap_obj.json, add_obj.json; all seven files are needed"):
         evaluate_sugarcrepe(random_encoder, tmp_path)
+
+
+def test_the_repository_with_its_folder_data_is_read(tmp_path):
+    shutil.copytree(vk.sample("sugarcrepe_mini"), tmp_path / "sugar-crepe" / "data")
+    assert len(load_sugarcrepe(tmp_path / "sugar-crepe")) == len(load_sugarcrepe(vk.sample("sugarcrepe_mini")))

@@ -93,6 +93,17 @@ def test_headlines_and_table_scores_are_found_in_real_results():
     assert {"image → text R@5", "replace obj"} <= set(levels)
 
 
+def test_retrieval_is_shown_with_the_size_of_its_gallery(results):
+    for sections in results["models"].values():
+        if "retrieval/seen" in sections:
+            sections["retrieval/seen"] |= {"n_images": 500, "n_captions": 1500}
+    gallery = "Retrieval, seen, 500 images and 1,500 captions"
+    assert by_name(results)["Retrieval, seen", "text → image R@1"].heading == gallery
+    assert by_name(results)["Winoground, seen", "group"].heading == "Winoground, seen"
+    assert f"| {gallery}: text → image R@1 |" in markdown_table(results)
+    assert gallery in printed(comparison_table(results), width=120)
+
+
 def test_a_score_that_is_not_a_number_counts_as_missing(results):
     results["models"]["base"]["generation"]["question_accuracy"]["percent"] = float("nan")
     assert by_name(results)["Generation", "question accuracy"].scores["base"] is None
@@ -249,6 +260,7 @@ def test_the_latex_table_has_one_row_per_score_and_escapes_special_signs():
             "tuned~{v}\\": {
                 "winoground": {"group": score(60.0, chance=25.0, n=40)},
                 "retrieval": {"text_to_image": {"R@1": score(9.0, chance=25.0, n=40)}},
+                "generation": {"caption_truth": score(80.0)},
             },
         }
     }
@@ -259,3 +271,4 @@ def test_the_latex_table_has_one_row_per_score_and_escapes_special_signs():
         r"Winoground: group & 20.0 [16.0, 24.0] & \textbf{60.0 [56.0, 64.0]} & 25.0 & 40, 1 left out \\"
     )
     assert lines[5] == r"Retrieval: text $\to$ image R@1 & --- & 9.0 [5.0, 13.0] & 25.0 & 40 \\"
+    assert lines[6] == r"Generation: caption truth & --- & 80.0 [76.0, 84.0] & --- & 100 \\"

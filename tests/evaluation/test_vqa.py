@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vladva_kit.evaluation.vqa import CONTRACTIONS, evaluate_vqa, normalize_answer, remove_punctuation, vqa_accuracy
+from vladva_kit.evaluation.vqa import (
+    CONTRACTIONS,
+    evaluate_vqa,
+    load_vqa,
+    normalize_answer,
+    remove_punctuation,
+    vqa_accuracy,
+)
 from vladva_kit.models.images import BadInput
 
 
@@ -91,6 +98,22 @@ def test_questions_are_asked_about_their_images(tmp_path, answers):
     assert evaluate_vqa(lvlm, tmp_path, limit=2).n == 2
 
 
+def test_chance_is_the_most_common_answer_of_each_type_and_half_for_yes_and_no(tmp_path, answers):
+    write_files(tmp_path, n=8)
+    path = tmp_path / "v2_mscoco_val2014_annotations.json"
+    content = json.loads(path.read_text())
+    for number, entry in enumerate(content["annotations"]):
+        entry["answer_type"] = "yes/no" if number % 2 else "other"
+    for entry in content["annotations"][:4:2]:  # two of the four "other" questions have another answer
+        entry["answers"] = [{"answer": "Red!"}] * 2 + [{"answer": "2"}] * 8
+    path.write_text(json.dumps(content))
+    result = evaluate_vqa(answers(lambda *_: "red"), tmp_path)
+    expected = 100 * np.mean([vqa_accuracy("2", case.answers) for case in result.cases if case.answer_type == "other"])
+    assert result.by_answer_type["other"].chance == pytest.approx(expected) and expected == 50
+    assert result.by_answer_type["yes/no"].chance == 50
+    assert result.accuracy.chance == pytest.approx(50) and result.fully_right.chance == pytest.approx(50)
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [
@@ -122,3 +145,13 @@ def test_missing_and_truncated_files_are_rejected(tmp_path):
     path.unlink()
     with pytest.raises(BadInput, match="holds 0 files named …annotations.json"):
         evaluate_vqa(None, tmp_path)
+
+
+def test_hidden_files_and_other_files_with_a_number_are_no_images(tmp_path):
+    write_files(tmp_path)
+    (tmp_path / "images" / "._COCO_val2014_000000000040.png").write_bytes(b"\0\5")
+    (tmp_path / "images" / "zz_features_40.npy").write_bytes(b"\x93NUMPY")
+    (tmp_path / "._v2_OpenEnded_mscoco_val2014_questions.json").write_bytes(b"\0\5")
+    (tmp_path / "images" / "val2014").mkdir()
+    (tmp_path / "images" / "COCO_val2014_000000000041.png").rename(tmp_path / "images" / "val2014" / "41.png")
+    assert [case.image.name for case in load_vqa(tmp_path)][:2] == ["COCO_val2014_000000000040.png", "41.png"]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_winoground
+from vladva_kit.evaluation.bootstrap import bootstrap_interval
 from vladva_kit.evaluation.winoground import winoground_margins
 from vladva_kit.models.images import BadInput
 
@@ -192,6 +193,20 @@ def test_per_case_has_each_case_and_score(tmp_path, random_encoder):
         assert 100 * np.mean(correct) == pytest.approx(getattr(result, name).percent)
     assert {case.category for case in cases} == {"Object", "Relation"}
     assert [case.tags for case in cases[::3]] == [tuple(case.tags.values()) for case in result.cases]
+
+
+def test_cases_that_share_an_image_are_resampled_together(tmp_path, random_encoder):
+    rows = write_cases(tmp_path, 40)
+    apart = evaluate_winoground(random_encoder, tmp_path)
+    for case, row in enumerate(rows):  # five cases share their first image
+        row["image_0"] = f"ex_{case // 5}_img_0"
+    write_rows(tmp_path, rows)
+    result = evaluate_winoground(random_encoder, tmp_path)
+    cases = [case for case in result.per_case() if case.score == "text"]
+    assert [case.image for case in cases] == [str(case // 5 * 5) for case in range(40)]
+    clustered = bootstrap_interval([case.correct for case in cases], groups=[case.image for case in cases])
+    assert (result.text.low, result.text.high) == clustered
+    assert [case.image for case in apart.per_case()][::3] == [str(case) for case in range(40)]
 
 
 def test_other_columns_and_broken_files_are_rejected(tmp_path, random_encoder):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from vladva_kit.evaluation import evaluate_word_order
+from vladva_kit.evaluation.bootstrap import bootstrap_interval, bootstrap_means, interval_of
 from vladva_kit.evaluation.word_order import choice_margin
 from vladva_kit.models.images import BadInput
 
@@ -82,6 +83,18 @@ def test_images_are_cropped_to_the_box(tmp_path, random_encoder):
     ]  # the encoder records the first pixel of each
 
 
+def test_boxes_of_one_image_are_resampled_together(tmp_path, random_encoder):
+    write_genome(tmp_path, n=40)
+    result = evaluate_word_order(random_encoder, tmp_path)
+    cases = list(result.per_case())
+    assert len({case.image for case in cases}) == 20
+    groups, correct = [case.image for case in cases], [case.correct for case in cases]
+    accuracy, macro = result.accuracy["relation"], result.macro["relation"]
+    assert (accuracy.low, accuracy.high) == bootstrap_interval(correct, groups=groups)
+    means = bootstrap_means(correct, groups=groups, parts=[case.category for case in cases])
+    assert (macro.low, macro.high) == interval_of(means)
+
+
 def test_random_embeddings_score_at_chance(tmp_path, random_encoder):
     write_order(tmp_path, n=400)
     found = evaluate_word_order(random_encoder, tmp_path).accuracy["coco_order"]
@@ -143,6 +156,11 @@ def test_scores_equal_a_loop_over_the_options(tmp_path, random_encoder):
     [
         ({"image_path": "gone.png"}, "entry 1: .*gone.png does not exist"),
         ({"bbox_w": 0}, "entry 1: the box .* has no width or height"),
+        ({"bbox_h": 0.5}, "entry 1: the box .* has no width or height"),
+        ({"bbox_x": float("nan")}, "entry 1: the box .* has no width or height"),
+        ({"bbox_w": float("inf")}, "entry 1: the box .* has no width or height"),
+        ({"bbox_x": 8}, "entry 1: the box .* holds no pixel of the image of 8 x 4"),
+        ({"bbox_y": -4}, "entry 1: the box .* holds no pixel of the image of 8 x 4"),
         ({"false_caption": None}, "entry 1: 'caption' is None"),
     ],
 )

@@ -43,6 +43,12 @@ def check_cost(text, values):
     assert set(values) >= {"batch size", "caption tokens", "image tokens"} and text.count("Slope: ") == 3
 
 
+def check_likelihood(text, values):
+    times = zip(values["seconds"]["plain pairs"], values["seconds"]["shared prefix"], strict=True)
+    assert values["ratio"] == pytest.approx(statistics.median(plain / shared for plain, shared in times))
+    assert values["difference"] < 1e-4 and measure.find_targets(text)[0][2] == "at least 3"
+
+
 def check_step(text, values):
     assert "MFU" in text and set(values["seconds"]) == {"one forward", "two forwards", "cached"}
     assert ("not installed" in text) is not baselines.installed()
@@ -68,7 +74,35 @@ def test_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
     runpy.run_module(f"experiments.benchmarks.{name}", run_name="__main__")
     text, values = (tmp_path / f"{name}.md").read_text(), json.loads((tmp_path / f"{name}.json").read_text())
     assert f"python -m experiments.benchmarks.{name}" in text and "torch" in text
+    load = measure.Load(*(values["load"][key] for key in ("start", "end", "others")))
+    assert str(load) in text and load.idle is values["load"]["idle"]
     globals()[f"check_{name}"](text, values)
+
+
+def test_a_machine_is_called_idle_only_if_other_processes_hardly_ran():
+    assert str(measure.Load(0.3, 1.9, 0.01)) == (
+        "Load average: 0.3 at the start, 1.9 at the end; other processes used 1 % of the processors' time, so the "
+        "machine was idle."
+    )
+    assert measure.Load(0.0, 0.0, 0.4).idle is False and "so the machine was not idle" in str(measure.Load(0, 0, 0.4))
+    assert measure.Load(0.0, 0.0, None).idle is False and "idle" not in str(measure.Load(0, 0, None))
+
+
+@pytest.mark.parametrize("others, expected", [(0.0, 0.0), (3.0, 0.3), (float("nan"), None)])
+def test_the_load_is_the_processor_time_that_was_not_the_benchmarks(monkeypatch, others, expected):
+    begin, end = (1.5, 100.0, 50.0, 4.0), (2.5, 105.0, 50.0 + 2 + others, 4.0 + 2)
+    monkeypatch.setattr(measure.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(measure, "START", begin)
+    monkeypatch.setattr(measure, "_moment", lambda: end)
+    load = measure.machine_load()
+    assert (load.start, load.end) == (1.5, 2.5) and load.others == (expected and pytest.approx(expected))
+
+
+def test_published_pages_state_their_load_and_are_not_called_idle_without_a_measurement():
+    for page in measure.RESULTS.glob("*.md"):
+        text, load = page.read_text(), json.loads(page.with_suffix(".json").read_text())["load"]
+        assert "Load average" in text, page.name
+        assert ("machine was idle" in text) is (isinstance(load, dict) and load["idle"]), page.name
 
 
 def test_a_failing_benchmark_does_not_stop_the_others(capfd):

@@ -42,7 +42,10 @@ def write_samples(folder):
     for split, n in (("train", 48), ("unseen_style", 24)):
         source, target = vk.sample("emoji_pairs") / split, folder / "emoji_pairs" / split
         target.mkdir(parents=True)
-        lines = (source / "metadata.jsonl").read_text().splitlines()[:n]
+        lines = (source / "metadata.jsonl").read_text().splitlines()
+        lines = [*lines[: 2 * n // 3], *lines[-n // 3 :]]  # of train, random pairs and groups of twins
+        last = json.loads(lines[-1]).get("group")
+        lines = [line for line in lines if json.loads(line).get("group") in (None, last)] if last else lines
         (target / "metadata.jsonl").write_text("\n".join(lines))
         for line in lines:
             shutil.copy(source / json.loads(line)["file_name"], target)

@@ -31,12 +31,24 @@ def test_models_are_compared_with_intervals_chance_and_missing_values(texts_of):
     spans = [tuple(line.get_xdata()) for line in axes.lines]
     for expected in ((8.0, 12.5), (10.0,), (55.0, 66.0), (60.0,), (50.0, 50.0), (1.0, 1.0), (16.7, 16.7)):
         assert expected in spans
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(table)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "tuned", "chance"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["text → image\nR@1, chance 1.0 %", "group, chance 16.7 %"]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["base", "tuned", "chance, see each label"]
     assert texts_of(figure).count("not measured") == 1 and "(%)" in axes.get_xlabel()
     assert figure.get_suptitle().endswith("Text → image R@1: base 10.0 %, tuned 60.0 %")
     with pytest.raises(ValueError, match="no model"):
         plots.model_comparison({"R@1": {}})
+
+
+def test_a_chance_level_that_all_scores_share_is_in_the_legend():
+    table = {name: {"base": Score(60.0, 50.0, 70.0, 50.0, 100, 0)} for name in ("swap", "add")}
+    table["caption truth"] = {"base": Score(60.0, 50.0, 70.0, None, 100, 0)}
+    axes = plots.model_comparison(table).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "chance 50.0 %"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(table)
+    axes = plots.model_comparison({"caption truth": table["caption truth"]}).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base"]
 
 
 def test_every_margin_is_a_dot_in_its_category_and_correct_ones_are_counted(texts_of):

@@ -93,3 +93,21 @@ def test_memory_bars_are_stacked_up_to_the_total_with_overhead():
     assert figure.get_suptitle().endswith("T4: 2 of 2 fit; small: 0 of 2 fit")
     with pytest.raises(ValueError, match="no memory"):
         plots.memory_bars({}, {})
+
+
+def test_validation_curves_show_each_run_and_the_reference_lines(texts_of):
+    twins = [{"step": 0, "eval_group": 10.0}, {"step": 1, "loss": 1.0}, {"step": 5, "eval_group": 80.0}]
+    random = [{"step": 0, "eval_group": 10.0}, {"step": 5, "eval_group": 20.0}]
+    figure = plots.validation_curves(
+        {"twins": twins, "random": random}, {"group": "group score (%)"}, {"group": {"chance": 16.7}}
+    )
+    (axes,) = figure.axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert drawn["twins"] == [[0, 10], [5, 80]] and drawn["random"] == [[0, 10], [5, 20]]
+    assert any(list(line.get_ydata()) == [16.7, 16.7] for line in axes.lines)
+    assert "group score (%) at the end: twins 80, random 20" in " ".join(texts_of(figure))
+
+
+def test_a_validation_metric_that_no_run_has_is_an_error():
+    with pytest.raises(ValueError, match="'recall'"):
+        plots.validation_curves({"a": [{"step": 1, "eval_group": 3.0}]}, {"recall": "R@1"})

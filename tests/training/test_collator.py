@@ -11,7 +11,7 @@ import vladva_kit as vk
 from vladva_kit.data import pairs as data_pairs
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.embedder.prompts import IGNORE_INDEX, encode_caption
-from vladva_kit.training.collator import ByLength, Collator
+from vladva_kit.training.collator import ByLength, Collator, SampledCaptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,3 +85,54 @@ def test_the_order_depends_only_on_seed_and_epoch(many_pairs):
     first.set_epoch(1)
     again.set_epoch(1)
     assert list(first) == list(again) != epoch_0 != list(other_seed)
+
+
+def test_all_captions_of_a_pair_are_trained_on_and_a_resumed_run_repeats_them(tmp_path):
+    """Twelve pairs with three captions each: the run sees more than the first, the same ones after a resume."""
+    pairs = [
+        vk.Pair(Image.new("RGB", (64, 64), (20 * n, 0, 0)), captions=[f"a dog {word} {n}" for word in "xyz"])
+        for n in range(12)
+    ]
+    seen = []
+
+    class Recording(SampledCaptions):
+        def __getitem__(self, index):
+            seen.append((self.epoch, index, super().__getitem__(index).short))
+            return super().__getitem__(index)
+
+    def losses(**changes):
+        seen.clear()
+        settings = vk.Settings(**{"steps": 6, "batch_size": 4, "warmup": 1, "save_every": 4, **changes})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vladva_kit.training.fit.SampledCaptions", Recording)
+            return [row["loss"] for row in vk.fit(tiny_embedder(), pairs, settings, progress=False)]
+
+    whole, all_seen = losses(), set(seen)
+    assert {epoch for epoch, _, _ in all_seen} == {0, 1}
+    assert len({text for _, _, text in all_seen}) > 12  # more than one caption per pair
+    assert any(text.split()[2] != "x" for _, _, text in all_seen)
+    stop = iter([False] * 3 + [True])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vladva_kit.training.fit.SampledCaptions", Recording)
+        settings = vk.Settings(steps=6, batch_size=4, warmup=1, save_every=4, output_dir=str(tmp_path))
+        vk.fit(tiny_embedder(), pairs, settings, progress=False, deadline=lambda: next(stop))
+    assert losses(output_dir=str(tmp_path), resume=True) == pytest.approx(whole)
+    assert {epoch for epoch, _, _ in seen} == {1} and set(seen) <= all_seen
+
+
+def test_one_caption_per_pair_changes_nothing():
+    pairs = tiny_pairs(4)
+    sampled = SampledCaptions(pairs, seed=0)
+    assert [sampled[index] for index in range(4)] == pairs and sampled[0] is pairs[0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch_size", "warning"),
+    [
+        ([vk.Pair(Image.new("RGB", (64, 64)), short=f"a dog {n}") for n in range(2)], 1, "one pair has no negatives"),
+        ([vk.Pair(Image.new("RGB", (64, 64)), long="a dog " * 30) for n in range(2)], 2, "no pair has a short caption"),
+    ],
+)
+def test_a_run_without_a_contrastive_loss_says_so(pairs, batch_size, warning):
+    with pytest.warns(UserWarning, match=warning):
+        vk.fit(tiny_embedder(), pairs, vk.Settings(steps=1, batch_size=batch_size), progress=False)

@@ -9,6 +9,7 @@ from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 from transformers import EarlyStoppingCallback
 
 import vladva_kit as vk
+from vladva_kit.embedder.adapter import BadAdapter, adapter_state
 from vladva_kit.training.collator import ByLength
 from vladva_kit.training.fit import recall_at_1
 
@@ -79,6 +80,44 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, soft_prompt_lear
         assert [row[name] for row in history] == pytest.approx([row[name] for row in expected_history], rel=1e-4)
     seconds = [row["seconds"] for row in history]
     assert seconds == sorted(seconds) and seconds[1] > 0
+
+
+@pytest.mark.parametrize("steps, again", [(4, 4), (3, 3), (4, 2)])
+def test_resuming_a_finished_run_changes_nothing(tmp_path, capsys, steps, again):
+    def run(steps, **options):
+        embedder = tiny_embedder()
+        history = fit(embedder, small(output_dir=str(tmp_path), steps=steps, save_every=2, **options))
+        return history, adapter_state(embedder.lvlm), sorted(path.name for path in tmp_path.iterdir())
+
+    history, state, checkpoints = run(steps)
+    for _ in range(2):
+        resumed, loaded, left = run(again, resume=True)
+        assert resumed == history and left == checkpoints
+        assert all(torch.equal(loaded[name], state[name]) for name in state)
+    assert f"has all {again} steps of this run" in capsys.readouterr().out
+    resumed, loaded, _ = run(steps + 1, resume=True)
+    assert [row["step"] for row in resumed] == list(range(1, steps + 2))
+    assert not all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_resuming_a_finished_run_loads_the_best_checkpoint_if_fit_did(tmp_path):
+    def run(**options):
+        embedder, scores = tiny_embedder(), iter([1.0, 2.0, 0.0, 0.0])
+        settings = {"steps": 4, "validate_every": 1, "save_every": 1, "learning_rate": 1e-2, **options}
+        trainer = {**BEST_METRIC, "load_best_model_at_end": True}
+        validate = lambda embedder: {"score": next(scores)}  # noqa: E731
+        fit(embedder, small(output_dir=str(tmp_path), **settings, trainer=trainer), validation=validate)
+        return embedder.encode_text(CAPTIONS)
+
+    assert torch.equal(run(), run(resume=True))
+
+
+@pytest.mark.parametrize("options", [{"lora": {"r": 4}}, {"soft_prompt": False}], ids=str)
+def test_resuming_with_another_adapter_names_the_first_tensor_that_differs(tmp_path, options):
+    settings = {"output_dir": str(tmp_path), "save_every": 1}
+    fit(tiny_embedder(), small(steps=1, **settings))
+    with pytest.raises(BadAdapter, match="checkpoint-1 does not fit tiny: .* tensors are missing, unexpected or of"):
+        fit(vk.attach(tiny_lvlm(), quiet=True, **options), small(steps=2, resume=True, **settings))
 
 
 def test_a_resumed_run_continues_in_the_order_grouped_by_length(tmp_path):
@@ -154,6 +193,14 @@ def test_validation_on_pairs_is_in_the_rows_of_its_steps():
     assert [names <= row.keys() for row in history] == [False, True, False, True, True]  # the last step as well
     final = {f"eval_{name}": value for name, value in recall_at_1(embedder, validation).items()}
     assert {name: history[-1][name] for name in names} == final
+
+
+def test_validation_between_logged_steps_is_in_the_history():
+    scores = iter(range(9))
+    settings = small(steps=5, validate_every=1, trainer={"logging_steps": 2})
+    history = fit(tiny_embedder(), settings, validation=lambda embedder: {"score": next(scores)})
+    assert [(row["step"], row["eval_score"]) for row in history] == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
+    assert [row["step"] for row in history if "loss" in row] == [2, 4]
 
 
 def test_validation_on_a_folder_uses_its_split_validation(tmp_path):

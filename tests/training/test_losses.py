@@ -24,10 +24,11 @@ def contrastive_by_loop(images, texts, temperature, excluded=(), extra_texts=(),
                 if (i, j) not in excluded:
                     image, text = (images[i], texts[j]) if image_to_text else (images[j], texts[i])
                     scores[j] = float(image @ text) / temperature
+            query = images[i] if image_to_text else texts[i]
             negatives = [
-                float(images[i] @ t) / temperature for k, t in enumerate(extra_texts) if (i, k) not in extra_excluded
+                float(query @ t) / temperature for k, t in enumerate(extra_texts) if (i, k) not in extra_excluded
             ]
-            all_scores = [*scores.values(), *(negatives if image_to_text else [])]
+            all_scores = [*scores.values(), *negatives]
             total -= scores[i] - math.log(sum(math.exp(score) for score in all_scores))
     return total / (2 * n)
 
@@ -46,7 +47,7 @@ def test_identical_captions_are_not_each_others_negatives():
     assert float(loss) == pytest.approx(contrastive_by_loop(images, texts, 0.1, {(0, 2), (2, 0)}), abs=1e-5)
 
 
-def test_hard_negatives_are_used_image_to_text_only():
+def test_hard_negatives_are_negatives_of_images_and_of_captions():
     images, texts, extra = unit_vectors(3, 8, 0), unit_vectors(3, 8, 1), unit_vectors(2, 8, 2)
     loss, _ = contrastive_loss(images, texts, lambda cosines: cosines / 0.1, extra_texts=extra)
     assert float(loss) == pytest.approx(contrastive_by_loop(images, texts, 0.1, extra_texts=extra), abs=1e-5)

@@ -2,7 +2,7 @@
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from vladva_kit.training.progress import Progress, history_of
+from vladva_kit.training.progress import Progress, history_of, seconds_of
 
 METRICS = {"contrastive": 1.0, "next_token": 2.0, "accuracy": 0.25, "temperature": 0.07}
 
@@ -24,6 +24,16 @@ def test_validation_metrics_are_in_the_row_of_their_step():
     rows = history_of(TrainerState(log_history=[logged(1), logged(2), validation, logged(3)]))
     assert [row.get("eval_recall") for row in rows] == [None, 50.0, None]
     assert "epoch" not in rows[1] and rows[1]["loss"] == 3.0
+
+
+def test_validation_of_a_step_that_was_not_logged_has_a_row_of_its_own():
+    validations = [{"eval_recall": 10.0 * step, "step": step} for step in (1, 3, 4)]
+    log = [validations[0], logged(2), validations[1], logged(4), validations[2], {"train_runtime": 3.0, "step": 5}]
+    rows = history_of(TrainerState(log_history=log))
+    assert [(row["step"], row.get("eval_recall"), "loss" in row) for row in rows] == [
+        (1, 10.0, False), (2, None, True), (3, 30.0, False), (4, 40.0, True)
+    ]  # fmt: skip
+    assert seconds_of(rows) == 2.0 and seconds_of(rows[:1]) == seconds_of([]) == 0
 
 
 def test_a_step_that_a_resumed_run_repeats_is_in_the_history_once():

@@ -1,5 +1,8 @@
 """Settings become TrainingArguments; any other field of these can be set; checkpoints that a run resumes from."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_embedder
@@ -13,6 +16,31 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def embedder():
     return tiny_embedder()
+
+
+COUNTS = ("steps", "batch_size", "save_every", "validate_every", "micro_batch_size", "short_limit")
+RATES = ("learning_rate", "soft_prompt_learning_rate", "weight_decay", "next_token_weight", "max_grad_norm")
+NOT_FINITE = [float(value) for value in ("nan", "inf", "-inf")]
+UNUSABLE = [
+    *((name, value, "whole number of at least 1") for name in COUNTS for value in (0, -3, 1.5, "100", True)),
+    *((name, value, "whole number of at least 0") for name in ("warmup", "seed") for value in (-1, 0.5, None)),
+    *((name, value, "finite number of at least 0") for name in RATES for value in (*NOT_FINITE, -0.1, "1e-4")),
+    ("seed", 2**32, "below 2"),
+    ("long_limit", 20, "at least short_limit=30"),
+    ("trainer", ["seed"], "a dict"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), UNUSABLE, ids=str)
+def test_an_unusable_value_raises_and_names_field_value_and_range(name, value, allowed):
+    with pytest.raises(ValueError, match=rf"Settings\({name}={re.escape(repr(value))}\): .*{allowed}") as raised:
+        vk.Settings(**{name: value})
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_values_at_the_ends_of_the_ranges_and_numpys_numbers_are_taken():
+    vk.Settings(steps=np.int64(1), learning_rate=np.float32(1e-4), warmup=0, weight_decay=0, max_grad_norm=0)
+    vk.Settings(soft_prompt_learning_rate=None, micro_batch_size=None, seed=2**32 - 1, next_token_weight=0)
 
 
 def test_settings_become_training_arguments(embedder, tmp_path):
@@ -94,7 +122,7 @@ def test_a_run_resumes_from_the_last_complete_checkpoint(tmp_path):
 
 def test_a_new_run_in_the_folder_of_an_earlier_one_raises(tmp_path):
     checkpoint(tmp_path, 5)
-    with pytest.raises(ValueError, match="earlier run: resume it with resume=True"):
+    with pytest.raises(ValueError, match=r"earlier run: resume it with resume=True \(--resume\)"):
         last_checkpoint(vk.Settings(output_dir=str(tmp_path)))
 
 

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from tiny import gradients, tiny_embedder, tiny_pairs
+from tiny import gradients, tiny_embedder, tiny_lvlm, tiny_pairs
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
 import vladva_kit as vk
 from vladva_kit.embedder.embedder import summary_states
 from vladva_kit.embedder.prompts import encode_caption, image_inputs, text_inputs
+from vladva_kit.models.device import NonFiniteError
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.encode import encode_batch
-from vladva_kit.training.trainer import step_losses
+from vladva_kit.training.trainer import VladvaTrainer, step_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,6 +69,7 @@ def test_pairs_with_the_same_caption_or_image_are_not_negatives_of_each_other(em
             by_image = [*(image_vectors[i] @ text_vectors[j] for j in columns)]
             by_image += [image_vectors[i] @ negative_vectors[k] for k in hard]
             by_text = [text_vectors[i] @ image_vectors[j] for j in columns]
+            by_text += [text_vectors[i] @ negative_vectors[k] for k in hard]
             for cosines in (by_image, by_text):
                 total += float(F.cross_entropy(torch.stack(cosines) / 0.07, torch.tensor(columns.index(i))))
         return total / (2 * len(captions))
@@ -144,3 +146,52 @@ def test_plain_and_cached_steps_call_the_same_losses(monkeypatch):
     assert [row["loss"] for row in cached] == pytest.approx([row["loss"] for row in plain], rel=1e-4)
     assert all(row["loss"] > other["loss"] + 0.1 for row, other in zip(plain, without, strict=True))
     assert plain[-1]["contrastive"] != pytest.approx(without[-1]["contrastive"], rel=1e-4)  # other updates
+
+
+class ScaledOnTheCpu(VladvaTrainer):
+    """The trainer with the loss scaler that accelerate creates for float16 on a GPU, and with chosen overflows."""
+
+    scale, overflows, scales = 2.0**16, (), []
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=self.scale)
+        self.scales.clear()
+
+    def training_step(self, model, inputs, *arguments, **keywords):
+        loss = super().training_step(model, inputs, *arguments, **keywords)
+        if self.state.global_step in self.overflows:
+            self.embedder.lvlm.model.temperature.modules_to_save["default"].log_scale.grad.fill_(float("inf"))
+        self.scales.append(self.accelerator.scaler.get_scale())
+        return loss
+
+
+def fit_scaled(monkeypatch, **changes):
+    monkeypatch.setattr("vladva_kit.training.fit.VladvaTrainer", ScaledOnTheCpu)
+    for name in ("scale", "overflows"):
+        if name in changes:
+            monkeypatch.setattr(ScaledOnTheCpu, name, changes.pop(name))
+    embedder = vk.attach(tiny_lvlm(dtype=torch.float16), quiet=True)
+    history = vk.fit(embedder, tiny_pairs(12), vk.Settings(batch_size=6, warmup=0, **changes), progress=False)
+    return embedder, history
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_step_whose_scaled_gradients_overflow_is_left_out_and_halves_the_scale(monkeypatch, rows):
+    embedder, history = fit_scaled(monkeypatch, steps=4, overflows=(0, 1), micro_batch_size=rows)
+    assert ScaledOnTheCpu.scales == [2.0**16, 2.0**15, 2.0**14, 2.0**14]
+    temperatures = [row["temperature"] for row in history]
+    assert temperatures[0] == temperatures[1] == temperatures[2] != temperatures[3]  # logged before each update
+    assert all(weight.isfinite().all() for weight in embedder.lvlm.model.parameters() if weight.requires_grad)
+
+
+def test_an_overflow_at_every_scale_stops_the_run_with_finite_weights(monkeypatch):
+    with pytest.raises(NonFiniteError, match="gradients are not finite in float16"):
+        fit_scaled(monkeypatch, steps=20, overflows=range(20), scale=8.0)
+    assert ScaledOnTheCpu.scales == [8.0, 4.0, 2.0, 1.0, 0.5]
+
+
+def test_without_a_scaler_the_first_gradient_that_is_not_finite_stops_the_run(monkeypatch):
+    monkeypatch.setattr("vladva_kit.training.trainer.Trainer._get_grad_norm", lambda *_, **__: float("nan"))
+    with pytest.raises(NonFiniteError, match="gradients are not finite in float32"):
+        fit_tiny()

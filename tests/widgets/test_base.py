@@ -1,5 +1,6 @@
 """Shared behavior of all widgets: escaping, uploads in both major versions, background work, missing ipywidgets."""
 
+import io
 import re
 import sys
 import threading
@@ -8,6 +9,7 @@ import ipywidgets
 import numpy as np
 import pytest
 from color_encoder import COLORS_RGB, plain, png, put, sugarcrepe_result, upload
+from PIL import Image
 from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 from traitlets import Bytes, Dict, Int, List, observe
 
@@ -285,3 +287,108 @@ def test_text_is_escaped_around_marked_words():
 def test_numbers_have_two_decimals_and_a_true_minus_sign():
     assert [score_text(value) for value in (0.5, -0.126, -0.001)] == ["0.50", "−0.13", "0.00"]
     assert [score_text(value, "+") for value in (0.1, -0.126, 0.0)] == ["+0.10", "−0.13", "+0.00"]
+
+
+def fail(*_, **__):
+    raise RuntimeError("injected <error>")
+
+
+def break_retrieval_box(widget):
+    widget.picker.clear = fail
+    widget.caption.value = "a blue wall"
+
+
+def break_attention_view(widget):
+    widget.work.start = fail
+    put(widget.picker.upload, ("w.png", png()))
+
+
+def break_scene_composer(widget):
+    widget.models["m"].has = fail
+    widget.seed.value = 3
+
+
+def break_chat_box(widget):
+    widget.work.start = fail
+    widget.question.value = "what is it?"
+    widget.ask_button.click()
+
+
+def break_embedding_map(widget):
+    widget.work.start = fail
+    widget.method.value = "UMAP"
+
+
+def break_similarity_explorer(widget):
+    widget.export = fail
+    widget.export_button.click()
+
+
+def break_sugarcrepe_probe(widget):
+    widget._margin = fail
+    widget.category.value = widget.category.options[1][1]
+
+
+def break_training_dashboard(widget):
+    widget._set_state = fail
+    widget.start_button.click()
+
+
+def break_winoground_probe(widget):
+    widget.models["m"].encoding_steps = fail
+    widget.score_all.click()
+
+
+def test_every_widget_shows_an_error_in_its_own_work_and_keeps_its_view(every_widget):
+    breaks = [
+        break_retrieval_box,
+        break_attention_view,
+        break_scene_composer,
+        break_chat_box,
+        break_embedding_map,
+        break_similarity_explorer,
+        break_sugarcrepe_probe,
+        break_training_dashboard,
+        break_winoground_probe,
+    ]
+    for widget, inject in zip(every_widget, breaks, strict=True):
+        view = widget.view.value
+        inject(widget)
+        assert "RuntimeError: injected &lt;error&gt;" in widget.message.value, type(widget).__name__
+        assert widget.view.value and (
+            inject is break_scene_composer or "<img" not in view or "<img" in widget.view.value
+        )
+
+
+def test_damaged_uploads_of_every_kind_are_named(colors, cases):
+    probe = WinogroundProbe({"m": colors}, cases)
+    whole = png()
+    for content in (
+        b"",
+        whole[:40],
+        whole[:55],
+        whole[:45] + b"\0\0\0\0" + whole[49:],
+        b"GIF89a",
+        b"\xff\xd8\xff\xe0",
+    ):
+        put(probe.uploads[0], ("broken.png", content))
+        assert "broken.png is not a readable image" in probe.message.value
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((4, 4), -9, np.float32)).save(buffer, "TIFF")
+    put(probe.uploads[0], ("depth.tiff", buffer.getvalue()))
+    assert "depth.tiff is not a readable image (float gray values" in probe.message.value
+
+
+def test_half_a_character_is_shown_as_an_error_and_never_sent_to_a_front_end(one_thread, walls):
+    lvlm, half = tiny_lvlm(), "a dog \ud83d"
+    base = vk.Embedder(lvlm)
+    box, chat = RetrievalBox({"base": base}, walls, CAPTIONS), ChatBox(base, walls)
+    box.work.wait()
+    box.caption.value = half
+    assert "holds half a character" in box.message.value
+    chat.question.value = half
+    chat.ask_button.click()
+    with pytest.raises(BadInput, match="half a character"):
+        chat.work.wait()
+    for html in (box.message, box.view, chat.view, chat.work.status):
+        html.value.encode("utf-8")

@@ -38,6 +38,13 @@ def test_the_history_is_that_of_fit(one_thread):
     assert dashboard.view.value == training_view(rows, 3)
 
 
+def test_a_validation_before_the_first_logged_step_is_shown():
+    assert "step 1 of 9" in training_view([{"step": 1, "eval_text_to_image_r1": 50.0}], 9, "training")
+    row = {"step": 2, "seconds": 4.0, "loss": 1.5, "accuracy": 0.25}
+    view = training_view([row, {"step": 3, "eval_text_to_image_r1": 50.0}], 9)
+    assert "step 3 of 9" in view and "1.50 nats" in view and "50%" in view
+
+
 def test_a_paused_run_lets_others_use_the_model_and_a_stopped_one_keeps_its_weights(one_thread):
     embedder = tiny_embedder()
     model = CachedEmbedder(embedder)

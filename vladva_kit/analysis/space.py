@@ -60,7 +60,7 @@ def modality_gap(images: Any, texts: Any) -> ModalityGap:
 
     Raises ValueError if the dimensions differ.
     """
-    images, texts = _same_space(images, texts)
+    images, texts = same_space(images, texts)
     vector = images.mean(0) - texts.mean(0)
     return ModalityGap(vector, float(np.linalg.norm(vector)))
 
@@ -72,7 +72,7 @@ def project_2d(images: Any, texts: Any, method: str = "PCA", seed: int = 0) -> P
     its axes have no meaning. Raises ValueError for shapes that do not match, fewer than 3 embeddings or an unknown
     method, and ImportError if umap-learn is not installed.
     """
-    images, texts = _same_space(images, texts)
+    images, texts = same_space(images, texts)
     both = np.concatenate([images, texts])
     if len(both) < 3:
         raise ValueError(f"{len(both)} embeddings: a projection needs at least 3 images and texts together")
@@ -106,7 +106,11 @@ def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:
     return umap.UMAP(n_neighbors=n_neighbors, metric="cosine", random_state=seed, n_jobs=1).fit_transform(vectors)
 
 
-def _same_space(images: Any, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+def same_space(images: Any, texts: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return image (n, dim) and text (m, dim) embeddings as float64: `images, texts = same_space(images, texts)`.
+
+    Raises ValueError if they are not finite or if the dimensions differ.
+    """
     images, texts = _matrix(images, "images"), _matrix(texts, "texts")
     if images.shape[1] != texts.shape[1]:
         raise ValueError(f"images have {images.shape[1]} dimensions, texts {texts.shape[1]}: embed both with one model")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder
+from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder, require_generation
 
 Source = Annotated[str, typer.Argument(help="An image folder, an imagefolder, parquet or tar files, or a Hub id.")]
 ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter folder, a model folder or a Hub id.")]
@@ -51,6 +51,9 @@ def search(
     queries: Annotated[list[str], typer.Argument(help="One or more texts; each is a separate query.")],
     k: Annotated[int, typer.Option("--k", help="Images per query.")] = 10,
     exact: Annotated[bool, typer.Option("--exact", help="Scan all embeddings even if an index exists.")] = False,
+    rerank: Annotated[int, typer.Option(help="Order this many of the nearest images by likelihood.")] = 0,
+    images: Annotated[str | None, typer.Option(help="The images that were embedded; needed to re-rank.")] = None,
+    split: Split = "train",
 ) -> None:
     """Find the nearest images to each text with the model that embedded them. Uses the index of `vladva index`."""
     from vladva_kit.data.store import read_manifest
@@ -59,6 +62,8 @@ def search(
     from vladva_kit.search.shards import search as search_exactly
 
     rows = embedding_index.count_rows(folder)  # fails before the model is loaded if shards are missing
+    if rerank and images is None:
+        raise typer.BadParameter("--rerank needs the images that were embedded: add --images SOURCE")
     manifest = read_manifest(folder)
     dtype = manifest.get("identity", {}).get("dtype")  # a GPU may have embedded the images in another dtype
     embedder = load_embedder(manifest["model"], **({"dtype": dtype} if dtype else {}))
@@ -69,10 +74,29 @@ def search(
     if rows > embedding_index.MAX_EXACT_ROWS and not use_index and not exact:
         typer.secho(f"scanning {rows} embeddings; build an index with `vladva index`", fg="yellow", err=True)
     search_images = embedding_index.search_index if use_index else search_exactly
-    for query, matches in zip(queries, search_images(folder, embeddings, k), strict=True):
+    found = search_images(folder, embeddings, max(k, rerank))
+    if rerank:
+        found = _rerank(embedder, folder, queries, found, images, split, rerank)
+    for query, matches in zip(queries, found, strict=True):
         typer.echo(query)
-        for score, name in matches:
+        for score, name in matches[:k]:
             typer.echo(f"  {score:.3f}  {name}")
+
+
+def _rerank(
+    embedder: Any, folder: Path, queries: list[str], found: list[Any], source: str, split: str, n: int
+) -> list[list[tuple[float, str]]]:
+    """Keep the n nearest images of each query, ordered by likelihood."""
+    from vladva_kit.data.images import list_images, source_fingerprint
+    from vladva_kit.data.store import read_manifest
+    from vladva_kit.search.rerank import rerank
+
+    records = list_images(source, split)
+    if source_fingerprint(records) != read_manifest(folder)["source"]:
+        raise typer.BadParameter(f"{source} are not the images in {folder}: pass the source given to `vladva embed`")
+    wanted = {name for hits in found for _, name in hits[:n]}
+    images = {record.name: record.image for record in records if record.name in wanted}
+    return [rerank(embedder, query, hits[:n], images) for query, hits in zip(queries, found, strict=True)]
 
 
 def index(folder: Embeddings) -> None:
@@ -99,10 +123,11 @@ def caption(
     from vladva_kit.models.device import rank_from_env
 
     rank, ranks = rank_from_env()
-    images = list_images(source, split)
+    images, embedder = list_images(source, split), load_embedder(model)
+    require_generation(embedder, model)
     with tqdm(total=len(images), unit="image", disable=rank != 0) as bar:
         caption_images(
-            load_embedder(model), images, out, CaptionRequests(short, long), batch_size=batch_size, rank=rank,
+            embedder, images, out, CaptionRequests(short, long), batch_size=batch_size, rank=rank,
             ranks=ranks, progress=lambda rows: bar.update(rows * ranks),
         )  # fmt: skip
     if ranks > 1:

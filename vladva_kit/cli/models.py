@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vladva_kit.cli.options import Out, load_embedder
+from vladva_kit.cli.options import Out, load_embedder, quiet_libraries
 
 
 def check(
@@ -24,6 +24,7 @@ def check(
 
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"unknown dtype '{dtype}'; choose from float32, bfloat16, float16")
+    quiet_libraries()
     choice = choose_device(device, dtype and getattr(torch, dtype))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is unverified")  # the first line says so

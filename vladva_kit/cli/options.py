@@ -15,22 +15,45 @@ Split = Annotated[str, typer.Option(help="Split of the data.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unusable entries and list them instead of stopping.")]
 
 
-def load_embedder(name: str, dtype: str | None = None) -> Any:
-    """Load emoji-clip, an adapter with its base model, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
+def quiet_libraries() -> None:
+    """Hide transformers' bars for reading and writing weights; those of downloads stay: `quiet_libraries()`."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
 
-    dtype: of an LVLM, such as "bfloat16"; by default the one that suits the device.
+    hidden = are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if not hidden:
+        enable_progress_bars()
+
+
+def load_embedder(name: str, dtype: str | None = None) -> Any:
+    """Load a CLIP or another baseline, an adapter with its base, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
+
+    A folder written by `vladva export` is loaded with sentence-transformers. dtype: of an LVLM, such as "bfloat16"; by
+    default the one that suits the device.
     """
     import torch
 
     import vladva_kit as vk
     from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
+    from vladva_kit.evaluation.baselines import CLIP_TYPES, LIBRARIES
+    from vladva_kit.models.load import model_type
 
+    quiet_libraries()
     load = {"dtype": getattr(torch, dtype)} if dtype else {}
-    if name == "emoji-clip":
-        return vk.ClipEmbedder(name)
     if name == SHIPPED_ADAPTER or (Path(name) / CONFIG_FILE).is_file():
         return vk.Embedder.from_pretrained(name, **load)
+    if (Path(name) / "modules.json").is_file():
+        return vk.load_baseline(f"sentence_transformers:{name}")
+    if name.partition(":")[0] in LIBRARIES or model_type(name) in CLIP_TYPES:
+        return vk.load_baseline(name)
     return vk.Embedder(vk.load_lvlm(name, **load))
+
+
+def require_generation(embedder: Any, name: str) -> None:
+    """Raise BadParameter for a model that cannot generate text: `require_generation(embedder, "emoji-clip")`."""
+    if not hasattr(embedder, "generate_batch"):
+        raise typer.BadParameter(f"'{name}' cannot generate text: give an LVLM or an adapter, such as emoji-llava")
 
 
 def resolve_data(name: str) -> str | Path:

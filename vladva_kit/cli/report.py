@@ -34,11 +34,12 @@ def write_report(
     path = Path(folder) / "report.html"
     template = templates("vladva_kit.cli").get_template("report.html.j2")
     comparison = model_comparison(figure_table(results), title="")
+    names = {model.get("name") for model in results.get("identity", {}).values()}
     page = template.render(
         run=results, models=list(results["models"]), sentences=summary_sentences(results), rows=score_rows(results),
         interval_text=interval_text, missing=MISSING, comparison=figure_uri(comparison),
         figures={heading: figure_uri(figure) for heading, figure in figures.items()},
-        failures=_worst_failures(winoground),
+        failures=_worst_failures(winoground), of_emoji_llava="emoji-llava" in names,
     )  # fmt: skip
     atomic_write({path: page.encode("utf-8")})
     return path

@@ -8,29 +8,35 @@ Captions are stored in shards of a fixed range of images, so an interrupted run 
 from __future__ import annotations
 
 import io
-import json
+import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
+from vladva_kit.data.pairs import named_captions
 from vladva_kit.data.store import Store, read_manifest, row_ranges
 from vladva_kit.data.validation import decode_image
 from vladva_kit.embedder.identity import identity_of
-from vladva_kit.embedder.prompts import encode_caption
-from vladva_kit.emoji_world.scenes import Scene
+from vladva_kit.embedder.prompts import SHORT_REQUEST, encode_caption
+from vladva_kit.emoji_world.scenes import WORDS, Scene
 from vladva_kit.emoji_world.truth import is_true
-from vladva_kit.models.files import atomic_write
+from vladva_kit.models.files import atomic_write, json_line
+from vladva_kit.models.images import open_image
 
 if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
 
-SHORT_REQUEST = "provide a short caption:"
 LONG_REQUEST = "describe the picture in detail:"
 CAPTIONS = ".captions"  # the folder of shards in the imagefolder
 KINDS = ("short", "long")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def _captions(embedder: Embedder, batch: list[ImageRecord], requests: CaptionReq
         ("short", requests.short, 1, requests.short_limit - 1),
         ("long", requests.long, requests.short_limit, requests.long_limit),
     ):
-        lacking = [index for index, image in enumerate(batch) if not _has_caption(image.metadata, kind)]
+        lacking = [index for index, image in enumerate(batch) if not _has_caption(named_captions(image.metadata), kind)]
         images = [decode_image(batch[index].image, batch[index].name) for index in lacking]
         limit = getattr(requests, f"{kind}_limit") + 2  # enough tokens to tell that a caption is too long
         texts = embedder.generate_batch(images, [prompt] * len(images), None, limit)
@@ -136,22 +142,73 @@ def write_imagefolder(images: Sequence[ImageRecord], out: str | Path, model: str
     Raises ValueError if some images have no captions yet; running the captioning again resumes it.
     """
     out = Path(out)
-    results, lines, is_true_of_scene = _read_results(out), [], []
+    results, lines, is_true_of_scene, left_out = _read_results(out), [], [], set()
     for image, result in zip(images, results, strict=True):
-        captions, scene = result["captions"], image.metadata.get("scene")
-        if "short" in captions and scene:
-            is_true_of_scene.append(is_true(captions["short"], Scene.from_dict(scene)))
-        metadata = {key: value for key, value in image.metadata.items() if value is not None} | captions
-        metadata["file_name"] = _place_image(image, out)
+        captions, metadata = result["captions"], named_captions(image.metadata)
+        if "short" in captions and (scene := _known_scene(metadata.get("scene"))):
+            is_true_of_scene.append(is_true(captions["short"], scene))
+        columns = _json_columns(metadata)
+        left_out |= {
+            name for name, value in metadata.items() if name not in columns and isinstance(value, bytes | list)
+        }
+        metadata = columns | captions | {"file_name": _place_image(image, out)}
         if captions:
             metadata |= {"synthetic": sorted(captions), "captioned_by": model}
         if any(_has_caption(metadata, kind) for kind in KINDS):
-            lines.append(json.dumps(metadata, ensure_ascii=False))
-    atomic_write({out / "metadata.jsonl": ("\n".join(lines) + "\n").encode()})
+            lines.append(json_line(metadata))
+    if left_out:
+        logger.warning("columns that JSON cannot hold are left out: %s", ", ".join(sorted(map(str, left_out))))
+    atomic_write({out / "metadata.jsonl": "".join(lines).encode()})
     written, rejected = (
         {kind: sum(kind in result[key] for result in results) for kind in KINDS} for key in ("captions", "rejected")
     )
     return CaptionReport(len(images), written, rejected, len(is_true_of_scene), sum(is_true_of_scene))
+
+
+def _known_scene(value: Any) -> Scene | None:
+    """Return the scene of a rendered image; None for a column `scene` of other data, such as "kitchen"."""
+    if not isinstance(value, dict) or "things" not in value:
+        return None
+    try:
+        scene = Scene.from_dict(value)
+        return scene if {thing.noun for thing in scene.things} <= set(WORDS) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _json_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a record that JSON can hold.
+
+    Dates become texts and arrays lists. Missing values (None, NaN) and columns of bytes or images are left out.
+    """
+    columns = {}
+    for name, value in record.items():
+        try:
+            value = _json_value(value)
+        except TypeError:
+            continue
+        if value is not None:
+            columns[str(name)] = value
+    return columns
+
+
+def _json_value(value: Any) -> Any:
+    """Convert to JSON values. Raises TypeError for what JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, timedelta | Decimal | UUID):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy and torch
+        return _json_value(value.tolist())
+    raise TypeError(f"{type(value).__name__} is no JSON type")
 
 
 def _read_results(out: Path) -> list[dict[str, Any]]:
@@ -182,7 +239,7 @@ def _place_image(image: ImageRecord, out: Path) -> str:
             content = image.image.read_bytes()
     elif not isinstance(content, bytes):
         buffer = io.BytesIO()
-        content.save(buffer, "PNG")
+        open_image(content).save(buffer, "PNG")  # PNG has neither EXIF rotation nor modes such as CMYK and LAB
         content = buffer.getvalue()
     atomic_write({target: content})
     return name

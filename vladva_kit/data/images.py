@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,22 +12,27 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from vladva_kit.data.store import Store
+from vladva_kit.data.tars import index_tar, read_sample, sample_record, tar_samples
 from vladva_kit.data.validation import (
+    is_hidden,
+    metadata_file,
     parse_json_line,
     path_inside,
     pick_split,
-    read_lines,
+    read_metadata,
     undecoded_image,
+    visible_files,
     without_decoding,
 )
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.models.hub import is_hub_id
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput
 
 if TYPE_CHECKING:
     import datasets
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+UNREADABLE_SUFFIXES = {".heic", ".heif", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"}  # Pillow cannot open these
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", *sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json")  # written by `save_to_disk`
 
 
@@ -35,7 +41,7 @@ class ImageRecord:
     """An image that is not decoded yet: its name in the source, and its metadata there."""
 
     name: str
-    image: Image.Image | Path | bytes = field(repr=False)
+    image: Image.Image | Path | bytes | None = field(repr=False)  # None if the source has no image here
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -47,9 +53,11 @@ class DatasetImages(Sequence[ImageRecord]):
 
         features = dataset.features
         self.image_columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-        if not self.image_columns:
+        named = image_columns(features)  # bytes or structs without the feature Image, as pandas and img2dataset write
+        if not self.image_columns and not named:
             raise BadInput(f"the dataset has no image column; its columns are {', '.join(features)}")
-        self.column = "image" if "image" in self.image_columns else self.image_columns[0]
+        self.image_columns = self.image_columns or named
+        self.columns = [name for name in named if name in self.image_columns] or self.image_columns
         self.dataset = without_decoding(dataset.with_format(None))
 
     def __len__(self) -> int:
@@ -60,7 +68,31 @@ class DatasetImages(Sequence[ImageRecord]):
             raise IndexError(row)
         values = self.dataset[row]
         metadata = {name: value for name, value in values.items() if name not in self.image_columns}
-        return ImageRecord(f"{row:09}", undecoded_image(values[self.column]), metadata)
+        image = next((values[name] for name in self.columns if values[name] is not None), None)
+        return ImageRecord(f"{row:09}", undecoded_image(image), metadata)
+
+
+class TarImages(Sequence[ImageRecord]):
+    """The samples of webdataset tar files as images, read on access; the name of an image is its row number."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.samples = [(path, key, members) for path in files for key, members in index_tar(path)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int) -> ImageRecord:  # type: ignore[override]
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        sample = read_sample(*self.samples[row])
+        image = sample.pop("image", None)
+        return ImageRecord(f"{row:09}", image, sample_record(sample, f"{row:09}"))
+
+
+def image_columns(names: Iterable[str]) -> list[str]:
+    """Return the columns named as images are, in upper or lower case: `image_columns(["txt", "JPG"]) == ["JPG"]`."""
+    names = [name for name in names if name.lower() in IMAGE_COLUMNS]
+    return sorted(names, key=lambda name: IMAGE_COLUMNS.index(name.lower()))
 
 
 def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> Sequence[ImageRecord]:
@@ -69,9 +101,9 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
         len(list_images("photos"))     # a folder of images, at any depth
         list_images("data_samples/emoji_pairs", "test")[0].metadata["short"]
 
-    A source is a folder (with metadata.jsonl, or only images), a folder written by `save_to_disk`, a folder of
-    parquet files or of webdataset tar files, a hub id, or a datasets.Dataset.
-    Raises BadInput for any other source, and for a line of metadata.jsonl that names no image.
+    A source is a folder (with metadata.jsonl or metadata.csv, or only images), a folder written by `save_to_disk`, a
+    folder of parquet files or of webdataset tar files, a hub id, or a datasets.Dataset. Hidden files are left out.
+    Raises BadInput for any other source, and for a line of its metadata that names no image.
     """
     import datasets
 
@@ -82,19 +114,28 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
         if is_hub_id(str(source)):
             return DatasetImages(datasets.load_dataset(str(source), split=split))
         raise BadInput(f"{source} is neither a folder nor a hub id")
-    if (folder / split).is_dir() and not (folder / "metadata.jsonl").is_file():
+    if (folder / split).is_dir() and not metadata_file(folder):
         folder = folder / split
-    if (folder / "metadata.jsonl").is_file():
-        return [_from_line(folder, raw, where) for where, raw in read_lines(folder / "metadata.jsonl")]
+    if (metadata := metadata_file(folder)) is not None:
+        return [_from_line(folder, raw, where) for where, raw in read_metadata(metadata)]
     if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
         return DatasetImages(pick_split(datasets.load_from_disk(str(folder)), split))
-    if (dataset := load_shards(folder)) is not None:
-        return DatasetImages(dataset)
-    images = [
-        ImageRecord(path.relative_to(folder).as_posix(), path)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    ]
+    if tars := shard_files(folder, ".tar", split):
+        return TarImages(tars)
+    if parquets := shard_files(folder, ".parquet", split):
+        return DatasetImages(_load_parquets(parquets))
+    return _list_files(folder)
+
+
+def _list_files(folder: Path) -> list[ImageRecord]:
+    """List the image files at any depth; warn about images in formats that Pillow cannot open."""
+    unreadable = visible_files(folder, UNREADABLE_SUFFIXES - set(Image.registered_extensions()))
+    if unreadable:
+        count, first = len(unreadable), unreadable[0].relative_to(folder)
+        warnings.warn(
+            f"{folder}: {count} files such as {first} are left out: convert them to JPEG or PNG", stacklevel=3
+        )
+    images = [ImageRecord(path.relative_to(folder).as_posix(), path) for path in visible_files(folder, IMAGE_SUFFIXES)]
     if not images:
         raise BadInput(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), tar or parquet files")
     return images
@@ -106,15 +147,37 @@ def _from_line(folder: Path, raw: bytes, where: str) -> ImageRecord:
     return ImageRecord(str(metadata["file_name"]), path, metadata)
 
 
-def load_shards(folder: Path, streaming: bool = False) -> Any:
-    """Load a folder of webdataset tar files or of parquet files as a dataset; None if it has neither."""
+def shard_files(folder: Path, suffix: str, split: str = "train") -> list[Path]:
+    """List a folder's tar or parquet files; those of the split if their names begin with it.
+
+        shard_files(Path("flickr30k"), ".parquet", "test")    # data/test-00000-of-00001.parquet, …
+
+    Files are looked for in the folder itself, in its folder named as the split, and in `data`, as hub repositories
+    have it. Hidden files are left out.
+    """
+    for place in (folder, folder / split, folder / "data"):
+        files = [path for path in sorted(place.glob(f"*{suffix}")) if not is_hidden(path.name)]
+        if files:
+            return [path for path in files if path.name.startswith(tuple(f"{split}{end}" for end in "-_."))] or files
+    return []
+
+
+def load_shards(folder: Path, split: str = "train") -> Any:
+    """Stream a folder of webdataset tar files or of parquet files; None if it has neither."""
     import datasets
 
-    for suffix, builder in ((".tar", "webdataset"), (".parquet", "parquet")):
-        files = sorted(str(path) for path in folder.glob(f"*{suffix}"))
-        if files:
-            return datasets.load_dataset(builder, data_files={"train": files}, split="train", streaming=streaming)
-    return None
+    if tars := [str(path) for path in shard_files(folder, ".tar", split)]:
+        # not the builder of `datasets`: it takes the columns of the first samples for all
+        return datasets.IterableDataset.from_generator(tar_samples, gen_kwargs={"files": tars})
+    parquets = shard_files(folder, ".parquet", split)
+    return _load_parquets(parquets, streaming=True) if parquets else None
+
+
+def _load_parquets(files: list[Path], streaming: bool = False) -> Any:
+    import datasets
+
+    data_files = {"train": [str(path) for path in files]}
+    return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
 
 
 def content_values(images: Sequence[ImageRecord]) -> dict[str, list[Any]]:
@@ -143,9 +206,9 @@ def check_unchanged(store: Store, shard: int, images: Iterable[ImageRecord]) -> 
 
 
 def _key(image: ImageRecord) -> str | None:
-    """Return the image's key; None if it cannot be read, which is reported where it is decoded."""
+    """Return the image's key; None if it is missing or cannot be read, which is reported where it is decoded."""
     try:
-        return image_key(image.image)
+        return None if image.image is None else image_key(image.image)
     except (OSError, ValueError):
         return None
 
@@ -159,7 +222,7 @@ def _stamp(image: ImageRecord) -> list[int] | None:
 
 def source_fingerprint(images: Sequence[ImageRecord]) -> str:
     """Hash a list of images to 16 hex digits: other images, or another order, give another fingerprint."""
-    if isinstance(images, DatasetImages):  # reading millions of rows would take too long: the number and both ends
+    if isinstance(images, DatasetImages | TarImages):  # reading all rows would take too long: the number and both ends
         names = [str(len(images))]
         for end in [images[row] for row in sorted({0, len(images) - 1})] if len(images) else []:
             content = hashlib.sha256(end.image).hexdigest() if isinstance(end.image, bytes) else str(end.image)

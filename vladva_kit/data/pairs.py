@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,10 +18,11 @@ from vladva_kit.data.validation import (
     clean_caption,
     collect_errors,
     error_list,
+    metadata_file,
     parse_json_line,
     path_inside,
     pick_split,
-    read_lines,
+    read_metadata,
     undecoded_rows,
 )
 from vladva_kit.embedder.identity import image_key
@@ -27,6 +30,10 @@ from vladva_kit.models.images import BadInput, open_image
 
 if TYPE_CHECKING:
     import datasets
+
+USUAL_KEYS = ("text", "caption")  # names that other trainers use; read if none of the kit's own is there
+TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,20 +83,22 @@ def load_pairs(
     `source` is one of
     - an imagefolder: `<source>/<split>/metadata.jsonl`, or `<source>/metadata.jsonl` if the source has no split
       folders; each line is `{"file_name": "0001.png", "short": "…", "long": "…"}`, where one of the two captions may
-      be missing or null; `"captions": […]` gives more short captions, `"negatives": […]` hard
-      negatives, and `"group"` a name shared by pairs that are hard negatives of one another;
+      be missing or null; `"captions": […]` gives more short captions, of which training takes one at random in each
+      epoch, `"negatives": […]` hard negatives, and `"group"` a name shared by pairs that are hard negatives of one
+      another; a metadata.csv with these columns is read too;
     - a `datasets.Dataset` (or the `split` of a DatasetDict) with the columns image and short or long;
     - a list of Pair.
 
+    Without short, long and captions, the column `text` or `caption` is read, and a note says so.
     Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels.
     Raises BadInput at the first bad entry, naming file and line; `on_error="skip"` lists bad entries in one warning
     instead, appends them to the list `skipped` if given, and returns the rest. Raises BadInput if no pair is valid.
     """
-    errors = error_list(on_error)
+    errors, noted = error_list(on_error), set()
     entries: Iterable[tuple[str, Any]]
     if isinstance(source, str | Path):
         folder = split_folder(Path(source), split)
-        name, entries = f"{source} ({split})", read_lines(folder / "metadata.jsonl")
+        name, entries = f"{source} ({split})", read_metadata(metadata_file(folder))
         parse = partial(_parse_line, folder=folder, decoded=set())
     elif isinstance(source, list | tuple):
         name, entries, parse = "the list of pairs", _list_entries(source), _parse_entry
@@ -98,7 +107,7 @@ def load_pairs(
     pairs = []
     for where, entry in entries:
         with collect_errors(errors):
-            pairs.append(parse(entry, where))
+            pairs.append(parse(entry, where, noted=noted))
     return _valid(pairs, errors, name, skipped)
 
 
@@ -138,27 +147,31 @@ def _valid(pairs: list[Pair], errors: list[str] | None, name: str, skipped: list
 
 
 def split_folder(source: Path, split: str) -> Path:
-    """Return the folder with the split's metadata.jsonl: `source/split`, or `source` if it has no splits.
+    """Return the folder with the split's metadata.jsonl or metadata.csv: `source/split`, or `source` without splits.
 
     Raises BadInput if there is none.
     """
     if not source.is_dir():
         raise BadInput(f"{source} is not a folder; give an imagefolder, or vk.sample('emoji_pairs')")
     folder = source / split
-    if (folder / "metadata.jsonl").is_file():
+    if metadata_file(folder):
         return folder
-    splits = sorted(path.parent.name for path in source.glob("*/metadata.jsonl"))
+    splits = sorted(path.name for path in source.iterdir() if path.is_dir() and metadata_file(path))
     if splits:
         raise BadInput(f"{source} has no split {split!r}; it has {', '.join(splits)}")
-    if folder.is_dir() or not (source / "metadata.jsonl").is_file():
+    if folder.is_dir() or not metadata_file(source):
         searched = folder if folder.is_dir() else source
-        raise BadInput(f'{searched} has no metadata.jsonl; each line of it is {{"file_name": "…", "short": "…"}}')
+        others = sorted(path.name for path in searched.iterdir() if path.suffix in TABLE_SUFFIXES)
+        found = f" (it holds {', '.join(others[:5])})" if others else ""
+        raise BadInput(
+            f'{searched} has no metadata.jsonl{found}; each line of it is {{"file_name": "…", "short": "…"}}'
+        )
     return source
 
 
 def _dataset_entries(dataset: datasets.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     columns = dataset.column_names
-    if "image" not in columns or not {"short", "long", "captions"} & set(columns):
+    if "image" not in columns or not {"short", "long", "captions", *USUAL_KEYS} & set(columns):
         raise BadInput(
             f"the dataset has the columns {', '.join(columns)}; it needs image and short or long: "
             "rename them with dataset.rename_columns({'caption': 'short'})"
@@ -174,26 +187,50 @@ def _list_entries(pairs: list[Pair]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield pair.where or f"pair {index}", vars(pair)
 
 
-def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path]) -> Pair:
+def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], noted: set[str]) -> Pair:
     record = parse_json_line(raw, where)
     if "file_name" not in record:
         raise BadInput(f"{where}: no 'file_name' (keys: {', '.join(record) or 'none'}); each line must name its image")
     path = path_inside(folder, record["file_name"], where)
-    pair = parse_pair(path, record, where)
+    pair = parse_pair(path, record, where, noted)
     if path not in decoded:  # several lines may name one image
         check_image(path, where)
         decoded.add(path)
     return pair
 
 
-def _parse_entry(entry: dict[str, Any], where: str) -> Pair:
-    pair = parse_pair(entry["image"], entry, where)
+def _parse_entry(entry: dict[str, Any], where: str, noted: set[str]) -> Pair:
+    pair = parse_pair(entry["image"], entry, where, noted)
     check_image(pair.image, where)
     return pair
 
 
-def parse_pair(image: Any, record: dict[str, Any], where: str) -> Pair:
-    """Build a Pair from a record's captions, stripped. Raises BadInput, naming `where`, for an invalid caption."""
+def named_captions(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record with its usual caption key renamed: `named_captions({"text": "a dog"}) == {"short": "a dog"}`.
+
+    A list of captions becomes "captions". The record is returned as it is if it has one of the kit's own keys.
+    """
+    key = _usual_key(record)
+    name = "captions" if isinstance(record.get(key), list | tuple) else "short"
+    return {name if other == key else other: value for other, value in record.items()}
+
+
+def _usual_key(record: Mapping[str, Any]) -> str | None:
+    if {"short", "long", "captions"} & record.keys():
+        return None
+    return next((key for key in USUAL_KEYS if record.get(key) is not None), None)
+
+
+def parse_pair(image: Any, record: dict[str, Any], where: str, noted: set[str] | None = None) -> Pair:
+    """Build a Pair from a record's captions, stripped. Raises BadInput, naming `where`, for an invalid caption.
+
+    A usual key in place of the kit's own is logged once, and remembered in `noted`.
+    """
+    key = _usual_key(record)
+    if key is not None and noted is not None and key not in noted:
+        logger.warning("%s: captions are read from %r, since there is neither 'short' nor 'long'", where, key)
+        noted.add(key)
+    record = named_captions(record)
     single = {key: clean_caption(record[key], key, where) for key in ("short", "long") if record.get(key) is not None}
     lists = {}
     for key in ("captions", "negatives"):
@@ -202,11 +239,25 @@ def parse_pair(image: Any, record: dict[str, Any], where: str) -> Pair:
             raise BadInput(f"{where}: {key!r} is {texts!r}; it must be a list of captions")
         lists[key] = tuple(clean_caption(text, key, where) for text in texts)
     if not single and not lists["captions"]:
-        raise BadInput(f"{where}: neither a 'short' nor a 'long' caption; give at least one")
+        found = ", ".join(key for key in record if key not in ("image", "where")) or "none"
+        raise BadInput(f"{where}: neither a 'short' nor a 'long' caption (keys: {found}); give at least one")
     group = record.get("group")
     if group is not None and not isinstance(group, str | int):
         raise BadInput(f"{where}: 'group' is {group!r}; it must be a text or a number that the pairs of a group share")
     return Pair(image, **single, **lists, group=None if group is None else str(group), where=where)
+
+
+def sample_caption(pair: Pair, seed: str) -> Pair:
+    """Return the pair with one of its short captions sampled as `short`: `sample_caption(pair, "0 1 17").short`.
+
+    The seed alone decides, so that a resumed run repeats it. A pair with at most one short caption is unchanged.
+    """
+    if len(pair.captions) < 2:
+        return pair
+    sampled = replace(pair, short=random.Random(seed).choice(pair.captions))
+    if not isinstance(pair.image, Path):  # a file's key is cached anyway
+        vars(sampled)["image_key"] = pair.image_key
+    return sampled
 
 
 def _apply_length_rule(

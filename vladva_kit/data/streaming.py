@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from vladva_kit.data.images import load_shards
-from vladva_kit.data.pairs import Pair, parse_pair
+from vladva_kit.data.images import image_columns, load_shards
+from vladva_kit.data.pairs import Pair, parse_pair, sample_caption
+from vladva_kit.data.tars import sample_record
 from vladva_kit.data.validation import decode_image, undecoded_image, without_decoding
 from vladva_kit.models.device import rank_from_env
 from vladva_kit.models.files import write_json
@@ -50,6 +51,7 @@ class PairStream(IterableDataset):
     collate: Callable[[Sequence[Pair]], Any] = list
     stream_state: dict[int, str] = field(default_factory=dict)  # by worker
     batches_done: int = 0
+    noted: set[str] = field(default_factory=set)  # keys that were reported once
 
     def loader(self) -> DataLoader:
         """Return a loader of batches, decoded and collated in `workers` processes (0: in this process)."""
@@ -93,7 +95,7 @@ class PairStream(IterableDataset):
         for index, batch in enumerate(rows.iter(1)):
             row = {name: values[0] for name, values in batch.items()}
             with self._skip_errors():
-                yield self.check(parse_row(row, f"epoch {epoch}, sample {row.get('__key__', index)}"))
+                yield self.check(parse_row(row, f"epoch {epoch}, sample {row.get('__key__', index)}", self.noted))
 
     @contextmanager
     def _skip_errors(self) -> Iterator[None]:
@@ -108,6 +110,7 @@ class PairStream(IterableDataset):
         """Split a window into shuffled batches of captions of similar length; an incomplete batch is dropped."""
         rng = random.Random(f"{self.seed} {epoch} {window}")
         rng.shuffle(pairs)
+        pairs = [sample_caption(pair, f"{self.seed} {epoch} {window} {row}") for row, pair in enumerate(pairs)]
         if self.group_by_length:
             pairs.sort(key=lambda pair: len(pair.long or ""))
         size = self.batch_size
@@ -174,7 +177,7 @@ def stream_pairs(
     """
     import datasets
 
-    rows = load_shards(Path(source), streaming=True) if isinstance(source, str | Path) else source
+    rows = load_shards(Path(source), split) if isinstance(source, str | Path) else source
     if rows is None:
         if Path(source).exists() or not is_hub_id(str(source)):
             raise BadInput(f"{source} holds no tar or parquet files, and is not a hub id")
@@ -183,15 +186,12 @@ def stream_pairs(
     return PairStream(without_decoding(rows), window=window, **options)
 
 
-def parse_row(row: dict[str, Any], where: str) -> Pair:
+def parse_row(row: dict[str, Any], where: str, noted: set[str] | None = None) -> Pair:
     """Build a Pair from a streamed row, its image undecoded. Raises BadInput if it has no image or no caption."""
-    columns = [name for name in ("image", "jpg", "jpeg", "png", "webp") if row.get(name) is not None]
+    columns = [name for name in image_columns(row) if row[name] is not None]
     if not columns:
         raise BadInput(f"{where}: no image; columns are {', '.join(row)}, and one must be image, jpg, png or webp")
-    record = {**row, **(row.get("json") or {})}
-    if row.get("txt") and not record.get("short"):
-        record["short"] = row["txt"]
-    return parse_pair(undecoded_image(row[columns[0]]), record, where)
+    return parse_pair(undecoded_image(row[columns[0]]), sample_record(row, where), where, noted)
 
 
 def save_stream_state(folder: Path, stream_state: dict[int, str], batches_done: int) -> None:

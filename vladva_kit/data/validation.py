@@ -5,19 +5,47 @@ Every error is a BadInput that names the file and line, the bad value and the fi
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vladva_kit.models.images import BadInput, Crop, open_image
+from vladva_kit.models.images import BadInput, FileBytes, open_image
 
 if TYPE_CHECKING:
     import datasets
+
+
+METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # of an imagefolder, as `datasets` reads them
+HIDDEN_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # made by macOS, a NAS and Windows
+
+
+def is_hidden(path: PurePath | str) -> bool:
+    """Tell whether a relative path is hidden or was left by an operating system or editor: `is_hidden("._dog.jpg")`."""
+    return any(part.startswith(".") or part in HIDDEN_FOLDERS for part in PurePath(path).parts)
+
+
+def visible_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """List the files at any depth that have one of the suffixes and are not hidden, sorted.
+
+    visible_files(Path("photos"), IMAGE_SUFFIXES)
+    """
+    suffixes = set(suffixes)
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and not is_hidden(path.relative_to(folder)) and path.is_file()
+    ]
+
+
+def metadata_file(folder: Path) -> Path | None:
+    """Return the folder's metadata.jsonl, or its metadata.csv; None if it has neither."""
+    return next((path for name in METADATA_FILES if (path := folder / name).is_file()), None)
 
 
 def resolve_image_folder(folder: Path, image_folder: str | Path | None, hint: str) -> Path:
@@ -60,11 +88,13 @@ def collect_errors(errors: list[str] | None) -> Iterator[None]:
         errors.append(str(error))
 
 
-def decode_image(image: Image.Image | Path | bytes, name: str, verify: bool = False) -> Image.Image:
+def decode_image(image: Image.Image | Path | bytes | None, name: str, verify: bool = False) -> Image.Image:
     """Open an image as `open_image` does, but raise BadInput naming it if it cannot be decoded.
 
     verify: also test the file's checksums, which a decoder may ignore.
     """
+    if image is None:
+        raise BadInput(f"{name} is missing; add it or remove the entry")
     try:
         if verify and not isinstance(image, Image.Image):
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
@@ -74,16 +104,18 @@ def decode_image(image: Image.Image | Path | bytes, name: str, verify: bool = Fa
         raise BadInput(f"{name} cannot be read ({error}); replace the file or remove the entry") from error
 
 
-def check_image(image: Image.Image | Path | bytes | Crop, where: str) -> None:
-    """Decode an image completely and discard it. Raises BadInput if it is missing, truncated or not an image."""
-    if isinstance(image, Crop):
-        image = image.image
-    name = f"image {image}" if isinstance(image, Path) else "the image"
+def check_image(image: Image.Image | Path | bytes, where: str) -> tuple[int, int]:
+    """Decode an image completely, discard it, and return its width and height.
+
+    Raises BadInput if it is missing, truncated, not an image, or of gray values without a known range.
+    """
+    name = f"image {image.path}" if isinstance(image, FileBytes) else "the image"
+    name = f"image {image}" if isinstance(image, Path) else name
     if not isinstance(image, Image.Image | Path | bytes):
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
     if isinstance(image, Path) and not image.is_file():
         raise BadInput(f"{where}: {name} does not exist; correct the name or put the file there")
-    decode_image(image, f"{where}: {name}", verify=True)
+    return decode_image(image, f"{where}: {name}", verify=True).size
 
 
 def path_inside(folder: Path, name: object, where: str, key: str = "file_name") -> Path:
@@ -107,6 +139,24 @@ def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if raw.strip():
             yield f"{path}, line {number}", raw
+
+
+def read_metadata(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield each record of a metadata.jsonl or metadata.csv as a line of JSON, with its location.
+
+    Empty cells of a CSV file are left out. Raises BadInput for a CSV file that is not UTF-8.
+    """
+    if path.suffix != ".csv":
+        yield from read_lines(path)
+        return
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        record = {key: value for key, value in row.items() if key is not None and value}
+        yield f"{path}, line {reader.line_num}", json.dumps(record).encode()
 
 
 def parse_json_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -193,7 +243,22 @@ def undecoded_rows(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterato
 
 
 def undecoded_image(value: Any) -> Any:
-    """Return the image cell of an undecoded dataset as Path, bytes or PIL image."""
+    """Return the image cell of an undecoded dataset as Path, bytes or PIL image.
+
+    A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes.
+    """
     if isinstance(value, dict):  # how datasets stores an undecoded image
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and "://" in value:
+        from datasets.utils.file_utils import xopen
+
+        try:
+            with xopen(value, "rb") as file:
+                content = FileBytes(file.read())
+            content.path = value
+            return content
+        except Exception:  # every file system has its own errors; the caller names the path as missing
+            return Path(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
     return Path(value) if isinstance(value, str) else value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from vladva_kit.embedder.lora import check_targets, lora_settings
 from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt
 from vladva_kit.embedder.soft_prompt import Temperature, install_soft_prompt, llm_linear_pattern, remove_soft_prompt
 from vladva_kit.models.device import rank
@@ -22,7 +23,7 @@ from vladva_kit.models.hub import ADAPTER_FILES, download, is_hub_id
 from vladva_kit.models.load import LVLM, SHIPPED, load_lvlm
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 CONFIG_FILE = "vladva.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -54,23 +55,6 @@ class AdapterConfig:
         return cls(**{**values, "lora": values["lora"] or None, "prompts": tuple(values["prompts"])})
 
 
-def lora_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete LoRA's settings with the paper's (section 4.1) and the LLM's linear layers.
-
-        lora_settings(model, {"r": 8})    # {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": …}
-
-    Raises ValueError for a setting that does not exist.
-    """
-    from peft import LoraConfig
-
-    valid = sorted({field.name for field in fields(LoraConfig)} - {"modules_to_save"})
-    if unknown := [name for name in settings if name not in valid]:
-        raise ValueError(f"lora has no setting '{unknown[0]}'; peft's LoraConfig has {', '.join(valid)}")
-    targets = settings["target_modules"] if "target_modules" in settings else llm_linear_pattern(model)
-    targets = targets if isinstance(targets, str) else sorted(targets)  # JSON has no sets
-    return {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **settings, "target_modules": targets}
-
-
 def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
     """Attach an untrained adapter; an error leaves the LVLM as it was.
 
@@ -82,12 +66,12 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
         raise ValueError(f"{lvlm.name} already has an adapter: call load_lvlm again to attach another")
     if not config.soft_prompt and config.lora is None:
         raise ValueError("soft_prompt=False and lora=False: nothing would be trained; use Embedder(lvlm) as a baseline")
-    if config.temperature <= 0:
+    if not 0 < config.temperature < math.inf:
         raise ValueError(f"temperature={config.temperature}: pass a positive number, such as 0.07")
     model, saved, settings = lvlm.model, ["temperature"], config.lora
     if settings is None:  # peft requires a target: one small layer, frozen at zero
         settings = {**lora_settings(model, {"r": 1}), "target_modules": llm_linear_pattern(model).replace(r"\d+", "0")}
-    _check_targets(lvlm, settings["target_modules"])
+    check_targets(lvlm, settings["target_modules"])
     prompts = hand_written_prompts(lvlm, *config.prompts)
     if config.soft_prompt:
         install_soft_prompt(model, _initial_embeddings(lvlm, prompts))
@@ -96,7 +80,10 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
         model.temperature = Temperature(config.temperature).to(model.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # for LoRA's random matrices
-            lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
+            with warnings.catch_warnings():  # peft reads a property that transformers has renamed
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                lvlm.adapter = get_peft_model(model, LoraConfig(modules_to_save=saved, **settings))
+        _check_all_is_saved(lvlm)
     except BaseException:
         detach_adapter(lvlm)
         raise
@@ -105,6 +92,13 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
         for name, parameter in lvlm.adapter.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad_(False)
+
+
+def _check_all_is_saved(lvlm: LVLM) -> None:
+    """Raise ValueError if a trainable parameter would not be saved."""
+    trainable = [name for name, weight in lvlm.adapter.named_parameters() if weight.requires_grad]
+    if unsaved := [name for name in trainable if not _is_saved(name)]:
+        raise ValueError(f"peft made {len(unsaved)} parameters trainable that are not saved, first '{unsaved[0]}'")
 
 
 def _initial_embeddings(lvlm: LVLM, prompts: tuple[Prompt, Prompt]) -> Tensor:
@@ -118,17 +112,6 @@ def _initial_embeddings(lvlm: LVLM, prompts: tuple[Prompt, Prompt]) -> Tensor:
     ids = [token_id for prompt in prompts for token_id in prompt.ids]
     with torch.no_grad():
         return embedding(torch.tensor(ids, device=embedding.weight.device))
-
-
-def _check_targets(lvlm: LVLM, targets: str | Sequence[str]) -> None:
-    """Check that LoRA's targets match at least one linear layer."""
-    names = [name for name, module in lvlm.model.named_modules() if isinstance(module, nn.Linear)]
-    pattern = targets if isinstance(targets, str) else rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
-    if targets != "all-linear" and not any(re.fullmatch(pattern, name) for name in names):
-        raise ValueError(
-            f"target_modules={targets} match no linear layer of {lvlm.name}, so LoRA would train nothing: "
-            f"its layers have names like '{names[-1]}'"
-        )
 
 
 def count_trainable(lvlm: LVLM) -> dict[str, int]:
@@ -210,8 +193,12 @@ def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
 def _full_tensors(lvlm: LVLM) -> dict[str, Tensor]:
     """Return the adapter's tensors by the model's names, gathered from all ranks if they are sharded."""
     state = lvlm.adapter.state_dict()
-    state = {name: value for name, value in state.items() if "lora_" in name or ".modules_to_save." in name}
+    state = {name: value for name, value in state.items() if _is_saved(name)}
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def _is_saved(name: str) -> bool:
+    return "lora_" in name or ".modules_to_save." in name
 
 
 def save_adapter(lvlm: LVLM, config: AdapterConfig, folder: str | os.PathLike) -> Path:
@@ -235,26 +222,48 @@ def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, **load: Any)
     Raises BadAdapter if the folder is incomplete or a tensor is missing, unexpected or of another shape; the LVLM is
     then left as it was.
     """
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
     folder = _adapter_folder(name)
     if missing := [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]:
         raise BadAdapter(f"{folder} has no {' and no '.join(missing)}: pass a folder written by save_pretrained")
     config = AdapterConfig.from_json((folder / CONFIG_FILE).read_text())
     lvlm = lvlm or load_lvlm(config.base, **load)
-    state = load_file(folder / WEIGHTS_FILE)
+    if config.lora is not None:
+        lora_settings(lvlm.model, config.lora)  # raises for what older versions let through
     attach_adapter(lvlm, config)
+    try:
+        load_adapter_weights(lvlm, folder)
+    except BaseException:
+        detach_adapter(lvlm)
+        raise
+    return lvlm, config
+
+
+def load_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> None:
+    """Load a folder's weights into the attached adapter: `load_adapter_weights(lvlm, "checkpoints/checkpoint-50")`.
+
+    Raises BadAdapter as `check_adapter_weights` does; nothing is loaded then.
+    """
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(lvlm.adapter, check_adapter_weights(lvlm, folder))
+
+
+def check_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a folder's weights and check that they fit the attached adapter: `check_adapter_weights(lvlm, folder)`.
+
+    Raises BadAdapter if a tensor is missing, unexpected or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    state = load_file(Path(folder) / WEIGHTS_FILE)
     expected = {key: tuple(tensor.shape) for key, tensor in adapter_state(lvlm).items()}
     saved = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if wrong := sorted(key for key in expected.keys() | saved.keys() if expected.get(key) != saved.get(key)):
-        detach_adapter(lvlm)
         raise BadAdapter(
             f"{folder} does not fit {lvlm.name}: {len(wrong)} tensors are missing, unexpected or of another shape, "
             f"first '{wrong[0]}' (saved {saved.get(wrong[0])}, expected {expected.get(wrong[0])})"
         )
-    set_peft_model_state_dict(lvlm.adapter, state)
-    return lvlm, config
+    return state
 
 
 def _adapter_folder(name: str | os.PathLike) -> Path:

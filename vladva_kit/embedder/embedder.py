@@ -11,24 +11,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from vladva_kit.embedder import adapter
 from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
 from vladva_kit.embedder.generation import History, generate_answers
+from vladva_kit.embedder.lora import lora_settings
 from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
     ModelInputs,
+    check_texts,
     encode_captions,
     image_inputs,
     text_inputs,
 )
 from vladva_kit.models.device import check_finite
-from vladva_kit.models.images import ImageLike, open_images
+from vladva_kit.models.images import ImageLike, check_image_list, open_images
 from vladva_kit.models.load import LVLM
+
+MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
 
 def summary_states(hidden: Tensor, batch: ModelInputs) -> Tensor:
@@ -59,7 +62,7 @@ def _as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Te
 class Embedder:
     """Embed images and texts with a generative LVLM, so that matching pairs have a high cosine similarity.
 
-        embedder = Embedder(load_lvlm("emoji-llava"))       # zero-shot: hand-written prompts, nothing trained
+        embedder = Embedder(load_lvlm("emoji-llava"))       # hand-written prompts, no adapter
         images = embedder.encode_image(["dog.jpg", image])  # (2, dim) float32, unit length
         texts = embedder.encode_text(["a dog", "two cats"])
         embedder.similarity(images, texts)                  # (2, 2) cosines
@@ -141,11 +144,10 @@ class Embedder:
     def encode_image(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
-        Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, TypeError for a
+        Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
         single image.
         """
-        if isinstance(images, Image.Image | str | Path):
-            raise TypeError("encode_image takes a list of images; got a single one: put it in a list")
+        check_image_list(images)
         batches = (
             image_inputs(self.lvlm.processor, open_images(images[start : start + batch_size], start), self.image_prompt)
             for start in range(0, len(images), batch_size)
@@ -157,15 +159,10 @@ class Embedder:
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
-        Raises ValueError naming an empty caption, TypeError for a single string or for items that are not strings.
+        Raises BadInput naming a caption that is empty or holds half a character, WrongType for a single string or for
+        an item that is not text, such as NaN.
         """
-        if isinstance(texts, str):
-            raise TypeError(f"encode_text takes a list of captions; got one string, '{texts[:40]}': put it in a list")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"caption {number} is of type {type(text).__name__}; pass strings")
-            if not text.strip():
-                raise ValueError(f"caption {number} is empty: its embedding would be meaningless; leave it out")
+        check_texts(texts)
         tokenizer = self.lvlm.processor.tokenizer
         ids = encode_captions(tokenizer, texts)
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding
@@ -278,7 +275,13 @@ def attach(
     Raises ValueError if the LVLM has an adapter already, nothing would be trained, or a LoRA setting is unknown or
     matches no layer; the LVLM is then unchanged.
     """
-    settings = None if lora is False else adapter.lora_settings(lvlm.model, lora if isinstance(lora, Mapping) else {})
+    if not isinstance(soft_prompt, bool):
+        raise TypeError(
+            f"soft_prompt={soft_prompt!r}: pass True or False; its length is that of the words in `prompts`"
+        )
+    if isinstance(prompts, str) or len(prompts) != 2:
+        raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
+    settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
     config = AdapterConfig(lvlm.name, soft_prompt, settings, temperature, tuple(prompts))
     adapter.attach_adapter(lvlm, config, seed)
     if not quiet:

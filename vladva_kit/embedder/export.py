@@ -21,6 +21,7 @@ from vladva_kit.models.files import atomic_dir
 from vladva_kit.models.load import LVLM
 
 if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel, ProcessorMixin
 
 
@@ -31,14 +32,23 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
         SentenceTransformer("my-model").encode(["a dog", Image.open("dog.jpg")])    # runs no code from the folder
 
     An Embedder without adapter is exported with its hand-written prompts. The folder cannot generate text: it has no LM
-    head. Unlike in the kit, special tokens written in a caption act as such.
-    Raises ValueError for 4-bit weights, and for PaliGemma: sentence-transformers cannot encode text alone with it.
+    head. A text longer than a `max_seq_length` that you set loses its beginning, never the prompt. Two inputs are read
+    differently than in the kit: special tokens written in a caption act as such, and an image that is not upright 8-bit
+    RGB looks as sentence-transformers opens it, for example without its transparency. Open images with `open_image`,
+    or load the folder with `load_baseline("sentence_transformers:my-model")`, and they look the same.
+    Raises ValueError for 4-bit weights, for an LVLM loaded with max_pixels, for LoRA that cannot be merged (lora_bias
+    on a layer without bias), and for PaliGemma: sentence-transformers cannot encode text alone with it.
     """
     lvlm = embedder.lvlm
     if lvlm.family.prompt_suffix:
         raise ValueError(
             f"{lvlm.name} is a {lvlm.family.model_type}: its processor appends to the prompt, and with it "
             "sentence-transformers reads no caption without an image; use save_pretrained and the kit"
+        )
+    if lvlm.family.max_pixels is not None:  # even a family's own limit resizes a large image to other pixels
+        raise ValueError(
+            f"{lvlm.name} was loaded with max_pixels={lvlm.family.max_pixels}, by which the kit shrinks images and an "
+            "exported folder cannot: load it without max_pixels, and both see the same pixels"
         )
     if getattr(lvlm.model, "is_quantized", False):
         raise ValueError(f"{lvlm.name} has 4-bit weights, into which LoRA cannot be merged: load it without four_bit")
@@ -69,6 +79,8 @@ def _video_settings(lvlm: LVLM) -> dict[str, Any]:
 
 def _processor_with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[int]]:
     """Copy the processor, with the prompts as tokens in its template; also return the ids, the image prompt's first."""
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
     processor = copy.deepcopy(embedder.lvlm.processor)
     tokenizer = processor.tokenizer
     image_tokens, text_tokens = (
@@ -77,6 +89,9 @@ def _processor_with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[in
     )
     tokenizer.add_tokens([*image_tokens, *text_tokens], special_tokens=True)
     tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "left"  # the prompt, with the summary token, is at the end
+    tokenizer.init_kwargs["truncation_side"] = "left"  # what save_pretrained writes
+    tokenizer.model_max_length = VERY_LARGE_INTEGER  # the kit does not truncate
     text_prefix, _ = template_around_caption(embedder.lvlm.processor, "")
     processor.chat_template = tokenizer.chat_template = _template(
         embedder.image_prompt.prefix, text_prefix, "".join(image_tokens), "".join(text_tokens)
@@ -124,16 +139,28 @@ def _merged_model(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
 
 def _base_state(lvlm: LVLM, merge_lora: bool) -> dict[str, Tensor]:
     """Return the inner model's tensors by their names without an adapter."""
+    from peft.tuners.lora import LoraLayer
+
     inner, state = lvlm.model.model, {}
     for name, weight in inner.state_dict(keep_vars=True).items():
-        if ".lora_" in name or ".soft_prompt." in name:
-            continue
-        layer_name, _, parameter = name.rpartition(".base_layer.")
-        if layer_name and parameter == "weight" and merge_lora:
-            layer = inner.get_submodule(layer_name)
-            weight = weight.detach() + layer.get_delta_weight("default").to(weight.dtype)
-        state[name.replace(".base_layer.", ".")] = weight
+        if ".lora_" not in name and ".soft_prompt." not in name:
+            state[name.replace(".base_layer.", ".")] = weight
+    for name, layer in inner.named_modules():
+        if merge_lora and isinstance(layer, LoraLayer):
+            state |= {f"{name}.{parameter}": weight for parameter, weight in _merged_layer(name, layer).items()}
     return state
+
+
+def _merged_layer(name: str, layer: LoraLayer) -> dict[str, Tensor]:
+    """Return a layer's weight and bias with LoRA merged, which peft does on a copy: DoRA is more than a sum."""
+    layer = copy.deepcopy(layer)
+    try:
+        layer.merge(adapter_names=["default"])
+    except RuntimeError as error:  # lora_bias on a layer without bias
+        raise ValueError(
+            f"LoRA on '{name}' cannot be merged ({error}): attach without lora_bias, or use save_pretrained and the kit"
+        ) from error
+    return dict(layer.get_base_layer().named_parameters())
 
 
 def _sentence_transformers_files(width: int) -> dict[str, Any]:
@@ -150,6 +177,8 @@ def _sentence_transformers_files(width: int) -> dict[str, Any]:
             "transformer_task": "feature-extraction",
             "modality_config": modalities,
             "module_output_name": "token_embeddings",
+            # or sentence-transformers would overwrite the end of a truncated text with what it takes for the prompt
+            "processing_kwargs": {"chat_template": {"restore_suffix": False}},
         },
         "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
         "1_Pooling/config.json": {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True},

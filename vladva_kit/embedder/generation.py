@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from vladva_kit.embedder.prompts import begins_with_bos
+from vladva_kit.embedder.prompts import begins_with_bos, check_texts, plain_text, without_image_tag
 from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.resolution import shrink_to
@@ -22,20 +23,27 @@ def generate_answers(
     """Answer each prompt by greedy decoding: `generate_answers(lvlm, [image], ["what is to the left of the dog?"])`.
 
     Either all prompts have an image or none has (None). histories: the earlier turns of each prompt. The adapter is
-    used unless it is disabled.
-    Raises ValueError if only some prompts have an image, BadInput for an image that cannot be read.
+    used unless it is disabled. Special tokens in a turn are read as text, and a tag of the image at its start or end,
+    as in "<image>\\nwhat is it?", is left out: the image precedes the first turn.
+    Raises ValueError if only some prompts have an image; BadInput for an image that cannot be read, for a prompt or an
+    earlier turn that is not text, and for half a character in it.
     """
     if not prompts:
         return []
     histories = histories or [()] * len(prompts)
+    check_texts(prompts, "prompt", allow_empty=True)
+    for number, history in enumerate(histories):
+        check_texts([text for turn in history for text in turn], f"history of prompt {number}: text", allow_empty=True)
     without_image = {image is None for image in images}
     if len(without_image) > 1:
         raise ValueError("some prompts have an image and some have none: split them into two calls")
     has_image = True not in without_image
-    texts = [
-        lvlm.processor.apply_chat_template(_messages(has_image, history, prompt), add_generation_prompt=True)
+    plain = partial(_plain_turn, lvlm, has_image)
+    chats = [
+        _messages(has_image, [(plain(question), plain(answer)) for question, answer in history], plain(prompt))
         for _, history, prompt in zip(images, histories, prompts, strict=True)
     ]
+    texts = [lvlm.processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
     tokenizer = lvlm.processor.tokenizer
     options = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
     options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
@@ -49,6 +57,13 @@ def generate_answers(
     ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in lvlm.processor.batch_decode(new_ids, skip_special_tokens=True)]
+
+
+def _plain_turn(lvlm: LVLM, has_image: bool, text: str) -> str:
+    """Return a turn in which no token acts, without the tag of the image that is put in front of the first turn."""
+    if has_image:
+        text = without_image_tag(lvlm.processor, text)
+    return plain_text(lvlm.processor, text)
 
 
 def _messages(has_image: bool, history: History, prompt: str) -> list[dict]:

@@ -135,9 +135,8 @@ def image_key(image: ImageLike | Crop) -> str:
     if isinstance(image, Crop):
         return content_key(f"{image_key(image.image)} {image.box}")
     if isinstance(image, Image.Image):
-        # benchmarks drop transparency, training shows it on white: an image is its two views
-        views = [open_image(image, alpha="drop"), *([open_image(image)] if image.has_transparency_data else [])]
-        return content_key(b"".join(f"{view.mode} {view.size} ".encode() + view.tobytes() for view in views))
+        opened = open_image(image)
+        return content_key(f"{opened.mode} {opened.size} ".encode() + opened.tobytes())
     if isinstance(image, bytes):
         return content_key(image)
     status = os.stat(image)

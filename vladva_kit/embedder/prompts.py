@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vladva_kit.models.families import Family
+from vladva_kit.models.images import BadInput, WrongType
 from vladva_kit.models.resolution import shrink_to
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 IMAGE_PROMPT = "Summarize the provided image in one word:"
 TEXT_PROMPT = "Summarize the provided text in one word:"
+SHORT_REQUEST = "provide a short caption:"
 IGNORE_INDEX = -100  # label of tokens without a next-token loss
 DEFAULT_FAMILY = Family("")
 _CAPTION = "CAPTIONGOESHERE"  # placeholder while the chat template is rendered
@@ -58,16 +60,66 @@ class ModelInputs:
 
 
 def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the image prompt from all that the chat template adds after the image: `image_prompt(processor).ids`."""
+    """Build the image prompt from all that the chat template adds after the image: `image_prompt(processor).ids`.
+
+    Raises ValueError for words that are empty or hold the token of an image, other than a tag before or after them.
+    """
+    words = _checked_words(processor, words)
     text = _render(processor, [{"type": "image"}, {"type": "text", "text": words}])
-    prefix, suffix = text[: text.index(words)], family.prompt_suffix
+    if words not in text:
+        raise ValueError(f"the chat template does not write '{words}' after an image: correct processor.chat_template")
+    # not by searching the words, which may occur in the template: "user" does in most
+    prefix = _render(processor, [{"type": "image"}, {"type": "text", "text": _CAPTION}]).partition(_CAPTION)[0]
+    suffix = family.prompt_suffix
     suffix_length = len(ids_after_prefix(processor.tokenizer, prefix, prefix + suffix))
     ids = ids_after_prefix(processor.tokenizer, prefix, text + suffix)
     return Prompt(words, prefix, ids, family, suffix_length)
 
 
+def question_prompt(
+    processor: ProcessorMixin, question: str, family: Family = DEFAULT_FAMILY
+) -> tuple[Prompt, str, tuple[int, ...]]:
+    """Split a question about a caption, written as {}, into the prompt before it, a space, and the ids after it.
+
+        prompt, space, ids = question_prompt(processor, "is there {}?")    # tokenize space + caption
+
+    The ids end where the answer starts.
+    """
+    tokenizer = processor.tokenizer
+    whole = image_prompt(processor, question.replace("{}", _CAPTION), family)
+    text = _render(processor, [{"type": "image"}, {"type": "text", "text": whole.words}])
+    before, _, after = text.partition(_CAPTION)
+    stripped = before.rstrip(" ")
+    after_ids = ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after + family.prompt_suffix)
+    prompt = replace(whole, words=question, ids=ids_after_prefix(tokenizer, whole.prefix, stripped))
+    return prompt, _own_space(tokenizer, stripped, before[len(stripped) :]), after_ids
+
+
+def space_before_answer(processor: ProcessorMixin, words: str) -> str:
+    """Return the white space that the chat template writes before an answer: `" "` after "Assistant:".
+
+    It is empty where the generation prompt ends in it, or where the tokenizer itself adds a space to a text.
+    """
+    asked = "".join(template_around_caption(processor, words))
+    turns = [("user", words), ("assistant", _CAPTION)]
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    before = processor.apply_chat_template(messages).partition(_CAPTION)[0]
+    space = before[len(asked) :] if before.startswith(asked) else ""
+    return "" if space.strip() else _own_space(processor.tokenizer, asked, space)
+
+
+def _own_space(tokenizer: PreTrainedTokenizerBase, before: str, space: str) -> str:
+    """Return the space between a text and a caption, or none if the tokenizer adds it to a caption by itself."""
+    added = _ids(tokenizer, before + space + _CAPTION) == _ids(tokenizer, before) + _ids(tokenizer, _CAPTION)
+    return "" if added else space
+
+
 def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
-    """Build the text prompt from the chat template's text around the caption: `text_prompt(processor).ids`."""
+    """Build the text prompt from the chat template's text around the caption: `text_prompt(processor).ids`.
+
+    Raises ValueError as `image_prompt` does.
+    """
+    words = _checked_words(processor, words)
     tokenizer = processor.tokenizer
     prefix, after = template_around_caption(processor, f" {words}")
     # if the tokenizer itself adds a space before a caption's first word, the template's space would be a second one
@@ -75,6 +127,50 @@ def text_prompt(processor: ProcessorMixin, words: str = TEXT_PROMPT, family: Fam
     if _ids(tokenizer, f"{stripped} {_CAPTION}") == _ids(tokenizer, stripped) + _ids(tokenizer, _CAPTION):
         prefix = stripped
     return Prompt(words, prefix, ids_after_prefix(tokenizer, _CAPTION, _CAPTION + after), family)
+
+
+def _checked_words(processor: ProcessorMixin, words: str) -> str:
+    """Return a prompt's words without the tag of an image before or after them."""
+    stripped = without_image_tag(processor, words)
+    if not stripped.strip():
+        raise ValueError(f"the prompt {words!r} has no words: pass some, such as {IMAGE_PROMPT!r}")
+    if found := [token for token in _image_tokens(processor) if token in stripped]:
+        raise ValueError(
+            f"the prompt {words!r} has '{found[0]}' between its words: the kit adds the image itself; leave it out"
+        )
+    return stripped
+
+
+def without_image_tag(processor: ProcessorMixin, text: str) -> str:
+    """Remove the tag of an image at the start or end of a text, where LLaVA's data and VLM2Vec's prompts have it.
+
+    without_image_tag(processor, "<image> what is it?")    # "what is it?"; likewise the family's own image token
+    """
+    tags = "|".join(re.escape(tag) for tag in ("<image>", *_image_tokens(processor)))
+    return re.sub(rf"^\s*(?:(?:{tags})\s*)+|(?:\s*(?:{tags}))+\s*$", "", text)
+
+
+def _image_tokens(processor: ProcessorMixin) -> list[str]:
+    """Return the tokens that a family's processor and model replace by an image or a video."""
+    names = ("image_token", "boi_token", "video_token", "fake_image_token")
+    tokens = (getattr(owner, name, None) for owner in (processor, processor.tokenizer) for name in names)
+    return [*dict.fromkeys(str(token) for token in tokens if token)]
+
+
+def plain_text(processor: ProcessorMixin, text: str) -> str:
+    """Put a space into special tokens that a text holds, so that they are read as words and do not act.
+
+    plain_text(processor, "what is <eos>?")    # "what is < eos>?"
+    """
+    return _special_tokens(processor).sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(processor: ProcessorMixin) -> re.Pattern:
+    """Match images' tokens and those marked special; other added tokens, such as PaliGemma's locations, are words."""
+    words = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    words = sorted((word for word in {*words, *_image_tokens(processor)} if len(word) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, words)) or "(?!)")
 
 
 def template_around_caption(processor: ProcessorMixin, words: str) -> tuple[str, str]:
@@ -130,6 +226,26 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
     words = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
     words = sorted((word for word in words if len(word) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words))) if words else None
+
+
+def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: bool = False) -> None:
+    """Check that all texts can be tokenized: `check_texts(["a dog", "two cats"])`.
+
+    Raises WrongType for a single string and for an item that is not text, such as NaN or None; BadInput for an empty
+    text, unless `allow_empty`, and for half a character. Errors name the item's number.
+    """
+    if isinstance(texts, str):
+        raise WrongType(f"a list of {name}s is needed; got one string, {texts[:40]!r}: put it in a list")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            shown = f" ({text})" if isinstance(text, float) else ""  # usually NaN
+            raise WrongType(f"{name} {number} is of type {type(text).__name__}{shown}; pass strings")
+        if not text.strip() and not allow_empty:
+            raise BadInput(f"{name} {number} is empty: its embedding or score would be meaningless; leave it out")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:  # a lone surrogate, such as half of an emoji: tokenizers fail on it
+            raise BadInput(f"{name} {number} holds half a character ({error.reason}): {text!r}; correct it") from error
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

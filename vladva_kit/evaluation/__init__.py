@@ -1,7 +1,8 @@
-"""Evaluate image-text encoders and generators on benchmarks, by their official rules, with confidence intervals.
+"""Evaluate encoders, scorers and generators on benchmarks, by their official rules, with confidence intervals.
 
-In every benchmark each image and caption is encoded once, comparisons are strict (a tie is wrong, and counted),
-intervals are 95 % bootstrap intervals, and nothing is scored before all cases were read and checked.
+An encoder has `encode_image` and `encode_text`, a scorer `score_pairs`, such as `LikelihoodScorer`; most benchmarks
+take either. In every benchmark each image and caption is encoded once, comparisons are strict (a tie is wrong, and
+counted), intervals are 95 % bootstrap intervals, and nothing is scored before all cases were read and checked.
 
 The benchmarks share these options: `batch_size` inputs are processed at a time, `seed` is that of the bootstrap,
 `cache` is a folder for embeddings (see `encode_once`), and `on_error="skip"` leaves bad cases out and lists them in the
@@ -10,7 +11,7 @@ result's `skipped` instead of raising BadInput. A `load_…` function appends th
 
 from vladva_kit.evaluation.bootstrap import Score, bootstrap_interval, mcnemar
 from vladva_kit.evaluation.classification import ClassificationResult, evaluate_classification
-from vladva_kit.evaluation.encoding import ImageTextEncoder
+from vladva_kit.evaluation.encoding import ImageTextEncoder, PairScorer
 from vladva_kit.evaluation.retrieval import RetrievalResult, evaluate_retrieval
 from vladva_kit.evaluation.sugarcrepe import SugarCrepeCase, SugarCrepeResult, evaluate_sugarcrepe
 from vladva_kit.evaluation.sugarcrepe_pp import SugarCrepePPResult, evaluate_sugarcrepe_pp
@@ -20,6 +21,7 @@ from vladva_kit.evaluation.word_order import WordOrderResult, evaluate_word_orde
 __all__ = [
     "ClassificationResult",
     "ImageTextEncoder",
+    "PairScorer",
     "RetrievalResult",
     "Score",
     "SugarCrepeCase",

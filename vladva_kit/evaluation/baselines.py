@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vladva_kit.embedder.embedder import Embedder
+from vladva_kit.embedder.prompts import check_texts
 from vladva_kit.models.hub import friendly_hub_errors
-from vladva_kit.models.images import open_images
+from vladva_kit.models.images import ImageLike, check_image_list, open_images
 from vladva_kit.models.load import UnknownModel, resolve
+
+CLIP_TYPES = ("clip", "siglip", "siglip2")  # the model_type of configs that ClipEmbedder reads
+LIBRARIES = ("open_clip", "sentence_transformers")  # before the colon of a name
 
 
 def load_baseline(name: str = "emoji-clip", device: str | None = None) -> FeatureEmbedder:
@@ -54,13 +57,18 @@ class FeatureEmbedder:
 
     similarity = Embedder.similarity
 
-    def encode_image(self, images: Sequence[Image.Image | Path | str], batch_size: int = 256) -> Tensor:
-        """Encode images to unit vectors: (n, dim) float32 on the CPU."""
+    def encode_image(self, images: Sequence[ImageLike], batch_size: int = 256) -> Tensor:
+        """Encode images to unit vectors: (n, dim) float32 on the CPU. Raises what `Embedder.encode_image` raises."""
+        check_image_list(images)
         starts = range(0, len(images), batch_size)
         return self._encode(self.image_features(open_images(images[i : i + batch_size], i)) for i in starts)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Encode captions, truncated to the model's context, to unit vectors: (n, dim) float32 on the CPU."""
+        """Encode captions, truncated to the model's context, to unit vectors: (n, dim) float32 on the CPU.
+
+        Raises what `Embedder.encode_text` raises.
+        """
+        check_texts(texts)
         starts = range(0, len(texts), batch_size)
         return self._encode(self.text_features(list(texts[i : i + batch_size])) for i in starts)
 
@@ -84,7 +92,7 @@ class ClipEmbedder(FeatureEmbedder):
         source = resolve(name, ("emoji-clip",))
         with friendly_hub_errors(name):
             kind = AutoConfig.from_pretrained(source).model_type
-            if kind not in ("clip", "siglip", "siglip2"):
+            if kind not in CLIP_TYPES:
                 raise UnknownModel(
                     f"'{name}' is a {kind}, not a CLIP or SigLIP of transformers: load an LVLM with load_lvlm, or name "
                     "the library, as in open_clip:… or sentence_transformers:…"

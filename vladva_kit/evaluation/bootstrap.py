@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,26 @@ from vladva_kit.evaluation.metrics import Margins
 
 @dataclass(frozen=True)
 class Score:
-    """A percentage with its 95 % bootstrap interval, the chance level, and the numbers of cases and ties."""
+    """A percentage with its 95 % bootstrap interval, the chance level, and the numbers of cases and ties.
+
+    A mean over several runs has their standard deviation; its interval resamples the cases, not the runs.
+    """
 
     percent: float
     low: float
     high: float
-    chance: float
+    chance: float | None  # None where no answer can be right by chance, as for a free caption
     n: int
     ties: int
+    sd: float | None = field(default=None, repr=False)  # over runs; None for a single run
+
+    @property
+    def short(self) -> str:
+        """The score without its interval: "97.4", or "97.4 ± 0.3" over several runs."""
+        return f"{self.percent:.1f}" + ("" if self.sd is None else f" ± {self.sd:.1f}")
 
     def __str__(self) -> str:
-        return f"{self.percent:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.short} [{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class McNemar:
 
 
 def score(
-    correct: Any, chance: float, tied: Any = False, groups: Sequence[Hashable] | None = None, seed: int = 0
+    correct: Any, chance: float | None, tied: Any = False, groups: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Score:
     """Compute a Score from one bool per case: `str(score([True, False] * 50, chance=25.0))` is "50.0 [40.0, 60.0]".
 
@@ -44,7 +53,7 @@ def score(
     """
     low, high = bootstrap_interval(correct, seed=seed, groups=groups)
     n = len(correct)
-    return Score(100.0 * float(np.mean(correct)), low, high, float(chance), n, int(np.sum(np.broadcast_to(tied, n))))
+    return Score(100.0 * float(np.mean(correct)), low, high, chance, n, int(np.sum(np.broadcast_to(tied, n))))
 
 
 def category_scores(
@@ -58,25 +67,21 @@ def category_scores(
     """Compute a Score per category and per mean of categories: `scores["swap_obj"]`, `scores["macro"]`.
 
     `categories` and `groups` hold each case's category and image; `chance` holds the chance level of each category, in
-    the order of the result; `means` holds the categories that each mean averages with equal weight.
+    the order of the result; `means` holds the categories that each mean averages with equal weight. Categories share
+    images, so a mean resamples images over all of its categories.
     Raises ValueError for a category without cases.
     """
-    category = np.array(categories)
+    category, group = np.array(categories), number_unique(groups)
     indices = {name: np.flatnonzero(category == name) for name in chance}
     empty = [name for name, found in indices.items() if not found.size]
     if empty:
         raise ValueError(f"no cases in {', '.join(empty)}; an average over no cases is undefined")
-    group = number_unique(groups)
-    # each category has its own random stream, so that resamples of different categories are independent in a mean
-    resampled = {
-        name: bootstrap_means(margins.correct[found], seed=seed + stream, groups=group[found].tolist())
-        for stream, (name, found) in enumerate(indices.items())
-    }
 
     def mean_score(names: Sequence[str]) -> Score:
-        low, high = interval_of(np.mean([resampled[name] for name in names], axis=0))
+        cases = np.sort(np.concatenate([indices[name] for name in names]))
+        correct = margins.correct[cases]
+        low, high = interval_of(bootstrap_means(correct, seed, groups=group[cases], parts=category[cases]))
         percent = 100.0 * float(np.mean([margins.correct[indices[name]].mean() for name in names]))
-        cases = np.concatenate([indices[name] for name in names])
         chance_level = float(np.mean([chance[name] for name in names]))
         return Score(percent, low, high, chance_level, len(cases), int(margins.tied[cases].sum()))
 
@@ -87,6 +92,21 @@ def number_unique(keys: Sequence[Hashable]) -> np.ndarray:
     """Number different keys in order of appearance: `number_unique(["b", "a", "b"])` -> array([0, 1, 0])."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def groups_sharing(images: np.ndarray) -> list[int]:
+    """Group cases (n, k images) that share an image, directly or through others: [[0, 1], [2, 3], [1, 4]] -> [0, 1, 0].
+
+    A group is named by its first case.
+    """
+    group = np.arange(len(images))
+    while True:
+        first = np.full(images.max() + 1, len(images))
+        np.minimum.at(first, images, group[:, None])
+        linked = first[images].min(axis=1)
+        if (linked == group).all():
+            return group.tolist()
+        group = linked
 
 
 def bootstrap_interval(
@@ -111,25 +131,49 @@ def interval_of(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 
 def bootstrap_means(
-    correct: Any, seed: int = 0, resamples: int = 2000, groups: Sequence[Hashable] | None = None
+    correct: Any,
+    seed: int = 0,
+    resamples: int = 2000,
+    groups: Sequence[Hashable] | None = None,
+    parts: Sequence[Hashable] | None = None,
 ) -> np.ndarray:
-    """Resample `correct` (n,) with replacement and return the means (resamples,), as fractions of 1."""
+    """Resample `correct` (n,) with replacement and return the means (resamples,), as fractions of 1.
+
+        bootstrap_means(correct, groups=images, parts=categories)    # resampled macro averages
+
+    `groups` as in `bootstrap_interval`. `parts` names the part of each case, such as its category: the mean is then
+    that of the parts' means. A part without a case in a resample is left out of its mean.
+    """
     values = np.asarray(correct, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"correct has shape {values.shape}; give one value per case, and at least one case")
-    sums, sizes = values, np.ones_like(values)
+    group, part = np.arange(len(values)), np.zeros(len(values), dtype=np.int64)
     if groups is not None:
-        if len(groups) != len(values):
-            raise ValueError(f"{len(groups)} groups for {len(values)} cases; give each case its group")
-        group = number_unique(groups)
-        sums, sizes = np.bincount(group, weights=values), np.bincount(group).astype(np.float64)
+        group = _numbers(groups, "groups", len(values))
+    if parts is not None:
+        part = _numbers(parts, "parts", len(values))
+    n_groups = int(group.max()) + 1
+    # a cell holds the cases of a group in a part; cells are sorted by part, so that each part is a run of cells
+    cells, cell = np.unique(part * n_groups + group, return_inverse=True)
+    sums, sizes = np.bincount(cell, weights=values), np.bincount(cell).astype(np.float64)
+    cell_part, cell_group = np.divmod(cells, n_groups)
+    starts = np.flatnonzero(np.diff(cell_part, prepend=-1))
     generator = np.random.default_rng(seed)
     means = []
-    chunk = max(1, 1_000_000 // len(sums))  # limits memory to some megabytes, however many cases there are
+    chunk = max(1, 1_000_000 // len(cells))  # limits memory to some megabytes, however many cases there are
     for start in range(0, resamples, chunk):
-        drawn = generator.integers(len(sums), size=(min(chunk, resamples - start), len(sums)))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+        n = min(chunk, resamples - start)
+        drawn = generator.integers(n_groups, size=(n, n_groups)) + n_groups * np.arange(n)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups)[:, cell_group]
+        total, size = (np.add.reduceat(counts * cell, starts, axis=1) for cell in (sums, sizes))  # (n, parts)
+        means.append((total / np.maximum(size, 1)).sum(axis=1) / (size > 0).sum(axis=1))
     return np.concatenate(means)
+
+
+def _numbers(keys: Sequence[Hashable], name: str, n: int) -> np.ndarray:
+    if len(keys) != n:
+        raise ValueError(f"{len(keys)} {name} for {n} cases; give each case its {name.removesuffix('s')}")
+    return number_unique(keys.tolist() if isinstance(keys, np.ndarray) else keys)
 
 
 def mcnemar(first: Any, second: Any) -> McNemar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def evaluate_captions(
     `source` and `image_folder` are as in `load_caption_file`; all captions of an image are references. Inside
     `with embedder.base():` the base model generates, for a comparison before and after training. Needs the optional
     extra `vladva-kit[captions]` (pycocoevalcap) and Java, which COCO's tokenizer runs on.
-    Raises BadInput as `load_caption_file` does, and ImportError if the extra is not installed.
+    Raises BadInput as `load_caption_file` does, and ImportError if the extra or Java is not installed.
     """
     try:
         from pycocoevalcap.cider.cider import Cider
@@ -58,6 +59,8 @@ def evaluate_captions(
         raise ImportError(
             f"pycocoevalcap is not installed ({error}); run pip install 'vladva-kit[captions]'"
         ) from error
+    if shutil.which("java") is None:
+        raise ImportError("java is not on the PATH; install a Java runtime, which the tokenizer of pycocoevalcap needs")
     skipped, tokenizer = error_list(on_error), PTBTokenizer()
     gallery = load_caption_file(source, image_folder, split, skipped)[:limit]
     images, human = [one.image for one in gallery], [one.captions for one in gallery]
@@ -69,7 +72,7 @@ def evaluate_captions(
     scores, cases = {}, []
     for name, metric in (("CIDEr", Cider()), ("ROUGE-L", Rouge())):  # both are means over images
         values = [float(value) for value in metric.compute_score(references, generated)[1]]
-        scores[name] = score(values, 0.0, seed=seed)
+        scores[name] = score(values, None, groups=digests, seed=seed)
         for i, value in enumerate(values):
             texts = human[i][0], captions[i]
             cases.append(CaseScore(name, str(i), "", digests[i][:16], *texts, value, correct=None, value=value))

@@ -12,7 +12,7 @@ import numpy as np
 
 from vladva_kit.data.validation import check_image, collect_errors, read_json
 from vladva_kit.evaluation.encoding import data_fingerprint
-from vladva_kit.models.images import BadInput, Crop
+from vladva_kit.models.images import BadInput, Crop, check_box
 
 Case = TypeVar("Case")  # a dataclass of a benchmark, with a unique `id` and `image` or `images`
 
@@ -116,18 +116,14 @@ def read_cases(
     """
     cases: list[Any] = []
     locations: dict[str, str] = {}
-    checked: set[Path] = set()
+    sizes: dict[Path, tuple[int, int]] = {}  # of the files checked so far
     for location, entry in entries:
         with collect_errors(skipped):
             case: Any = read(entry, location)
             if case.id in locations:
                 raise BadInput(f"{location}: {case.id} is also the id of {locations[case.id]}; ids must be unique")
             for image in case.images if hasattr(case, "images") else [case.image]:
-                file = image.image if isinstance(image, Crop) else image
-                if not isinstance(file, Path) or file not in checked:
-                    check_image(file, location)
-                if isinstance(file, Path):
-                    checked.add(file)
+                _check_once(image, location, sizes)
             locations[case.id] = location
             cases.append(case)
     empty = [category for category in categories if category not in {case.category for case in cases}]
@@ -135,6 +131,19 @@ def read_cases(
         which = f" of {', '.join(empty)}" if empty else ""
         raise BadInput(f"{source}: no usable case{which}{f': {skipped[0]}' if skipped else ''}")
     return cases
+
+
+def _check_once(image: Any, location: str, sizes: dict[Path, tuple[int, int]]) -> None:
+    """Check an image unless its file was checked before, and each crop's box."""
+    file = image.image if isinstance(image, Crop) else image
+    size = sizes[file] if isinstance(file, Path) and file in sizes else check_image(file, location)
+    if isinstance(file, Path):
+        sizes[file] = size
+    if isinstance(image, Crop):
+        try:
+            check_box(image.box, size)
+        except BadInput as error:
+            raise BadInput(f"{location}: {error}") from error
 
 
 def json_entries(path: Path, kind: type = list) -> Iterator[tuple[str, tuple[str, str, Any]]]:
@@ -147,6 +156,7 @@ def json_entries(path: Path, kind: type = list) -> Iterator[tuple[str, tuple[str
     content = read_json(path)
     if not isinstance(content, kind) or not content:
         found = f"{'a' if content else 'an empty'} JSON {type(content).__name__}"
-        raise BadInput(f"{path}: found {found}; a {kind.__name__} of entries is needed")
+        needed = "an object with the entries by index" if kind is dict else "a list of entries"
+        raise BadInput(f"{path}: found {found}; {needed} is needed")
     for key, entry in content.items() if kind is dict else enumerate(content):
         yield f"{path.name}, entry {key}", (path.stem, str(key), entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.data.validation import clean_caption, error_list
+from vladva_kit.data.validation import clean_caption, error_list, is_hidden, visible_files
+from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, Scored, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, open_dataset
-from vladva_kit.evaluation.metrics import Margins
+from vladva_kit.evaluation.metrics import Margins, ranks
 from vladva_kit.evaluation.retrieval import ranks_in_blocks
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput
 
 TEMPLATES = ("a photo of a {}.",)
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 ClassNames = Mapping[str, str] | Sequence[str] | None
 
 
@@ -48,7 +50,8 @@ class ClassificationResult(Result):
         """Yield each image once, with its class and the hardest wrong class."""
         for case in self.cases:
             true, wrong = self.classes[case.label], self.classes[case.hardest_negative]
-            yield CaseScore("top-1", case.id, true, case.id, true, wrong, case.margin, case.margin > 0)
+            image = image_key(case.image)[:16]
+            yield CaseScore("top-1", case.id, true, image, true, wrong, case.margin, case.margin > 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; the images are left out."""
@@ -57,7 +60,7 @@ class ClassificationResult(Result):
 
 
 def evaluate_classification(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     templates: Sequence[str] = TEMPLATES,
     class_names: ClassNames = None,
@@ -73,8 +76,11 @@ def evaluate_classification(
     `source` is an ImageFolder (`<source>/<split>/<class>/*.jpg`, or `<source>/<class>/*.jpg`), a `datasets.Dataset` or
     a hub id with the columns image and label. `class_names` maps folder or label names to words, or lists the words in
     the labels' order; by default they are the names with `_` replaced by a space. A class embedding is the mean of its
-    sentences' embeddings, one per template, normalized (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
-    A wrong class with the same score ranks before the right one; chance is k / classes.
+    sentences' embeddings, one per template, normalized (Radford et al. 2021, arXiv 2103.00020, section 3.1.4); a
+    scorer's score of a class is the mean over its sentences.
+    A wrong class with the same score ranks before the right one; chance is k / classes. Classes of one name, as two
+    pairs in CLIP's own ImageNet names, tie and count as wrong, which a warning says. Hidden files and folders are left
+    out, and images of a class may lie at any depth.
     Raises BadInput for an unreadable image, a label without a class, or a template without exactly one {}.
     """
     if not ks or min(ks) < 1:
@@ -82,18 +88,23 @@ def evaluate_classification(
     skipped = error_list(on_error)
     cases, classes = load_classification(source, class_names, split, skipped)
     sentences = [sentence for name in classes for sentence in _fill(templates, name)]
+    classes = _distinct(classes)
     encoded = encode_once(embedder, [case.image for case in cases], sentences, batch_size, cache)
-    prototypes = _class_embeddings(encoded.texts.reshape(len(classes), len(templates), -1), classes)
-    ranked = ranks_in_blocks(encoded.images, prototypes, [{case.label} for case in cases])
+    labels = [{case.label} for case in cases]
+    if isinstance(encoded, Scored):
+        ranked = ranks(encoded.all_scores().reshape(len(cases), len(classes), -1).mean(axis=2), labels)
+    else:
+        prototypes = _class_embeddings(encoded.texts.reshape(len(classes), len(templates), -1), classes)
+        ranked = ranks_in_blocks(encoded.images, prototypes, labels)
     chance, names = 100 / len(classes), [classes[case.label] for case in cases]
     present = [name for name in classes if name in set(names)]
-    margins = Margins(ranked.margin, ranked.margin == 0)
+    margins, images = Margins(ranked.margin, ranked.margin == 0), encoded.image_index.tolist()
     chances = dict.fromkeys(present, chance)
-    per_class = category_scores(margins, names, range(len(cases)), chances, {"mean per class": present}, seed)
+    per_class = category_scores(margins, names, images, chances, {"mean per class": present}, seed)
     contents = [encoded.data, *(str(case.label) for case in cases)]
     per_case = {"hardest_negative": ranked.hardest_negative, "margin": ranked.margin}
     return ClassificationResult(
-        top={k: score(ranked.rank < k, min(100.0, k * chance), ranked.tied, seed=seed) for k in ks},
+        top={k: score(ranked.rank < k, min(100.0, k * chance), ranked.tied, images, seed) for k in ks},
         mean_per_class=per_class.pop("mean per class"),
         per_class=per_class,
         classes=tuple(classes),
@@ -108,6 +119,15 @@ def _fill(templates: Sequence[str], name: str) -> list[str]:
         found = wrong[0] if wrong else templates
         raise BadInput(f"templates hold {found!r}; give a list of texts with one {{}} each, such as {TEMPLATES[0]!r}")
     return [template.replace("{}", name) for template in templates]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Tell classes of one name apart by their number, and warn that no image can be told apart by such a name."""
+    repeated = {name: count for name, count in Counter(names).items() if count > 1}
+    if repeated:
+        listed = ", ".join(f"{name!r} ({count} classes)" for name, count in sorted(repeated.items())[:5])
+        warnings.warn(f"images of classes that share a name count as wrong: {listed}", stacklevel=3)
+    return [f"{name} (class {index})" if name in repeated else name for index, name in enumerate(names)]
 
 
 def _class_embeddings(texts: np.ndarray, classes: list[str]) -> np.ndarray:
@@ -130,7 +150,8 @@ def load_classification(
     def read(entry: tuple[str, Any, Any], location: str) -> ClassificationCase:
         key, image, label = entry
         if not isinstance(label, int) or not 0 <= label < len(names):
-            raise BadInput(f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1}")
+            cast = ": dataset.class_encode_column('label') numbers text labels" if isinstance(label, str) else ""
+            raise BadInput(f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1}{cast}")
         return ClassificationCase(image, label, key)
 
     return read_cases(entries, read, source, skipped), names
@@ -142,14 +163,15 @@ def _class_names(classes: list[str], class_names: ClassNames) -> list[str]:
         if missing:
             raise BadInput(f"class_names lacks {', '.join(missing[:5])}; name every class")
         class_names = [class_names[name] for name in classes]
+    if class_names is None and not classes:
+        raise BadInput(
+            "the labels have no names: give class_names=[…] in the labels' order, or make the column a ClassLabel with "
+            "dataset.class_encode_column('label')"
+        )
     names = list(class_names) if class_names is not None else [name.replace("_", " ") for name in classes]
     if len(names) < 2 or (classes and len(names) != len(classes)):
         raise BadInput(f"{len(names)} class names for {len(classes)} classes; give one for each, and at least two")
-    names = [clean_caption(name, "class name", f"class {index}") for index, name in enumerate(names)]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise BadInput(f"several classes have the name {repeated[0]!r}; give each class its own name")
-    return names
+    return [clean_caption(name, "class name", f"class {index}") for index, name in enumerate(names)]
 
 
 def _from_folder(source: Path, split: str) -> tuple[list[str], Iterator[Any]]:
@@ -157,12 +179,17 @@ def _from_folder(source: Path, split: str) -> tuple[list[str], Iterator[Any]]:
     folder = source / split if (source / split).is_dir() else source
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give an ImageFolder, with one folder of images per class")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     if not classes:
         raise BadInput(f"{folder} holds no folders; an ImageFolder has one folder of images per class")
-    files = ((label, path) for label, name in enumerate(classes) for path in sorted((folder / name).iterdir()))
-    images = ((f"{path.parent.name}/{path.name}", path, label) for label, path in files)
-    return classes, ((image[0], image) for image in images if image[1].suffix.lower() in SUFFIXES)
+    files = [visible_files(folder / name, IMAGE_SUFFIXES) for name in classes]
+    images = [(path, label) for label, paths in enumerate(files) for path in paths]
+    empty = [name for name, paths in zip(classes, files, strict=True) if not paths]
+    if empty:
+        listed = ", ".join(empty[:5])
+        warnings.warn(f"{folder}: no images in the classes {listed}, which are still possible answers", stacklevel=4)
+    keys = (path.relative_to(folder).as_posix() for path, _ in images)
+    return classes, ((key, (key, *image)) for key, image in zip(keys, images, strict=True))
 
 
 def _from_dataset(dataset: Any) -> tuple[list[str], Iterator[Any]]:

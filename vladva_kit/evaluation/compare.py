@@ -140,11 +140,10 @@ def _difference(
 ) -> ScoreDifference:
     """Compare the mean over parts, each a list of case indices; McNemar's test needs one part of ungraded cases."""
     change = values[:, 1] - values[:, 0]
-    resampled = [  # each part has its own random stream
-        bootstrap_means(change[part], seed=seed + stream, groups=[cases[index].image for index in part])
-        for stream, part in enumerate(parts)
-    ]
-    low, high = interval_of(np.mean(resampled, axis=0))
+    flat = [index for part in parts for index in part]
+    images = [cases[index].image for index in flat]
+    part_of = [number for number, part in enumerate(parts) for _ in part]
+    low, high = interval_of(bootstrap_means(change[flat], seed, groups=images, parts=part_of))
     first, second = (100.0 * np.mean([values[part].mean(axis=0) for part in parts], axis=0)).tolist()
     difference = 100.0 * float(np.mean([change[part].mean() for part in parts]))
     test = (None, None, None)

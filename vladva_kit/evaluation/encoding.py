@@ -1,5 +1,6 @@
 """Encode the images and captions of a benchmark, each once, and score pairs with float32 precision.
 
+A scorer, which has no embeddings, scores only the pairs that the benchmark compares.
 With a cache folder, embeddings are stored by content and by the model's fingerprint, so that a killed run resumes.
 """
 
@@ -19,10 +20,12 @@ from tqdm.auto import tqdm
 from vladva_kit.data.store import Store
 from vladva_kit.embedder.identity import content_key, image_key, model_fingerprint
 from vladva_kit.evaluation.bootstrap import number_unique
+from vladva_kit.evaluation.metrics import check_scores
 from vladva_kit.models.images import Crop, open_image
 
 COLUMNS = 4096  # columns that all_dots converts to float64 at a time
 SHARD = 512  # embeddings per cache file, and the most that a killed run loses
+OPENED = 64  # decoded images that a scorer gets at a time
 ImageSource = Image.Image | Path | bytes | Crop
 
 
@@ -34,6 +37,19 @@ class ImageTextEncoder(Protocol):
     def encode_text(self, texts: list[str], /) -> Any: ...
 
 
+class PairScorer(Protocol):
+    """A model that scores an image with a caption, without embeddings of either, such as a `LikelihoodScorer`."""
+
+    def score_pairs(self, images: Sequence[Image.Image], captions: list[str], /) -> Any: ...  # (n,)
+
+    def similarity(self, images: Sequence[Image.Image], captions: list[str], /) -> Any: ...  # (n_images, n_captions)
+
+    def check_size(self, images: Sequence[Image.Image], captions: list[str], /) -> None: ...  # raises ValueError
+
+
+EncoderOrScorer = ImageTextEncoder | PairScorer
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Embeddings of images and texts in the order they were given; each different one was encoded once."""
@@ -43,20 +59,74 @@ class Encoded:
     image_index: np.ndarray  # (images,) number of the different image
     data: str  # fingerprint of the contents of all images and texts, in order
 
+    def pair_scores(self, images: Sequence[int], texts: Sequence[int]) -> np.ndarray:
+        """Score the image and the text at each position of two lists of indices: (n,) float64."""
+        return dots(self.images[images], self.texts[texts])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The images and texts of a benchmark for a scorer, which scores pairs when they are asked for."""
+
+    scorer: PairScorer
+    images: list[ImageSource]  # each different one once
+    texts: list[str]
+    image_index: np.ndarray  # (images,) number of the different image
+    text_index: np.ndarray
+    data: str
+
+    @classmethod
+    def of(cls, scorer: PairScorer, images: Sequence[ImageSource], texts: Sequence[str], data: str = "") -> Scored:
+        """Collect the different images and texts: `Scored.of(scorer, images, captions).all_scores()`."""
+        image_index, text_index = number_unique([image_key(image) for image in images]), number_unique(texts)
+        unique = [images[index] for index in np.unique(image_index, return_index=True)[1]]
+        return cls(scorer, unique, list(dict.fromkeys(texts)), image_index, text_index, data)
+
+    def pair_scores(self, images: Sequence[int], texts: Sequence[int], allow_nan: bool = False) -> np.ndarray:
+        """Score as `Encoded.pair_scores` does; each different pair is scored once, so equal pairs tie.
+
+        Raises ValueError for NaN, unless it is allowed.
+        """
+        asked = np.stack([self.image_index[images], self.text_index[texts]], axis=1)
+        pairs, inverse = np.unique(asked, axis=0, return_inverse=True)  # sorted by image
+        scores: list[float] = []
+        for first, opened in self._opened():
+            chosen = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < first + len(opened))]
+            if len(chosen):
+                rows = [opened[image - first] for image in chosen[:, 0]], [self.texts[text] for text in chosen[:, 1]]
+                found = np.asarray(self.scorer.score_pairs(*rows), dtype=np.float64)
+                scores += (found if allow_nan else check_scores(found, ndim=1)).tolist()
+        return np.array(scores)[inverse.reshape(-1)]
+
+    def all_scores(self) -> np.ndarray:
+        """Score each image with each text: (images, texts) float64. Raises ValueError if the scorer refuses so many."""
+        self.scorer.check_size([open_image(self.images[0])] * len(self.images), self.texts)
+        rows = [check_scores(self.scorer.similarity(opened, self.texts), ndim=2) for _, opened in self._opened()]
+        return np.concatenate(rows)[self.image_index][:, self.text_index]
+
+    def _opened(self) -> Iterator[tuple[int, list[Image.Image]]]:
+        """Yield the number of the first image and `OPENED` decoded images, to limit memory."""
+        for first in tqdm(range(0, len(self.images), OPENED), desc="scores", delay=10, leave=False):
+            yield first, [open_image(image) for image in self.images[first : first + OPENED]]
+
 
 def encode_once(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     images: Sequence[ImageSource],
     texts: Sequence[str],
     batch_size: int,
     cache: str | Path | None = None,
-) -> Encoded:
+) -> Encoded | Scored:
     """Encode images and texts, repeats only once: `encode_once(embedder, images, captions, 64).images`.
 
+    A scorer encodes nothing here; its `pair_scores` are computed when they are asked for.
     `cache` is a folder. Embeddings are stored there under the model's fingerprint and the key of their content, see
     `embedder/identity.py`; what it already holds is not encoded again, so an interrupted run resumes.
-    Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`.
+    Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`, and
+    ValueError for a cache with a scorer.
     """
+    if is_scorer(embedder) and cache is not None:
+        raise ValueError(f"cache holds embeddings, and a {type(embedder).__name__} has none: leave cache out")
     stores: dict[str, Store] = {}
     if cache is not None:
         model = model_fingerprint(embedder)
@@ -66,12 +136,20 @@ def encode_once(
     unique_images, unique_texts = dict(zip(keys, images, strict=True)), list(dict.fromkeys(texts))
     image_index, text_index = number_unique(keys), number_unique(texts)
     stored = stores.get("image"), list(unique_images)
+    data = data_fingerprint([*keys, *texts])
+    if is_scorer(embedder):
+        return Scored(embedder, list(unique_images.values()), unique_texts, image_index, text_index, data)
     return Encoded(
         images=embed_images(embedder, list(unique_images.values()), batch_size, *stored)[image_index],
         texts=embed_texts(embedder, unique_texts, batch_size, stores.get("text"))[text_index],
         image_index=image_index,
-        data=data_fingerprint([*keys, *texts]),
+        data=data,
     )
+
+
+def is_scorer(embedder: EncoderOrScorer) -> bool:
+    """Return whether a model scores pairs instead of encoding: `is_scorer(LikelihoodScorer(lvlm))`."""
+    return hasattr(embedder, "score_pairs")
 
 
 def data_fingerprint(parts: Iterable[str]) -> str:
@@ -93,7 +171,7 @@ def embed_images(
     """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
     def encode(batch: list[ImageSource]) -> Any:
-        return embedder.encode_image([open_image(image, alpha="drop") for image in batch])
+        return embedder.encode_image([open_image(image) for image in batch])
 
     return _encode("image", images, encode, batch_size, store, keys)
 

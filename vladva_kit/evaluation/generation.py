@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +34,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class GenerationResult(Result):
-    """Percentages of right answers, with 95 % intervals.
+    """Percentages of right answers, with 95 % intervals that resample images.
 
+    Chance is that of always giving the most common answer to each kind of question, and 50 % for kinds that are
+    answered by yes or no; a caption has no chance level.
     questions: answers that match word for word; by_kind: the same by kind of question; second_turn: follow-up
     questions of a chat, with a pronoun; caption_truth: short captions whose every stated fact is true;
     long_caption_f1: F1 over stated facts, 0 to 1; cases: each question, second turn and short caption.
@@ -93,8 +96,19 @@ def evaluate_generation(
     second = generate(embedder, images, turns, histories, 12, batch_size)
     captions = generate(embedder, images, [SHORT_REQUEST] * len(images), None, 30, batch_size)
 
+    kinds = np.array([question.kind for _, question in asked])
+    chance = {
+        "questions": guess_rates(kinds.tolist(), [question.answer for _, question in asked]),
+        "second_turn": guess_rates([q.kind for _, q in chats], [q.answer for _, q in chats]),
+    }
+
     def case(name: str, number: int, image: int, prompt: str, answer: str, right: bool, kind: str = "") -> CaseScore:
         return CaseScore(name, str(number), kind, str(image), prompt, answer, float(right), right)
+
+    def score_of(name: str, chosen: Any = slice(None)) -> Score:
+        kept = np.array(cases[name], dtype=object)[chosen]
+        level = 100.0 * float(np.mean(chance[name][chosen])) if name in chance else None
+        return score([one.correct for one in kept], level, groups=[one.image for one in kept], seed=seed)
 
     cases = {
         "questions": [
@@ -110,11 +124,10 @@ def evaluate_generation(
             for image, (caption, scene) in enumerate(zip(captions, scenes, strict=True))
         ],
     }
-    of_kind = {kind: [one.correct for one in cases["questions"] if one.category == kind] for kind in KINDS}
     contents = [json.dumps(asdict(scene), sort_keys=True, default=str) for scene in scenes]
     return GenerationResult(
-        **{name: score([one.correct for one in each], 0.0, seed=seed) for name, each in cases.items()},
-        by_kind={kind: score(right, 0.0, seed=seed) for kind, right in of_kind.items() if right},
+        **{name: score_of(name) for name in cases},
+        by_kind={kind: score_of("questions", kinds == kind) for kind in KINDS if kind in kinds},
         long_caption_f1=_long_caption_f1(embedder, images, scenes, batch_size) if long_captions else float("nan"),
         false_captions=tuple((index, one.other) for index, one in enumerate(cases["caption_truth"]) if not one.correct),
         right={name: tuple(bool(one.correct) for one in each) for name, each in cases.items()},
@@ -122,6 +135,21 @@ def evaluate_generation(
         cases=tuple(one for each in cases.values() for one in each),
         data=data_fingerprint(["generation", *contents, *texts, *turns]),
     )
+
+
+def guess_rates(kinds: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    """Return the chance (n,), 0 to 1, of each question: `guess_rates(["color"] * 3, ["red", "red", "blue"])[0]` is 2/3.
+
+    It is the share of the most common answer among the questions of the kind, or 0.5 if all answers are yes or no.
+    """
+    of_kind: dict[str, Counter[str]] = defaultdict(Counter)
+    for kind, answer in zip(kinds, answers, strict=True):
+        of_kind[kind][answer] += 1
+    rates = {
+        kind: 0.5 if counts.keys() <= {"yes", "no"} else max(counts.values()) / counts.total()
+        for kind, counts in of_kind.items()
+    }
+    return np.array([rates[kind] for kind in kinds])
 
 
 def _sample(scene: Scene, rng: random.Random, every_kind: bool) -> list[Question]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from tqdm.auto import tqdm
 
 from vladva_kit.data.pairs import Pair, load_pairs
 from vladva_kit.data.validation import collect_errors, error_list
+from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import image_key
+from vladva_kit.embedder.likelihood import LikelihoodScorer
 from vladva_kit.evaluation.bootstrap import Score, number_unique, score
 from vladva_kit.evaluation.caption_files import (
     FILES,
@@ -24,12 +27,31 @@ from vladva_kit.evaluation.caption_files import (
     load_caption_file,
 )
 from vladva_kit.evaluation.cases import CaseScore, Result, plain
-from vladva_kit.evaluation.encoding import ImageTextEncoder, all_dots, data_fingerprint, encode_once
+from vladva_kit.evaluation.encoding import (
+    Encoded,
+    EncoderOrScorer,
+    PairScorer,
+    Scored,
+    all_dots,
+    data_fingerprint,
+    encode_once,
+    is_scorer,
+)
 from vladva_kit.evaluation.hub_data import DataSource, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Ranks, joined, ranks
 from vladva_kit.models.images import BadInput
 
 BLOCK = 512  # queries scored at a time: the full matrix of 5,000 x 25,000 scores is never in memory
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """R@1 in both directions after the `k` best candidates of each query were ordered by a scorer."""
+
+    k: int
+    image_to_text: Score
+    text_to_image: Score
+    seconds_per_query: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ class RetrievalResult(Result):
     caption_hardest_negatives: tuple[int, ...] = field(default=(), repr=False)  # indices of images
     captions: tuple[str, ...] = field(default=(), repr=False)
     owners: tuple[int, ...] = field(default=(), repr=False)  # the index of each caption's image
+    reranked: Reranked | None = None
 
     def per_case(self) -> Iterator[CaseScore]:
         """Yield each image and each caption as a query, once for each k; images are named by their first caption."""
@@ -73,6 +96,10 @@ class RetrievalResult(Result):
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; an infinite margin is None."""
         values = plain(self)
+        if self.reranked is None:
+            del values["reranked"]
+        else:
+            values["reranked"] |= {one: {"R@1": values["reranked"][one]} for one in ("image_to_text", "text_to_image")}
         for direction in ("image_to_text", "text_to_image"):
             values[direction] = {f"R@{k}": recall for k, recall in values[direction].items()}
         hidden = ("image_ranks", "caption_ranks", "image_margins", "caption_margins")
@@ -80,7 +107,7 @@ class RetrievalResult(Result):
 
 
 def evaluate_retrieval(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource | list[Pair],
     split: str = "test",
     ks: Sequence[int] = (1, 5, 10),
@@ -90,6 +117,8 @@ def evaluate_retrieval(
     image_folder: str | Path | None = None,
     on_error: str = "raise",
     cache: str | Path | None = None,
+    rerank: int | None = None,
+    scorer: PairScorer | None = None,
 ) -> RetrievalResult:
     """Evaluate retrieval in both directions: `evaluate_retrieval(embedder, vk.sample("emoji_pairs")).text_to_image[1]`.
 
@@ -98,11 +127,15 @@ def evaluate_retrieval(
     are image and captions. `captions_per_image` keeps the first captions of each image; by default the first five in
     the official files of COCO and Flickr30k, as their rule says, and otherwise all. Pairs with the same image are
     one image; a caption of several images is right for all of them. A wrong candidate with the same score ranks first.
+    `rerank=10` also orders the 10 best candidates of each query by `scorer`, by default the likelihood under the base
+    model, and reports R@1 and seconds per query in `reranked`.
     Chance is that of a random order; intervals resample the captions of one image together.
     Raises BadInput as the readers do, and for a pair without a short caption.
     """
     if not ks or min(ks) < 1 or (captions_per_image is not None and captions_per_image < 1):
         raise ValueError(f"ks is {tuple(ks)}, captions_per_image {captions_per_image}; both must be at least 1")
+    if rerank is not None:
+        scorer = _scorer(embedder, rerank, scorer)
     skipped = error_list(on_error)
     if captions_per_image is None and (path := find_caption_file(source)):
         captions_per_image = FILES.get(path.name)
@@ -110,9 +143,18 @@ def evaluate_retrieval(
     images, captions, owner = _unique_images(gallery, captions_per_image)
     encoded = encode_once(embedder, images, captions, batch_size, cache)
     right_captions, right_images = _positives(captions, owner)
-    by_image = ranks_in_blocks(encoded.images, encoded.texts, right_captions)
-    by_caption = ranks_in_blocks(encoded.texts, encoded.images, right_images)
+    if isinstance(encoded, Scored):
+        scores = encoded.all_scores()
+        by_image, by_caption = ranks(scores, right_captions), ranks(scores.T, right_images)
+    else:
+        by_image = ranks_in_blocks(encoded.images, encoded.texts, right_captions)
+        by_caption = ranks_in_blocks(encoded.texts, encoded.images, right_images)
+    reranked = None
+    if rerank is not None:
+        pairs = Scored.of(scorer, images, captions, encoded.data)
+        reranked = _rerank(encoded, pairs, rerank, (right_captions, right_images), owner.tolist(), seed)
     return RetrievalResult(
+        reranked=reranked,
         image_to_text=_recalls(by_image, right_captions, len(captions), ks, range(len(images)), seed),
         text_to_image=_recalls(by_caption, right_images, len(images), ks, owner.tolist(), seed),
         n_images=len(images),
@@ -132,6 +174,55 @@ def evaluate_retrieval(
     )
 
 
+def _scorer(embedder: EncoderOrScorer, k: int, scorer: PairScorer | None) -> PairScorer:
+    """Return the scorer for re-ranking. Raises ValueError and TypeError for unusable options."""
+    if k < 1 or is_scorer(embedder):
+        raise ValueError(f"rerank={k}: pass at least 1, with a model that embeds; a scorer has ranked all candidates")
+    if scorer is None and not isinstance(embedder, Embedder):
+        raise TypeError(f"a {type(embedder).__name__} cannot score pairs: pass scorer=LikelihoodScorer(lvlm)")
+    return scorer or LikelihoodScorer(embedder.lvlm)
+
+
+def _rerank(
+    encoded: Encoded,
+    pairs: Scored,
+    k: int,
+    positives: tuple[list[set[int]], list[set[int]]],
+    owners: list[int],
+    seed: int,
+) -> Reranked:
+    """Order the k best candidates of each image and of each caption by a scorer, in one run over all of them."""
+    by_image = _best(encoded.images, encoded.texts, k)
+    by_caption = _best(encoded.texts, encoded.images, k)
+    images = np.concatenate([np.repeat(np.arange(len(by_image)), by_image.shape[1]), by_caption.ravel()])
+    captions = np.concatenate([by_image.ravel(), np.repeat(np.arange(len(by_caption)), by_caption.shape[1])])
+    start = time.perf_counter()
+    scores = pairs.pair_scores(images, captions, allow_nan=True)
+    seconds = (time.perf_counter() - start) / (len(by_image) + len(by_caption))
+    scores = np.where(np.isfinite(scores), scores, -np.inf)  # NaN never ranks first
+    parts = scores[: by_image.size].reshape(by_image.shape), scores[by_image.size :].reshape(by_caption.shape)
+    first = _first_is_right(by_image, parts[0], positives[0], len(encoded.texts), range(len(by_image)), seed)
+    return Reranked(k, first, _first_is_right(by_caption, parts[1], positives[1], len(by_image), owners, seed), seconds)
+
+
+def _first_is_right(
+    best: np.ndarray, scores: np.ndarray, positives: list[set[int]], n: int, groups: Sequence[int], seed: int
+) -> Score:
+    """Compute R@1 of candidates (queries, k), of n in all, by their new scores; a tie is wrong."""
+    is_right = np.array([[one in right for one in row] for row, right in zip(best.tolist(), positives, strict=True)])
+    right_score = np.where(is_right, scores, -np.inf).max(axis=1)
+    wrong_score = np.where(is_right, -np.inf, scores).max(axis=1)
+    tied = (right_score == wrong_score) & is_right.any(axis=1)
+    chance = 100.0 * float(np.mean([len(right) for right in positives])) / n
+    return score(right_score > wrong_score, chance, tied, list(groups), seed)
+
+
+def _best(queries: np.ndarray, candidates: np.ndarray, k: int) -> np.ndarray:
+    """Return the indices of each query's k best candidates, (queries, k), best first; `BLOCK` queries at a time."""
+    blocks = (queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK))
+    return np.concatenate([np.argsort(-all_dots(block, candidates), axis=1, kind="stable")[:, :k] for block in blocks])
+
+
 def load_gallery(
     source: Any, split: str = "test", image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[CaptionedImage]:
@@ -148,12 +239,16 @@ def load_gallery(
     return [CaptionedImage(pair.image, pair.captions) for pair in pairs if pair.captions]
 
 
+def _file(image: Any) -> Any:
+    """Return the path of an image, also of one in an archive: one photo under two names counts as two images."""
+    return image.resolve() if isinstance(image, Path) else getattr(image, "path", None) or image_key(image)
+
+
 def _unique_images(
     gallery: list[CaptionedImage], captions_per_image: int | None
 ) -> tuple[list[Any], list[str], np.ndarray]:
     """Return the different images, their captions image by image, and the image index of each caption."""
-    files = [item.image.resolve() if isinstance(item.image, Path) else image_key(item.image) for item in gallery]
-    index = number_unique(files)  # by path: a benchmark that lists one photo under two names counts two images
+    index = number_unique([_file(item.image) for item in gallery])
     captions: list[list[str]] = [[] for _ in range(int(index.max()) + 1)]
     for image, item in zip(index.tolist(), gallery, strict=True):
         captions[image] += item.captions

@@ -13,7 +13,7 @@ import numpy as np
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput
 
@@ -81,7 +81,7 @@ def sugarcrepe_margins(positive: np.ndarray, negative: np.ndarray) -> Margins:
 
 
 def evaluate_sugarcrepe(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: str | Path,
     image_folder: str | Path | None = None,
     batch_size: int = 64,
@@ -99,7 +99,7 @@ def evaluate_sugarcrepe(
     cases = load_sugarcrepe(source, image_folder, skipped)
     texts = [text for case in cases for text in (case.caption, case.negative_caption)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
-    positive, negative = dots(encoded.images, encoded.texts[0::2]), dots(encoded.images, encoded.texts[1::2])
+    positive, negative = encoded.pair_scores(np.arange(len(texts)) // 2, np.arange(len(texts))).reshape(-1, 2).T
     margins, image = sugarcrepe_margins(positive, negative), encoded.image_index
     category, groups = [case.category for case in cases], image.tolist()
     chance = dict.fromkeys(CATEGORIES, CHANCE)
@@ -126,7 +126,7 @@ def load_sugarcrepe(
     """Read and check the cases of all seven files, as `evaluate_sugarcrepe` does."""
     advice = "all seven files are needed: git clone https://github.com/RAIVNLab/sugar-crepe and give its folder data"
     paths = category_files(source, CATEGORIES, advice)
-    images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
+    images = resolve_image_folder(paths[0].parent, image_folder, COCO_IMAGES)
 
     def read(entry: tuple[str, str, Any], location: str) -> SugarCrepeCase:
         category, key, row = entry
@@ -139,9 +139,16 @@ def load_sugarcrepe(
     return read_cases(entries, read, source, skipped, CATEGORIES)
 
 
+def category_folder(source: str | Path, categories: Sequence[str]) -> Path:
+    """Return the folder of the categories' JSON files: the source, or its folder `data` as the repositories have it."""
+    folder = Path(source)
+    is_here = any((folder / f"{name}.json").is_file() for name in categories)
+    return folder / "data" if not is_here and (folder / "data").is_dir() else folder
+
+
 def category_files(source: str | Path, categories: Sequence[str], advice: str) -> list[Path]:
     """Return the JSON file of each category in a folder; raise BadInput with `advice` if some are missing."""
-    paths = [Path(source) / f"{name}.json" for name in categories]
+    paths = [category_folder(source, categories) / f"{name}.json" for name in categories]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise BadInput(f"{source} holds no {', '.join(missing)}; {advice}")

@@ -12,10 +12,10 @@ import numpy as np
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import Encoded, EncoderOrScorer, dots, encode_once
 from vladva_kit.evaluation.hub_data import hub_file, is_on_hub
 from vladva_kit.evaluation.metrics import Margins
-from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES, category_files
+from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES, category_files, category_folder
 
 CATEGORIES = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 TEXTS = ("caption", "caption2", "negative_caption")
@@ -40,7 +40,10 @@ class SugarCrepePPCase:
 
 @dataclass(frozen=True)
 class SugarCrepePPResult(Result):
-    """Accuracy with the image (`itt`) and with text only (`tot`): by category, "macro" and "micro"."""
+    """Accuracy with the image (`itt`) and with text only (`tot`): by category, "macro" and "micro".
+
+    A scorer cannot compare texts: its `tot` is empty.
+    """
 
     itt: dict[str, Score]
     tot: dict[str, Score]
@@ -49,7 +52,7 @@ class SugarCrepePPResult(Result):
         """Yield each case twice: image to text, and text only."""
         for case in self.cases:
             texts = case.texts[0], case.texts[2]
-            for task, margin in (("itt", case.itt), ("tot", case.tot)):
+            for task, margin in (("itt", case.itt), ("tot", case.tot))[: 2 if self.tot else 1]:
                 yield CaseScore(task, case.id, case.category, case.image.name, *texts, margin, margin > 0)
 
 
@@ -72,7 +75,7 @@ def tot_margins(positives: np.ndarray, first_negative: np.ndarray, second_negati
 
 
 def evaluate_sugarcrepe_pp(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: str | Path,
     image_folder: str | Path | None = None,
     batch_size: int = 64,
@@ -91,9 +94,11 @@ def evaluate_sugarcrepe_pp(
     cases = load_sugarcrepe_pp(source, image_folder, skipped)
     texts = [text for case in cases for text in case.texts]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
-    first, second, false = (encoded.texts[position::3] for position in range(3))
-    itt = itt_margins(*(dots(encoded.images, captions) for captions in (first, second, false)))
-    tot = tot_margins(dots(first, second), dots(first, false), dots(second, false))
+    itt = itt_margins(*encoded.pair_scores(np.arange(len(texts)) // 3, np.arange(len(texts))).reshape(-1, 3).T)
+    tot = None
+    if isinstance(encoded, Encoded):
+        first, second, false = (encoded.texts[position::3] for position in range(3))
+        tot = tot_margins(dots(first, second), dots(first, false), dots(second, false))
     categories, groups = [case.category for case in cases], encoded.image_index.tolist()
 
     def scores(margins: Margins) -> dict[str, Score]:
@@ -101,16 +106,17 @@ def evaluate_sugarcrepe_pp(
         by_category = category_scores(margins, categories, groups, chance, {"macro": CATEGORIES}, seed)
         return by_category | {"micro": score(margins.correct, CHANCE, margins.tied, groups, seed)}
 
-    per_case = {"itt": itt.margin, "tot": tot.margin}
-    shared = result_fields("sugarcrepe_pp", cases, [encoded.data], skipped, itt.tied | tot.tied, **per_case)
-    return SugarCrepePPResult(itt=scores(itt), tot=scores(tot), **shared)
+    per_case = {"itt": itt.margin} | ({} if tot is None else {"tot": tot.margin})
+    tied = itt.tied if tot is None else itt.tied | tot.tied
+    shared = result_fields("sugarcrepe_pp", cases, [encoded.data], skipped, tied, **per_case)
+    return SugarCrepePPResult(itt=scores(itt), tot={} if tot is None else scores(tot), **shared)
 
 
 def load_sugarcrepe_pp(
     source: str | Path, image_folder: str | Path | None = None, skipped: list[str] | None = None
 ) -> list[SugarCrepePPCase]:
     """Read and check the cases of all five files, as `evaluate_sugarcrepe_pp` does."""
-    images = resolve_image_folder(Path(source), image_folder, COCO_IMAGES)
+    images = resolve_image_folder(category_folder(source, CATEGORIES), image_folder, COCO_IMAGES)
     if is_on_hub(source):
         paths = [hub_file(str(source), [f"data/{name}.json", f"{name}.json"]) for name in CATEGORIES]
     else:

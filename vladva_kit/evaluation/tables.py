@@ -54,10 +54,16 @@ class ScoreRow:
     level: int
     scores: dict[str, Mapping[str, Any] | None]
     skipped: int = 0  # cases of the section that were left out as unusable
+    gallery: str = ""  # of retrieval, whose scores depend on it: "500 images and 1,500 captions"
+
+    @property
+    def heading(self) -> str:
+        """The section with its gallery: "Retrieval, seen, 500 images and 1,500 captions"."""
+        return ", ".join(filter(None, (self.section, self.gallery)))
 
     @property
     def chance_text(self) -> str:
-        """The chance level: "25.0"."""
+        """The chance level, "25.0", or a dash for a score without one."""
         return " / ".join(dict.fromkeys(f"{value:.1f}" for value in self.values("chance"))) or MISSING
 
     @property
@@ -106,9 +112,16 @@ def score_rows(results: Mapping[str, Any]) -> list[ScoreRow]:
         benchmark, _, part = path[0].partition("/")  # "winoground/unseen style" becomes "Winoground, unseen style"
         section = ", ".join(filter(None, (BENCHMARKS.get(benchmark, benchmark.capitalize()), part)))
         scores = {model: found[path].get(model) for model in models}
-        skipped = max(len((sections.get(path[0]) or {}).get("skipped") or ()) for sections in models.values())
-        rows.append(ScoreRow(section, _score_name(path[1:]), _level(path), scores, skipped))
+        parts = [sections.get(path[0]) or {} for sections in models.values()]
+        skipped = max(len(part.get("skipped") or ()) for part in parts)
+        galleries = dict.fromkeys(gallery_text(part) for part in parts if "n_captions" in part)
+        rows.append(ScoreRow(section, _score_name(path[1:]), _level(path), scores, skipped, " / ".join(galleries)))
     return rows
+
+
+def gallery_text(retrieval: Mapping[str, Any]) -> str:
+    """Format a gallery: `gallery_text({"n_images": 500, "n_captions": 1500}) == "500 images and 1,500 captions"`."""
+    return f"{retrieval['n_images']:,} images and {retrieval['n_captions']:,} captions"
 
 
 def _find_scores(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -177,7 +190,7 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
         if row.section != section:
             section = row.section
             table.add_section()
-            table.add_row(Text(section, style="bold cyan"))
+            table.add_row(Text(row.heading, style="bold cyan"))
         styles = ("bold green" if model == row.clear_winner else "" for model in row.scores)
         table.add_row(Text(row.name), *map(Text, row.texts(MISSING, outward=True), styles), row.chance_text, row.n_text)
     return table
@@ -197,7 +210,8 @@ def _table_lines(results: Mapping[str, Any], missing: str, bold: str) -> Iterato
         if row.level < 2:
             scores = zip(row.scores, row.texts(missing), strict=True)
             cells = [bold % text if model == row.clear_winner else text for model, text in scores]
-            yield [f"{row.section}: {row.name}", *cells, row.chance_text, row.n_text]
+            numbers = (text.replace(MISSING, missing) for text in (row.chance_text, row.n_text))
+            yield [f"{row.heading}: {row.name}", *cells, *numbers]
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
@@ -249,7 +263,7 @@ def summary_sentences(results: Mapping[str, Any]) -> list[str]:
     sentences = []
     if row := _main_row(rows, "retrieval", "text → image R@1", model):
         sentences.append(
-            f"Given a caption ({row.section}), {model} ranks the right image first in "
+            f"Given a caption ({row.heading}), {model} ranks the right image first in "
             f"{row.scores[model]['percent']:.1f} % of cases, {_comparisons(row, model)}."
         )
     if row := _main_row(rows, "winoground", "group", model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.data.validation import clean_caption, error_list, read_json, require_keys, resolve_image_folder
+from vladva_kit.data.validation import (
+    clean_caption,
+    error_list,
+    is_hidden,
+    read_json,
+    require_keys,
+    resolve_image_folder,
+    visible_files,
+)
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.generation import Generator, generate
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBERS)}
 ARTICLES = ("a", "an", "the")
+YES_NO = "yes/no"  # an answer type
 SHORTENED = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
 he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
@@ -124,8 +134,9 @@ def evaluate_vqa(
     `source` is a folder with the official `…_questions.json` and `…_annotations.json`; an image is the file in
     `image_folder` (or `<source>/images`) whose name ends in its number. `request` is the prompt around a question, as
     "{}\\nAnswer the question using a single word or phrase."; `limit` keeps the first questions. Inside
-    `with embedder.base():` the base model answers, for a comparison before and after training. Chance is given as 0.
-    Intervals resample the questions about one image together.
+    `with embedder.base():` the base model answers, for a comparison before and after training. Chance is that of always
+    giving the most common answer of each answer type, and 50 % for type yes/no. Intervals resample the questions about
+    one image together.
     Raises BadInput for missing files or images, other keys, a question without answers or a repeated id.
     """
     if request.count("{}") != 1:
@@ -139,15 +150,31 @@ def evaluate_vqa(
     digests = {case.image: image_key(case.image) for case in cases}
     contents = (text for case in cases for text in (digests[case.image], case.question, *case.answers))
 
-    def mean(values: np.ndarray, chosen: Any = slice(None)) -> Score:
-        return score(values[chosen], 0.0, groups=images[chosen].tolist(), seed=seed)
+    guessed = guessed_accuracy(cases)
 
+    def mean(values: np.ndarray, guesses: np.ndarray, chosen: Any = slice(None)) -> Score:
+        chance = 100.0 * float(np.mean(guesses[chosen]))
+        return score(values[chosen], chance, groups=images[chosen].tolist(), seed=seed)
+
+    fully_guessed = np.where(types == YES_NO, guessed, guessed == 1)
     return VQAResult(
-        accuracy=mean(accuracy),
-        fully_right=mean(accuracy == 1),
-        by_answer_type={name: mean(accuracy, types == name) for name in sorted(set(types.tolist()) - {""})},
+        accuracy=mean(accuracy, guessed),
+        fully_right=mean(accuracy == 1, fully_guessed),
+        by_answer_type={name: mean(accuracy, guessed, types == name) for name in sorted(set(types.tolist()) - {""})},
         **result_fields("vqa", cases, contents, skipped, (), answer=answers, accuracy=accuracy),
     )
+
+
+def guessed_accuracy(cases: Sequence[VQACase]) -> np.ndarray:
+    """Return the accuracy (n,), 0 to 1, of always giving the most common answer of each question's type.
+
+    Answers of people are counted after `normalize_answer`. Questions of type yes/no count 0.5.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in cases:
+        counts[case.answer_type].update(map(normalize_answer, case.answers))
+    guess = {kind: of_kind.most_common(1)[0][0] for kind, of_kind in counts.items()}
+    return np.array([0.5 if c.answer_type == YES_NO else vqa_accuracy(guess[c.answer_type], c.answers) for c in cases])
 
 
 def load_vqa(
@@ -156,7 +183,7 @@ def load_vqa(
     """Read and check all questions, as `evaluate_vqa` does."""
     source = Path(source)
     folder = resolve_image_folder(source, image_folder, "which is COCO's val2014 for the official files")
-    numbers = ((re.search(r"(\d+)$", path.stem), path) for path in sorted(folder.iterdir()))
+    numbers = ((re.search(r"(\d+)$", path.stem), path) for path in visible_files(folder, IMAGE_SUFFIXES))
     images = {int(number[1]): path for number, path in numbers if number}  # COCO_val2014_000000000042.jpg is 42
     annotations: dict[Any, dict[str, Any]] = {}
     for location, entry in _official_entries(source, "annotations"):
@@ -181,7 +208,7 @@ def load_vqa(
 
 def _official_entries(source: Path, kind: str) -> Iterator[tuple[str, Any]]:
     """Yield the entries of the official file of questions or annotations, with their locations."""
-    found = sorted(source.glob(f"*{kind}.json"))
+    found = [path for path in sorted(source.glob(f"*{kind}.json")) if not is_hidden(path.name)]
     if len(found) != 1:
         raise BadInput(f"{source} holds {len(found)} files named …{kind}.json; VQA needs exactly one of each kind")
     content = read_json(found[0])

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vladva_kit.data.validation import clean_caption, error_list, parse_json_line, path_inside, read_lines, require_keys
-from vladva_kit.evaluation.bootstrap import Score, score
+from vladva_kit.evaluation.bootstrap import Score, groups_sharing, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, open_dataset, winoground_folder
 from vladva_kit.evaluation.metrics import Margins, check_scores
 from vladva_kit.models.images import BadInput
@@ -37,6 +37,7 @@ class WinogroundCase:
     text_margin: float = 0.0
     image_margin: float = 0.0
     tied: bool = False
+    first_sharing: str = field(default="", repr=False)  # id of the first case that shares an image with this one
 
     @property
     def group_margin(self) -> float:
@@ -65,7 +66,8 @@ class WinogroundResult(Result):
             tags = tuple(dict.fromkeys(case.tags.values()))
             for name in CHANCE:
                 margin = getattr(case, f"{name}_margin")
-                yield CaseScore(name, case.id, case.category, case.id, *case.captions, margin, margin > 0, tags=tags)
+                image = case.first_sharing or case.id
+                yield CaseScore(name, case.id, case.category, image, *case.captions, margin, margin > 0, tags=tags)
 
 
 def winoground_margins(scores: Any) -> dict[str, Margins]:
@@ -92,7 +94,7 @@ def winoground_margins(scores: Any) -> dict[str, Margins]:
 
 
 def evaluate_winoground(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     split: str = "test",
     batch_size: int = 64,
@@ -104,33 +106,40 @@ def evaluate_winoground(
 
     `source` is a folder with `examples.jsonl` and `images/` (or a folder whose `data/` has them), as in
     facebook/winoground, that hub id itself, or a `datasets.Dataset` with the columns id, image_0, image_1, caption_0,
-    caption_1 and any of the tags.
+    caption_1 and any of the tags. Intervals resample cases that share an image together. Transparent pixels are
+    composited on white, as in all of the kit; the official script's `convert("RGB")` shows the colors beneath.
     Raises BadInput for a missing column, image or caption, a repeated id, or invalid JSON.
     """
     skipped = error_list(on_error)
     cases = load_winoground(source, split, skipped)
     images, captions = ([item for case in cases for item in getattr(case, key)] for key in ("images", "captions"))
     encoded = encode_once(embedder, images, captions, batch_size, cache)
-    grid = [[dots(encoded.images[i::2], encoded.texts[c::2]) for c in range(2)] for i in range(2)]
-    similarities = np.array(grid).transpose(2, 0, 1)  # (n, image, caption)
+    first = np.arange(0, len(images), 2)[:, None]
+    similarities = encoded.pair_scores((first + [0, 0, 1, 1]).ravel(), (first + [0, 1, 0, 1]).ravel())
+    similarities = similarities.reshape(-1, 2, 2)  # (n, image, caption)
     margins = winoground_margins(similarities)
 
-    def scores(part: dict[str, Margins]) -> dict[str, Score]:
-        return {name: score(part[name].correct, chance, part[name].tied, seed=seed) for name, chance in CHANCE.items()}
+    group = np.array(groups_sharing(encoded.image_index.reshape(-1, 2)))
+
+    def scores(chosen: Any = slice(None)) -> dict[str, Score]:
+        parts = {name: each[chosen] for name, each in margins.items()}
+        groups = group[chosen].tolist()
+        return {name: score(parts[name].correct, CHANCE[name], parts[name].tied, groups, seed) for name in CHANCE}
 
     breakdown: dict[str, dict[str, dict[str, Score]]] = {}
     for tag in TAGS:
         for value in sorted({case.tags[tag] for case in cases if tag in case.tags}):
             chosen = np.array([case.tags.get(tag) == value for case in cases])
-            breakdown.setdefault(tag, {})[value] = scores({name: each[chosen] for name, each in margins.items()})
+            breakdown.setdefault(tag, {})[value] = scores(chosen)
     per_case = {
         "similarities": [(tuple(first), tuple(second)) for first, second in similarities.tolist()],
         "text_margin": margins["text"].margin,
         "image_margin": margins["image"].margin,
         "tied": margins["group"].tied,
+        "first_sharing": [cases[index].id for index in group],
     }
     shared = result_fields("winoground", cases, [encoded.data], skipped, margins["group"].tied, **per_case)
-    return WinogroundResult(**scores(margins), breakdown=breakdown, **shared)
+    return WinogroundResult(**scores(), breakdown=breakdown, **shared)
 
 
 def load_winoground(source: DataSource, split: str = "test", skipped: list[str] | None = None) -> list[WinogroundCase]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vladva_kit.data.validation import clean_caption, error_list, path_inside, r
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, number_unique, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
-from vladva_kit.evaluation.encoding import ImageTextEncoder, dots, encode_once
+from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
 from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, is_on_hub, open_dataset
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput, Crop
@@ -55,8 +56,13 @@ class WordOrderResult(Result):
     def per_case(self) -> Iterator[CaseScore]:
         """Yield each case once, with its subset as the score."""
         for case in self.cases:
-            image, texts = image_key(case.image)[:16], (case.caption, case.wrong[0])
+            image, texts = image_key(_file(case.image))[:16], (case.caption, case.wrong[0])
             yield CaseScore(case.subset, case.id, case.category, image, *texts, case.margin, case.margin > 0)
+
+
+def _file(image: Any) -> Any:
+    """Return the image of a crop: boxes of one image are not independent."""
+    return image.image if isinstance(image, Crop) else image
 
 
 def choice_margin(true: float, wrong: np.ndarray) -> float:
@@ -68,7 +74,7 @@ def choice_margin(true: float, wrong: np.ndarray) -> float:
 
 
 def evaluate_word_order(
-    embedder: ImageTextEncoder,
+    embedder: EncoderOrScorer,
     source: DataSource,
     image_folder: str | Path | None = None,
     split: str = "test",
@@ -98,11 +104,10 @@ def evaluate_word_order(
     texts = [text for case in cases for text in (case.caption, *case.wrong)]
     encoded = encode_once(embedder, [case.image for case in cases], texts, batch_size, cache)
     owner = np.repeat(np.arange(len(cases)), [1 + len(case.wrong) for case in cases])  # the case of each text
-    by_case = np.split(dots(encoded.images[owner], encoded.texts), np.flatnonzero(np.diff(owner)) + 1)
+    by_case = np.split(encoded.pair_scores(owner, range(len(texts))), np.flatnonzero(np.diff(owner)) + 1)
     margin = np.array([choice_margin(options[0], options[1:]) for options in by_case])
     margins = Margins(margin, margin == 0)
-    files = [case.image.image if isinstance(case.image, Crop) else case.image for case in cases]
-    image = number_unique([image_key(file) for file in files])  # boxes of one image are not independent
+    image = number_unique([image_key(_file(case.image)) for case in cases])
     accuracy, macro, breakdown = {}, {}, {}
     for subset in dict.fromkeys(case.subset for case in cases):
         chosen = [index for index, case in enumerate(cases) if case.subset == subset]
@@ -156,9 +161,9 @@ def _read_entry(entry: tuple[str, str, Any], location: str, folder: Path) -> Wor
         return _case(subset, key, image, row["caption_options"], {}, location)
     row = require_keys(row, ("image_path", "true_caption", "false_caption", *BOX), location)
     box = [row[name] for name in BOX]
-    if not all(isinstance(side, int | float) for side in box) or box[2] <= 0 or box[3] <= 0:
+    if not all(isinstance(side, int | float) and isfinite(side) for side in box) or min(map(int, box[2:])) < 1:
         raise BadInput(f"{location}: the box {dict(zip(BOX, box, strict=True))} has no width or height; correct it")
-    left, top, width, height = (int(side) for side in box)
+    left, top, width, height = map(int, box)
     path = path_inside(folder, row["image_path"], location, "image_path")
     crop = Crop(path, (left, top, left + width, top + height))
     return _case(subset, key, crop, [row["true_caption"], row["false_caption"]], row, location)

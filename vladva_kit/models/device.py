@@ -27,8 +27,9 @@ def choose_device(device: str | None = None, dtype: torch.dtype | None = None) -
     """Choose a device and a dtype; explicit arguments win: `choose_device().reason` is "float32 on the CPU: …".
 
     GPUs of compute capability 8.0 or higher use bfloat16. `torch.cuda.is_bf16_supported()` is no criterion: it is true
-    on a T4 (7.5), which only emulates bfloat16. Older GPUs use float16, which overflows above 65,504; `fit` stops if
-    that happens. CPUs use float32. One GPU is used, the first by default.
+    on a T4 (7.5), which only emulates bfloat16. Older GPUs use float16, which overflows above 65,504: `fit` leaves
+    out a step whose scaled gradients do, and stops if that persists. CPUs use float32. One GPU is used, the first by
+    default.
     Raises ValueError for a CUDA device if torch finds no GPU.
     """
     gpu = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"  # one GPU per launched rank

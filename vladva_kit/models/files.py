@@ -64,6 +64,16 @@ def _jsonable(value: Any, name: str) -> Any:
     )
 
 
+def json_line(record: Mapping[str, Any]) -> str:
+    """Write a record as a line of JSON; half characters, as in a file name that is not UTF-8, are escaped."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line = json.dumps(record, allow_nan=False)
+    return f"{line}\n"
+
+
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder and move its files to `folder` when the block ends; none are moved if it fails.

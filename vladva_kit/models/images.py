@@ -6,16 +6,40 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 ImageLike = Image.Image | Path | str | bytes  # an image, its path, or the bytes of its file
+IMAGE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
+    ".tif", ".tiff", ".webp",
+})  # fmt: skip
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
+WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
+_UPRIGHT = {  # by the EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadInput(ValueError):
     """Input that cannot be used; the message names the file, the line, the value and the fix."""
+
+
+class WrongType(BadInput, TypeError):
+    """Input of another type than the function takes, such as one image instead of a list, or NaN instead of text."""
+
+
+class FileBytes(bytes):
+    """The bytes of a file inside an archive or on the hub; `path` tells it from a copy under another name."""
+
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,26 +50,32 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
-def open_image(image: ImageLike | Crop, alpha: Literal["white", "drop"] = "white") -> Image.Image:
+def open_image(image: ImageLike | Crop) -> Image.Image:
     """Open a path, encoded bytes or a PIL image as upright RGB: `open_image("cat.png").mode`.
 
-    EXIF rotation is applied, 16-bit gray becomes 8-bit, and transparency is composited on white. With alpha="drop" the
-    hidden colors show, as with `convert("RGB")` in Winoground's official script.
-    Raises PIL's errors for undecodable data, FileNotFoundError for a missing file.
+    EXIF rotation is applied, transparency is composited on white, the first frame of an animation is taken, and gray
+    values are scaled to 8 bits: of 16-bit images, of floats from 0 to 1 or from 0 to 255, and of 32-bit integers that
+    fit 8 or 16 bits. The result has no EXIF, so that opening it again does not rotate it again.
+    Raises BadInput for gray values outside these ranges and for a crop outside its image, PIL's errors for undecodable
+    data, FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
-        return open_image(image.image, alpha).crop(image.box)
+        opened = open_image(image.image)
+        check_box(image.box, opened.size)
+        return opened.crop(image.box)
     if isinstance(image, Image.Image):
-        return _to_rgb(image, alpha)
+        return _to_rgb(image)
     with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-        return _to_rgb(opened, alpha)
+        return _to_rgb(opened)
 
 
 def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
     """Open several images with `open_image`; error messages count from `first`: `open_images(["cat.png"])`.
 
-    Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file.
+    Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file, WrongType for a single
+    image.
     """
+    check_image_list(images)
     opened = []
     for number, image in enumerate(images, start=first):
         try:
@@ -58,12 +88,62 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
     return opened
 
 
-def _to_rgb(image: Image.Image, alpha: str) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # PIL would clip values above 255
-        gray = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((gray + 128) // 257).astype(np.uint8))
-    if alpha == "white" and image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+def check_image_list(images: object) -> None:
+    """Raise WrongType for a single image where a list of images is needed."""
+    if isinstance(images, Image.Image | str | Path | bytes):
+        raise WrongType("a list of images is needed; got a single image; put it in a list")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # a TIFF rotates itself, and a PNG may have its EXIF after the pixels
+    upright = _UPRIGHT.get(_orientation(image))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # PIL would clip the values to 0-255
+        rgb = _scale_gray(image)
+    elif image.has_transparency_data:
+        # PIL cannot convert premultiplied gray (La) directly
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb if upright is None else rgb.transpose(upright)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation only: Pillow's `exif_transpose` also writes all other tags back, which can fail."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # EXIF that cannot be parsed names no orientation; viewers show the pixels as stored
+        return 1
+
+
+def _scale_gray(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit and float gray values to 8 bits."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode == "F":
+        white = 1.0 if high < 2 else 255.0
+    elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # these two are 16-bit files
+        white = 255.0 if high < 256 else 65535.0
+    else:
+        white = 4095.0 if tags.get(BITS_PER_SAMPLE) == (12,) else 65535.0
+    if not (low >= -0.001 * white and high <= 1.001 * white):  # NaN fails too
+        raise BadInput(
+            f"{'float' if image.mode == 'F' else '32-bit'} gray values (mode {image.mode}) from {low:g} to {high:g} "
+            "have no known range: scale them to 0-255 and convert the image to mode L"
+        )
+    gray = np.floor(values.clip(0, white) * (255 / white) + 0.5).astype(np.uint8)
+    if image.mode != "F" and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        gray = 255 - gray
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[values == transparent] = 255
+    return Image.fromarray(gray).convert("RGB")
+
+
+def check_box(box: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """Raise BadInput if a box (left, top, right, bottom) holds no pixel of an image of this size (width, height)."""
+    (left, top, right, bottom), (width, height) = box, size
+    if max(left, 0) >= min(right, width) or max(top, 0) >= min(bottom, height):
+        raise BadInput(f"the box {box} holds no pixel of the image of {width} x {height}; correct the box")

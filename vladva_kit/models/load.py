@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,16 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
     )
 
 
+def model_type(name: str) -> str:
+    """Return the model_type of a model's config, downloading no more: `model_type("emoji-clip") == "clip"`.
+
+    Raises UnknownModel as `resolve` does, HubError if the download fails.
+    """
+    source = resolve(name, (*SHIPPED_LVLMS, "emoji-clip"))
+    folder = Path(source) if Path(source).exists() else download(name, ("config.json",))
+    return json.loads((folder / "config.json").read_text()).get("model_type", "")
+
+
 def load_lvlm(
     name: str = "emoji-llava",
     *,
@@ -108,7 +119,8 @@ def load_lvlm(
     revision, token and cache_dir are passed to the hub, other keywords to `from_pretrained`.
 
     Warns if the model's family is unverified; `vk.check(lvlm)` or `vladva check` verifies it.
-    Raises UnknownModel for an unknown name, HubError if the download fails, MissingExtra without bitsandbytes.
+    Raises UnknownModel for an unknown name or a model of another kind, HubError if the download fails, MissingExtra
+    without bitsandbytes.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -117,6 +129,7 @@ def load_lvlm(
         warnings.warn(choice.reason, stacklevel=2)
     quantization = _four_bit_options(choice) if four_bit else {}
     source = _local_source(name, trust_remote_code, from_pretrained)
+    _check_generative(name, source, trust_remote_code)
     shared = {"trust_remote_code": trust_remote_code}
     model = AutoModelForImageTextToText.from_pretrained(
         source, dtype=choice.dtype, use_safetensors=True, **shared, **quantization, **from_pretrained
@@ -147,6 +160,20 @@ def _local_source(name: str, trust_remote_code: bool, keywords: dict[str, Any]) 
             "safetensors, or convert the weights with transformers' save_pretrained"
         )
     return source
+
+
+def _check_generative(name: str, source: str, trust_remote_code: bool) -> None:
+    """Raise UnknownModel for a model of another kind, for which transformers lists all its classes."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    config = json.loads((Path(source) / "config.json").read_text())
+    known = config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if not known and not (trust_remote_code and "auto_map" in config):
+        raise UnknownModel(
+            f"'{name}' is a {config.get('model_type', 'model without model_type')}, not a generative vision-language "
+            "model that transformers knows: load a CLIP or SigLIP with load_baseline, or pass a hub id such as "
+            "HuggingFaceTB/SmolVLM-256M-Instruct"
+        )
 
 
 def _four_bit_options(choice: DeviceChoice) -> dict[str, Any]:

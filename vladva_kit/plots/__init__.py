@@ -15,6 +15,6 @@ from vladva_kit.plots.similarity import (
     similarity_matrix,
 )
 from vladva_kit.plots.space import embedding_maps, variance_before_after
-from vladva_kit.plots.style import as_png, decimals_needed, save
+from vladva_kit.plots.style import as_png, decimals_needed, save, show_image, wrap_text
 from vladva_kit.plots.summary import attention_overlay, top_next_tokens
-from vladva_kit.plots.training import loss_curves, memory_bars, training_curve
+from vladva_kit.plots.training import loss_curves, memory_bars, training_curve, validation_curves

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def model_comparison(table: Mapping[str, Mapping[str, Any]], title: str = "Model comparison") -> Figure:
     """Plot models by score, with 95 % intervals and chance: `model_comparison({"R@1": {"base": a, "tuned": None}})`.
 
-    `table[score][model]` is a `Score`, its dict, or None (not measured). Raises ValueError for an empty table.
+    `table[score][model]` is a `Score`, its dict, or None (not measured). The legend states the chance level if all
+    scores have the same one, otherwise each score's label does. Raises ValueError for an empty table.
     """
     models = list(dict.fromkeys(model for row in table.values() for model in row))
     if not models:
@@ -44,28 +45,39 @@ def model_comparison(table: Mapping[str, Mapping[str, Any]], title: str = "Model
     percents = {model: fields.get("percent") for model, fields in scores.items()}
     parts = [f"{model} {percent:.1f} %" for model, percent in percents.items() if percent is not None]
     answer = f"{' '.join(first.split())}: {', '.join(parts)}" if parts else ""
+    levels = {
+        name: sorted({one["chance"] for one in row.values() if one.get("chance") is not None})
+        for name, row in rows.items()
+    }
+    shared = {round(level, 1) for row in levels.values() for level in row}
     figure = new_figure(6.4, 1.5 + len(table) * (0.16 + 0.15 * len(models)), title, answer)
     axes = figure.subplots()
-    for y, scores in enumerate(rows.values()):
+    for y, (name, scores) in enumerate(rows.items()):
         if y % 2 == 0:
             axes.axhspan(y - 0.5, y + 0.5, color="#f2f2f2", zorder=0)
         for index, model in enumerate(models):
             offset = 0.72 * ((index + 0.5) / len(models) - 0.5)
             _draw_score(axes, scores.get(model, {}), y + offset, *MODEL_STYLES[index % len(MODEL_STYLES)])
-        for chance in {fields.get("chance") for fields in scores.values()} - {None}:
+        for chance in levels[name]:
             axes.plot([chance, chance], [y - 0.44, y + 0.44], ":", color=INK, linewidth=1.6, zorder=1)
     for index, model in enumerate(models):
         color, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
         axes.plot([], [], marker=marker, color=color, linestyle="", label=model)
-    axes.plot([], [], ":", color=INK, label="chance")
+    if shared:
+        axes.plot([], [], ":", color=INK, label=_chance_text(shared) if len(shared) == 1 else "chance, see each label")
     columns = min(len(models) + 1, 4)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, fontsize=9, handlelength=1.4)
-    label_rows(axes, [wrap_text(name, 30) for name in table], fontsize=9)
+    labels = {name: f"{name}, {_chance_text(row)}" if row and len(shared) > 1 else name for name, row in levels.items()}
+    label_rows(axes, [wrap_text(label, 34) for label in labels.values()], fontsize=9)
     axes.set(xlim=(-2, 102), ylim=(len(table) - 0.5, -0.5), xlabel="correct (%), with 95 % confidence interval")
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", alpha=0.4)
     axes.set_axisbelow(True)
     return figure
+
+
+def _chance_text(levels: Iterable[float]) -> str:
+    return f"chance {' / '.join(f'{level:.1f}' for level in sorted(levels))} %"
 
 
 def _fields(score: Any) -> Mapping[str, Any]:

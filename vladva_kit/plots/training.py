@@ -9,7 +9,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vladva_kit.plots.style import BLUE, INK, ORANGE, SKY, STYLE, VERMILION, label_rows, new_figure, styled
+from vladva_kit.plots.style import (
+    BLUE,
+    INK,
+    MODEL_STYLES,
+    ORANGE,
+    SKY,
+    STYLE,
+    VERMILION,
+    label_rows,
+    new_figure,
+    styled,
+)
 from vladva_kit.training.memory import GIB, Memory
 
 WINDOWS = 15  # the running mean averages 1/15 of a curve
@@ -115,6 +126,49 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], title: str = 
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
     return figure
+
+
+@styled
+def validation_curves(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    metrics: Mapping[str, str],
+    lines: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "Validation during training",
+) -> Figure:
+    """Compare runs by their validation metrics, one panel per metric and one curve per run.
+
+        validation_curves({"random": random, "twins": twins}, {"winoground_group": "group score (%)"},
+                          {"winoground_group": {"chance": 16.7}})
+
+    histories: what `vk.fit(..., validation=...)` returns, by run. metrics: a validation metric, without "eval_", and
+    its axis label. lines: dotted reference lines by metric and label. Raises ValueError for a metric that no run has.
+    """
+    panels = {
+        metric: {run: _series(history, f"eval_{metric}") for run, history in histories.items()} for metric in metrics
+    }
+    for metric, series in panels.items():
+        if not any(steps.size for steps, _ in series.values()):
+            raise ValueError(f"no run has the validation metric '{metric}': return it from the validation function")
+    figure = new_figure(max(4.8, 3.6 * len(panels)), 3.4, title, _last_values(panels, metrics))
+    for axes, (metric, series) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        for index, (run, (steps, values)) in enumerate(series.items()):
+            color, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
+            axes.plot(steps, values, marker=marker, color=color, label=run, markersize=5)
+        for label, value in (lines or {}).get(metric, {}).items():
+            axes.axhline(value, linestyle=":", color=INK, linewidth=1.2)
+            axes.annotate(label, (1, value), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+                          ha="right", fontsize=8)  # fmt: skip
+        axes.set(xlabel="training step", ylabel=metrics[metric], ylim=(0, None))
+        axes.grid(axis="y", alpha=0.3)
+    np.ravel(figure.axes)[0].legend(fontsize=9)
+    return figure
+
+
+def _last_values(panels: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str]) -> str:
+    """State the last value of each run in the first panel."""
+    metric, series = next(iter(panels.items()))
+    ends = (f"{run} {values[-1]:.3g}" for run, (_, values) in series.items() if values.size)
+    return f"{metrics[metric]} at the end: {', '.join(ends)}"
 
 
 @styled

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from vladva_kit.data.hard_batches import caption_keys, image_keys
-from vladva_kit.data.pairs import Pair
+from vladva_kit.data.pairs import Pair, sample_caption
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import (
     ModelInputs,
@@ -77,6 +78,28 @@ class Collator:
             features,
         )
         return {"batch": batch}  # a dict, since the Trainer moves and counts dicts
+
+
+class SampledCaptions(Dataset, TrainerCallback):
+    """Pairs with one of their short captions, sampled anew in each epoch; it is itself the Trainer's callback.
+
+        SampledCaptions(pairs, seed=0)[17].short
+
+    The choice depends on seed, epoch and index only, so all ranks agree and a resumed run repeats it.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], seed: int) -> None:
+        self.pairs, self.seed, self.epoch = pairs, seed, 0
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the epoch; of a run that resumes within an epoch, it is that one."""
+        self.epoch = int((state.epoch or 0) + 1e-6)  # a sum of fractions
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return sample_caption(self.pairs[index], f"{self.seed} {self.epoch} {index}")
 
 
 class ByLength(Sampler[int]):

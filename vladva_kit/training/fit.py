@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -20,6 +21,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from vladva_kit.data.hard_batches import (
     HardBatches,
@@ -32,18 +34,20 @@ from vladva_kit.data.hard_batches import (
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
 from vladva_kit.data.store import Store
 from vladva_kit.data.streaming import PairStream, load_stream_state
+from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import atomic_write
-from vladva_kit.training.collator import Collator
+from vladva_kit.training.collator import Collator, SampledCaptions
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
 from vladva_kit.training.trainer import Validate, VladvaTrainer
 
 NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
+GROUPS_SHARE = 0.25  # of a batch, if the pairs have groups and `Settings.batches` does not say otherwise
 
 
 def fit(
@@ -63,24 +67,32 @@ def fit(
         history = fit(embedder, sample("emoji_pairs"), Settings(steps=150, batch_size=64))
         history[-1]     # {"step": 150, "seconds": …, "loss": …, "contrastive": …, "next_token": …, "accuracy": …, …}
 
-    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`.
+    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`. Of a
+    pair with several short captions, each epoch uses one, sampled by `settings.seed`.
     validation: data of the same kinds (of a folder, its split "validation"), for recall@1 in both directions, or a
     function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
     history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
     that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
-    `resume=True` resumes from the last one.
-    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data.
+    `resume=True` resumes from the last one; a run that has done all its steps is loaded and returned unchanged.
+    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data; BadAdapter
+    for a checkpoint of another adapter.
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
-    checkpoint = last_checkpoint(settings)
+    if settings.batch_size == 1:
+        fix = "use batch_size=2 or more; micro_batch_size limits the memory"
+        warnings.warn(f"a batch of one pair has no negatives, so its contrastive loss is 0: {fix}", stacklevel=2)
+    checkpoint, validate = last_checkpoint(settings), _validation(validation)
     if isinstance(data, PairStream):
         pairs = _prepare_stream(embedder, data, settings, checkpoint)
     else:
         pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
+    finished = _finished_run(embedder, settings, checkpoint)
+    if finished is not None:
+        return finished
     bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(embedder, pairs, settings, _validation(validation), [bar, *callbacks], scratch)
+        trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch)
         if settings.gradient_checkpointing:
             enable_layer_checkpointing(embedder)
         try:
@@ -93,6 +105,27 @@ def fit(
     return history_of(trainer.state)
 
 
+def _finished_run(embedder: Embedder, settings: Settings, checkpoint: str | None) -> list[dict[str, float]] | None:
+    """Load the adapter of a checkpoint that has all steps, and return its history; None if there is more to train.
+
+    Raises BadAdapter for a checkpoint of another adapter.
+    """
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if not (Path(checkpoint) / WEIGHTS_FILE).is_file():  # sharded by FSDP: only the Trainer reads it
+        return None
+    if state.global_step < settings.steps:
+        check_adapter_weights(embedder.lvlm, checkpoint)  # a sentence instead of torch's error with every tensor
+        return None
+    best = state.best_model_checkpoint if settings.trainer.get("load_best_model_at_end") else None
+    folder = best if best is not None and (Path(best) / WEIGHTS_FILE).is_file() else checkpoint
+    load_adapter_weights(embedder.lvlm, folder)
+    if rank() == 0:
+        print(f"{checkpoint} has all {settings.steps} steps of this run: its adapter is loaded, nothing is trained")
+    return history_of(state)
+
+
 def _trainer(
     embedder: Embedder,
     pairs: list[Pair] | PairStream,
@@ -103,10 +136,13 @@ def _trainer(
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
     image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
-    sampler = _hard_batches(embedder, pairs, settings, image_features)
+    sampler = batch_sampler(embedder, pairs, settings, image_features)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     temperature.requires_grad_(settings.learn_temperature)
+    dataset, sampled = pairs, []
+    if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
+        sampled = [dataset := SampledCaptions(pairs, settings.seed)]
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -116,8 +152,8 @@ def _trainer(
         validate,
         sampler,
         args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
-        train_dataset=pairs,
-        callbacks=[*callbacks, *_refresh(embedder, pairs, settings, sampler, image_features())],
+        train_dataset=dataset,
+        callbacks=[*callbacks, *sampled, *_refresh(embedder, pairs, settings, sampler, image_features())],
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
@@ -162,24 +198,37 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
         raise ValueError(
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
         )
+    if not any(pair.short for pair in pairs):
+        warnings.warn("no pair has a short caption: the contrastive loss is 0 and trains nothing", stacklevel=3)
     return pairs
 
 
-def _hard_batches(
+def batch_sampler(
     embedder: Embedder,
     pairs: list[Pair] | PairStream,
     settings: Settings,
-    image_features: Callable[[], CachedImageFeatures | None],
+    image_features: Callable[[], CachedImageFeatures | None] = lambda: None,
 ) -> HardBatches | None:
-    """Build the sampler for `settings.batches`; neighbors are mined with the base embedder, before training."""
-    if settings.batches is None:
-        return None
+    """Build the sampler for `settings.batches`; None if batches are random and the Trainer's own sampler serves.
+
+        next(iter(batch_sampler(embedder, pairs, Settings(batches={"groups": 0.5, "random": 0.5}))))
+
+    Neighbors are mined with the base embedder. image_features: returns features of the frozen vision encoder that are
+    computed already. Raises ValueError for batches that the pairs cannot fill.
+    """
     if isinstance(pairs, PairStream):
-        raise ValueError("batches needs all pairs in advance: leave it out for a stream, which keeps groups together")
-    if settings.group_by_length:
+        if settings.batches is not None:
+            raise ValueError(
+                "batches needs all pairs in advance: leave it out for a stream, which keeps groups together"
+            )
+        return None
+    if settings.batches is not None and settings.group_by_length:
         raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
-    groups, neighbors = groups_of(pairs), None
-    rows = checked_mix(settings.batches, settings.batch_size, groups)
+    groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
+    if settings.batches is None and not groups:
+        return None
+    share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
+    rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
     if rows["mined"]:
         features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
         with embedder.base():

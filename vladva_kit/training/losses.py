@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vladva_kit.data.hard_batches import caption_keys
+from vladva_kit.embedder.embedder import MAX_LOGITS_PER_CHUNK
 from vladva_kit.embedder.prompts import IGNORE_INDEX
-
-MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
 
 def same_caption_mask(captions: Sequence[str]) -> Tensor:
@@ -40,8 +39,9 @@ def contrastive_loss(
         contrastive_loss(images, texts, lambda cosines: cosines / 0.07)      # images, texts: (n, dim), unit length
 
     scale: maps cosines to logits, such as a temperature. duplicate_mask: (n, n) bool, pairs that are excluded in both
-    directions, such as identical captions. extra_texts: (m, dim) hard negatives, used image to text only; extra_mask:
-    (n, m) bool, True where one of them is the row's own caption. gathered: images and texts (global, dim) of all ranks;
+    directions, such as identical captions. extra_texts: (m, dim) hard negative captions, which both an image and its
+    caption have to be less similar to than to each other; extra_mask: (n, m) bool, True where one of them is the row's
+    own caption. gathered: images and texts (global, dim) of all ranks;
     this rank's rows start at `row_offset`, and the masks then have that many columns.
     Raises ValueError for fewer than two pairs: without negatives the loss is 0.
     """
@@ -52,6 +52,7 @@ def contrastive_loss(
     by_text = _masked(scale(texts @ all_images.T), duplicate_mask)
     if extra_texts is not None and len(extra_texts):
         by_image = torch.cat([by_image, _masked(scale(images @ extra_texts.T), extra_mask)], dim=1)
+        by_text = torch.cat([by_text, _masked(scale(texts @ extra_texts.T), extra_mask)], dim=1)
     targets = row_offset + torch.arange(len(images), device=images.device)
     n_rows = max(len(images), 1)  # a rank may have no rows
     loss = F.cross_entropy(by_image, targets, reduction="sum") + F.cross_entropy(by_text, targets, reduction="sum")

@@ -16,16 +16,22 @@ def history_of(state: TrainerState) -> list[dict[str, float]]:
 
     history_of(trainer.state)[-1]["loss"]
 
-    Validation metrics are in the row of the step that they follow.
+    Validation metrics are in the row of the step that they follow. If that step was not logged (`logging_steps` above
+    1), they have a row of their own, without losses.
     """
     rows: dict[int, dict[str, float]] = {}
     for entry in state.log_history:
         kept = {k: v for k, v in entry.items() if k in HISTORY_KEYS or k.startswith(VALIDATION)}
         if "contrastive" in entry:
             rows[entry["step"]] = {key: kept[key] for key in (*HISTORY_KEYS, *kept) if key in kept}
-        elif entry.get("step") in rows:
-            rows[entry["step"]] |= kept
-    return list(rows.values())
+        elif "step" in entry and (entry["step"] in rows or any(name.startswith(VALIDATION) for name in kept)):
+            rows.setdefault(entry["step"], {}).update(kept)
+    return [rows[step] for step in sorted(rows)]
+
+
+def seconds_of(history: list[dict[str, float]]) -> float:
+    """Return the seconds of training up to the last logged step: `seconds_of(history_of(trainer.state))`."""
+    return max((row.get("seconds", 0.0) for row in history), default=0.0)
 
 
 class Progress(TrainerCallback):
@@ -42,9 +48,8 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Open the bar at the step from which the run starts or resumes."""
-        history = history_of(state)
         self.first_step = state.global_step
-        self.first_seconds = history[-1].get("seconds", 0.0) if history else 0.0
+        self.first_seconds = seconds_of(history_of(state))
         self.bar = tqdm(total=self.steps, initial=state.global_step, disable=not self.visible, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:

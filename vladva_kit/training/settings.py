@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +28,26 @@ RENAMED = {
     "eval_steps": "validate_every",
     "resume_from_checkpoint": "resume",
 }
+SOFT_PROMPT_FACTOR = 50  # a soft prompt is a few vectors and barely moves at LoRA's rate
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to fine-tune: `Settings(steps=200, batch_size=64)`.
 
-    The paper uses AdamW, learning rate 1e-4, cosine schedule and batch 1,024; a small LVLM needs a higher rate and a
-    smaller batch.
+    The paper uses AdamW, learning rate 1e-4, cosine schedule and batch 1,024. The defaults were measured on emoji-llava
+    and emoji_pairs (docs/results.md): a small LVLM needs a higher rate and a smaller batch; for a large one, set
+    learning_rate to 1e-4 and the soft prompt's rate follows. Raises ValueError naming a field with an unusable value,
+    the value and the allowed range.
     """
 
     steps: int = 150
     batch_size: int = 64  # pairs per step; each is a negative for all others
-    learning_rate: float = 5e-4
-    soft_prompt_learning_rate: float | None = None  # None: learning_rate
+    learning_rate: float = 1e-3
+    soft_prompt_learning_rate: float | None = None  # None: SOFT_PROMPT_FACTOR x learning_rate
     warmup: int = 10  # steps
     weight_decay: float = 0.0
-    next_token_weight: float = 1.0  # the paper adds the two losses
+    next_token_weight: float = 0.3  # 1 in the paper
     learn_temperature: bool = True
     max_grad_norm: float = 1.0
     bf16: bool | None = None  # None: on a GPU that supports it, never on a CPU (models.device.use_bfloat16)
@@ -58,9 +63,38 @@ class Settings:
     micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
     gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
     cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
-    batches: Mapping[str, float] | None = None  # such as {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: random
+    # {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: a quarter groups if the pairs have groups, otherwise random
+    batches: Mapping[str, float] | None = None
     mining: Mining = Mining()  # how the "mined" part of the batches is found
     trainer: Mapping[str, Any] = field(default_factory=dict)  # any other field of transformers.TrainingArguments
+
+    def __post_init__(self) -> None:
+        for name, (kind, lowest) in LOWEST.items():
+            value = getattr(self, name)
+            if value is None and name in ("soft_prompt_learning_rate", "micro_batch_size"):
+                continue
+            # bool is a kind of int, and steps=True a mistake; numpy's numbers are registered as Integral and Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value < math.inf:
+                number = "whole" if kind is Integral else "finite"
+                raise ValueError(f"Settings({name}={value!r}): pass a {number} number of at least {lowest}")
+        if self.seed >= 2**32:
+            raise ValueError(f"Settings(seed={self.seed}): pass a whole number below 2**32")
+        if self.long_limit < self.short_limit:
+            raise ValueError(
+                f"Settings(long_limit={self.long_limit}): a long caption has at least short_limit={self.short_limit} "
+                "tokens, so pass a number of at least that"
+            )
+        if not isinstance(self.trainer, Mapping):
+            raise ValueError(f"Settings(trainer={self.trainer!r}): pass a dict of fields of TrainingArguments")
+
+
+LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of each number in Settings
+    **dict.fromkeys(("steps", "batch_size", "save_every", "validate_every", "micro_batch_size"), (Integral, 1)),
+    **dict.fromkeys(("short_limit", "long_limit"), (Integral, 1)),
+    **dict.fromkeys(("warmup", "seed"), (Integral, 0)),
+    **dict.fromkeys(("learning_rate", "soft_prompt_learning_rate", "weight_decay"), (Real, 0)),
+    **dict.fromkeys(("next_token_weight", "max_grad_norm"), (Real, 0)),  # max_grad_norm=0 does not clip
+}
 
 
 def last_checkpoint(settings: Settings) -> str | None:
@@ -76,7 +110,7 @@ def last_checkpoint(settings: Settings) -> str | None:
     complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
     if complete and not settings.resume:
         raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True, "
+            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True (--resume), "
             "remove the folder, or use another output_dir"
         )
     return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
@@ -156,23 +190,26 @@ def _checked_overrides(settings: Settings) -> dict[str, Any]:
     return dict(settings.trainer)
 
 
-def split_soft_prompt_group(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
+def split_soft_prompt_group(
+    optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float, rate: float | None
+) -> None:
     """Move the soft prompts into optimizer groups with a separate learning rate, before the schedule is created.
 
-        split_soft_prompt_group(optimizer, embedder.lvlm.adapter, learning_rate=0.05)
+        split_soft_prompt_group(optimizer, embedder.lvlm.adapter, learning_rate=1e-3, rate=0.05)
 
-    Raises ValueError if the optimizer has no soft prompt.
+    rate: of the soft prompts; None is SOFT_PROMPT_FACTOR x learning_rate. Raises ValueError for a rate without soft
+    prompts.
     """
     soft_ids = {id(weight) for name, weight in model.named_parameters() if ".soft_prompt." in name}
     groups = [
         (group, [weight for weight in group["params"] if id(weight) in soft_ids]) for group in optimizer.param_groups
     ]
-    if not any(soft for _, soft in groups):
+    if rate is not None and not any(soft for _, soft in groups):
         raise ValueError(
-            f"soft_prompt_learning_rate={learning_rate} has nothing to train: "
-            "attach(lvlm, soft_prompt=True), or leave it out"
+            f"soft_prompt_learning_rate={rate} has nothing to train: attach(lvlm, soft_prompt=True), or leave it out"
         )
+    rate = SOFT_PROMPT_FACTOR * learning_rate if rate is None else rate
     for group, soft in groups:
         if soft:
             group["params"] = [weight for weight in group["params"] if id(weight) not in soft_ids]
-            optimizer.add_param_group({**group, "params": soft, "lr": learning_rate})
+            optimizer.add_param_group({**group, "params": soft, "lr": rate})

@@ -30,7 +30,7 @@ from vladva_kit.training.distributed import (
 from vladva_kit.training.encode import EncodedBatch, encode_batch
 from vladva_kit.training.grad_cache import cached_step
 from vladva_kit.training.image_cache import CachedImageFeatures
-from vladva_kit.training.progress import VALIDATION, history_of
+from vladva_kit.training.progress import VALIDATION, history_of, seconds_of
 from vladva_kit.training.settings import split_soft_prompt_group
 
 Validate = Callable[[Embedder], dict[str, float]]
@@ -148,10 +148,11 @@ class VladvaTrainer(Trainer):
         return metrics
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer; soft prompts may have a separate learning rate."""
+        """Create the Trainer's optimizer; soft prompts have a separate learning rate."""
         is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
-        if is_new and self.soft_prompt_learning_rate is not None:
-            split_soft_prompt_group(optimizer, self.model if model is None else model, self.soft_prompt_learning_rate)
+        if is_new:
+            model, rate = self.model if model is None else model, self.soft_prompt_learning_rate
+            split_soft_prompt_group(optimizer, model, self.args.learning_rate, rate)
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -193,9 +194,16 @@ class VladvaTrainer(Trainer):
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Stop before the update if a gradient overflowed, which can happen under a finite loss."""
+        """Stop before the update if a gradient overflowed, which can happen under a finite loss.
+
+        A loss scaler finds its scale by overflowing: it leaves the step out and halves the scale. Only an overflow
+        that no scale above 1 avoids is an error.
+        """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None:
+        if norm is None or bool(torch.as_tensor(norm).isfinite().all()):
+            return norm
+        scaler = self.accelerator.scaler
+        if scaler is None or not scaler.is_enabled() or scaler.get_scale() < 1:
             check_finite(torch.as_tensor(norm), self.embedder.lvlm.model.dtype, "gradients")
         return norm
 
@@ -207,8 +215,7 @@ class VladvaTrainer(Trainer):
     def _start_clock(self) -> None:
         """Start at the first step; the seconds of an interrupted run count too."""
         if self.started is None:
-            history = history_of(self.state)
-            self.started = time.perf_counter() - (history[-1].get("seconds", 0.0) if history else 0.0)
+            self.started = time.perf_counter() - seconds_of(history_of(self.state))
 
     def log(self, logs: dict[str, float], *arguments: Any, **keywords: Any) -> None:
         """Log the step's metrics and the seconds of training so far with what the Trainer logs."""

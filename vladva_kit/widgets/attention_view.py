@@ -86,7 +86,7 @@ class AttentionView(WidgetBase):
         self.maps: dict[Any, dict[str, np.ndarray]] = {}  # by image key
         self.work = BackgroundTask()
         widgets = controls()
-        self.picker = ImagePicker(images, "look at", self._read)
+        self.picker = ImagePicker(self, images, "look at", self._read)
         self.layer = widgets.IntSlider(min=MEAN, max=MEAN, description="layer")
         self.head = widgets.IntSlider(min=MEAN, max=MEAN, description="head")
         hint = widgets.HTML(value=page("hint", text="0: mean over all"))

@@ -76,6 +76,20 @@ class WidgetBase:
         except Exception as error:
             self.message.value = page("message", text=error_text(error))
 
+    def handler(self, action: Callable[..., object]) -> Callable[..., None]:
+        """Make a function that a control calls: errors of `action` are shown below the controls.
+
+            button.on_click(self.handler(self.export))
+
+        `action` is called without arguments, since front ends pass the control or the change.
+        """
+
+        def call(*_: object) -> None:
+            with self.reporting():
+                action()
+
+        return call
+
     @contextmanager
     def batched(self) -> Iterator[None]:
         """Change several controls within the block and redraw once at its end."""
@@ -89,7 +103,7 @@ class WidgetBase:
     def redraw_on(self, *watched: Any) -> None:
         """Redraw whenever the value of one of these controls changes."""
         for control in watched:
-            control.observe(self.refresh, "value")
+            control.observe(self.handler(self.refresh), "value")
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Return the live widget together with its current view as static HTML.
@@ -172,20 +186,27 @@ class BackgroundTask:
 class ImagePicker:
     """Choose one of several images from a menu, or upload one; the latest choice counts.
 
-    picker = ImagePicker(images, "image", refresh, empty="no image")
+    picker = ImagePicker(widget, images, "image", widget.refresh, empty="no image")
     picker.image            # the chosen or uploaded image, or None
+
+    `on_change` is called without arguments; `widget` shows its errors.
     """
 
     def __init__(
-        self, images: Sequence[ImageLike], description: str, on_change: Callable[..., None], empty: str | None = None
+        self,
+        widget: WidgetBase,
+        images: Sequence[ImageLike],
+        description: str,
+        on_change: Callable[..., None],
+        empty: str | None = None,
     ) -> None:
         self.images, self._on_change = list(images), on_change
         options = [] if empty is None else [(empty, NO_IMAGE)]
         options += [(f"image {number}", number - 1) for number in range(1, len(self.images) + 1)]
         self.menu = controls().Dropdown(options=options, description=description)
         self.upload = upload_button("your image")
-        self.menu.observe(self._choose, "value")
-        self.upload.observe(on_change, "value")
+        self.menu.observe(widget.handler(self._choose), "value")
+        self.upload.observe(widget.handler(on_change), "value")
 
     @property
     def index(self) -> int | None:
@@ -202,7 +223,7 @@ class ImagePicker:
         clear_upload(self.upload)
         self.menu.value = NO_IMAGE
 
-    def _choose(self, *_: object) -> None:
+    def _choose(self) -> None:
         if self.upload.value:
             clear_upload(self.upload)  # which reports the change
         else:
@@ -241,8 +262,10 @@ def uploaded(upload: Any) -> Image.Image | None:
         return None
     try:
         return open_image(bytes(value[-1]["content"]))  # ipywidgets 8 gives a memoryview
-    except OSError as error:
-        raise BadInput(f"{value[-1]['name']} is not a readable image: upload a PNG, JPEG or WebP file") from error
+    except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
+        reason = f" ({error})" if isinstance(error, BadInput) else ""
+        name = value[-1].get("name", "the file")
+        raise BadInput(f"{name} is not a readable image{reason}: upload a PNG, JPEG or WebP file") from error
 
 
 def clear_upload(upload: Any) -> None:

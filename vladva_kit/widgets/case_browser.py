@@ -68,10 +68,10 @@ class CaseBrowser(WidgetBase):
         self.worst_first = widgets.Checkbox(description="worst first", indent=False)
         self.captions = [text_box(name) for name in caption_names]
         self.uploads = [upload_button(name) for name in image_names]
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
+        self.previous.on_click(self.handler(lambda: self._step(-1)))
+        self.next.on_click(self.handler(lambda: self._step(1)))
         for control in (self.category, self.rank_by, self.only_failures, self.worst_first):
-            control.observe(self._list, "value")
+            control.observe(self.handler(self._list), "value")
         self.redraw_on(*self.captions, *self.uploads)
         fields = [[part for part in row if part is not None] for row in zip_longest(self.captions, self.uploads)]
         top = [self.previous, self.next, self.category, self.rank_by]

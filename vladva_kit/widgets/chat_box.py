@@ -41,7 +41,7 @@ class ChatBox(WidgetBase):
         self.embedder, self.max_new_tokens = embedder, max_new_tokens
         self.work = BackgroundTask()
         widgets = controls()
-        self.picker = ImagePicker(images, "about", self._restart, empty="no image")
+        self.picker = ImagePicker(self, images, "about", self._restart, empty="no image")
         self.question = text_box("question")
         self.ask_button = widgets.Button(description="ask", button_style="primary")
         self.new_button = widgets.Button(description="new chat")
@@ -49,8 +49,8 @@ class ChatBox(WidgetBase):
         with self.batched():
             self.picker.menu.value = 0 if len(images) else NO_IMAGE
             self._restart()
-        self.ask_button.on_click(lambda _: self.ask())
-        self.new_button.on_click(self._restart)
+        self.ask_button.on_click(self.handler(self.ask))
+        self.new_button.on_click(self.handler(self._restart))
         self.redraw_on(self.question)
 
     def ask(self) -> None:

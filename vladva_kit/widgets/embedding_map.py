@@ -92,7 +92,7 @@ class EmbeddingMap(WidgetBase):
         self.links = widgets.Checkbox(value=True, description="link image and caption", indent=False)
         pairs = [(f"{number}: {text}", number - 1) for number, text in enumerate(self.captions, start=1)]
         self.pair = widgets.Dropdown(options=pairs, description="pair", layout=widgets.Layout(width="36em"))
-        self.work.cancel.on_click(lambda _: setattr(self.method, "value", "PCA"))
+        self.work.cancel.on_click(self.handler(lambda: setattr(self.method, "value", "PCA")))
         self.redraw_on(self.model, self.method, self.color, self.links, self.pair)
         self._assemble([self.model, self.method], [self.color, self.links], [self.pair])
         self.refresh()

@@ -41,7 +41,8 @@ def templates(package: str) -> jinja2.Environment:
 
 def page(template: str, **values: Any) -> View:
     """Render a template with escaped values: `page("message", text="<b>")` shows "<b>" and not bold text."""
-    return View(templates("vladva_kit.widgets").get_template(f"{template}.html.j2").render(**values))
+    html = templates("vladva_kit.widgets").get_template(f"{template}.html.j2").render(**values)
+    return View(html.encode("utf-8", "replace").decode())  # half characters, which no front end can be sent
 
 
 def score_text(value: float, sign: str = "") -> str:
@@ -59,7 +60,7 @@ def unseen_words(tokenizer: PreTrainedTokenizerBase | None, text: str) -> frozen
     """
     if tokenizer is None or tokenizer.unk_token_id is None:
         return frozenset()
-    words = set(_WORDS.findall(text))
+    words = set(_WORDS.findall(text.encode("utf-8", "ignore").decode()))  # without half characters
     return frozenset(word for word in words if tokenizer.unk_token_id in encode_caption(tokenizer, word))
 
 

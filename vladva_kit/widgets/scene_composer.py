@@ -141,16 +141,16 @@ class SceneComposer(WidgetBase):
         self.seed = widgets.IntSlider(min=0, max=99, description="random seed", continuous_update=False)
         first, second = (list(thing.values()) for thing in self.things)
         rows = [first, [self.relation, self.seed], second, [self.ground, self.style, self.swap]]
-        self.swap.observe(self._choose_swap, "value")
+        self.swap.observe(self.handler(self._choose_swap), "value")
         self.redraw_on(*(control for row in rows for control in row if control is not self.swap))
         self._assemble(*rows)
         self.refresh()
 
-    def _choose_swap(self, change: Mapping[str, Any]) -> None:
+    def _choose_swap(self) -> None:
         """Redraw; sizes that are to be swapped are made different first."""
         first, second = (thing["size"] for thing in self.things)
         with self.batched():
-            if change["new"] == "sizes" and first.value == second.value:
+            if self.swap.value == "sizes" and first.value == second.value:
                 second.value = next(size for size in SIZES if size != first.value)
 
     def scene(self) -> Scene:
@@ -161,12 +161,14 @@ class SceneComposer(WidgetBase):
     def refresh(self, *_: object) -> None:
         """Draw the chosen scenes, and score them with the models that have not encoded them yet."""
         super().refresh()
-        needed = self._needed  # read once: the background thread draws too
-        missing = [model for model in self.models.values() if needed and not model.has(*needed)]
-        if needed and missing:
-            redraw = super().refresh
+        needed, redraw = self._needed, super().refresh  # read once: the background thread draws too
+        if needed is None:
+            return
+        with self.reporting():
+            missing = [model for model in self.models.values() if not model.has(*needed)]
             steps = [step for model in missing for step in [*model.encoding_steps(*needed), redraw]]
-            self.work.start(steps, "scoring")
+            if steps:
+                self.work.start(steps, "scoring")
 
     def draw(self) -> View:
         """Show both scenes, their captions, the negatives, and the scores of the models that have encoded them."""

@@ -18,7 +18,7 @@ from vladva_kit.models.files import atomic_write
 from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.similarity import retrieval_sentence
 from vladva_kit.plots.style import check_matrix
-from vladva_kit.widgets.base import WidgetBase, controls
+from vladva_kit.widgets.base import WidgetBase, controls, error_text
 from vladva_kit.widgets.page import View, page
 
 SORTS = ("as given", "most confused first", "highest score first")
@@ -120,7 +120,7 @@ class SimilarityExplorer(WidgetBase):
         self.file = widgets.Text(value="similarity.csv", description="file")
         self.export_button = widgets.Button(description="export")
         self.redraw_on(self.model, self.image, self.caption, self.sort)
-        self.export_button.on_click(lambda _: self._export())
+        self.export_button.on_click(self.handler(self._export))
         self._assemble([self.model, self.sort], [self.image, self.caption], [self.file, self.export_button])
         self.refresh()
 
@@ -142,5 +142,5 @@ class SimilarityExplorer(WidgetBase):
     def _export(self) -> None:
         try:
             self.message.value = page("hint", text=f"saved: {self.export(self.file.value)}")
-        except OSError as error:
-            self.message.value = page("message", text=f"not saved: {error}")
+        except Exception as error:  # such as a name that no file can have
+            self.message.value = page("message", text=f"not saved: {error_text(error)}")

@@ -31,9 +31,10 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
 
     The time left is extrapolated from the run's pace, and shown while the run is not over.
     """
-    if not history:
-        return page("training_view", state=state, step=0, steps=steps, metrics={}, curve=None)
-    last, recalls = history[-1], [row[RECALL] for row in history if RECALL in row]
+    step, logged = history[-1]["step"] if history else 0, [row for row in history if "loss" in row]
+    if not logged:
+        return page("training_view", state=state, step=step, steps=steps, metrics={}, curve=None)
+    last, recalls = logged[-1], [row[RECALL] for row in history if RECALL in row]
     metrics = {"loss": f"{last['loss']:.2f} nats", "in-batch accuracy": f"{last['accuracy']:.0%}"}
     if recalls:
         metrics["validation R@1"] = f"{recalls[-1]:.0f}%"
@@ -41,7 +42,7 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
     if state in RUNNING:
         metrics["time left"] = tqdm.format_interval((steps - last["step"]) * last["seconds"] / last["step"])
     curve = figure_uri(training_curve(history), dpi=100) if len(history) > 1 else None
-    return page("training_view", state=state, step=last["step"], steps=steps, metrics=metrics, curve=curve)
+    return page("training_view", state=state, step=step, steps=steps, metrics=metrics, curve=curve)
 
 
 class TrainingDashboard(WidgetBase, TrainerCallback):
@@ -68,9 +69,9 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
         self.pause_button = widgets.ToggleButton(description="pause", disabled=True)
         self.stop_button = widgets.Button(description="stop and keep", disabled=True)
         self.bar = widgets.IntProgress(min=0, max=settings.steps)
-        self.start_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
-        self.pause_button.observe(self._pause, "value")
+        self.start_button.on_click(self.handler(self.start))
+        self.stop_button.on_click(self.handler(self.stop))
+        self.pause_button.observe(self.handler(self._pause), "value")
         self._assemble([self.start_button, self.pause_button, self.stop_button, self.bar])
         self.refresh()
 
@@ -107,8 +108,8 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
             raise self.error
         return self.history
 
-    def _pause(self, change: Mapping[str, Any]) -> None:
-        paused = change["new"]
+    def _pause(self) -> None:
+        paused = self.pause_button.value
         self.pause_button.description = "resume" if paused else "pause"
         if self.state in RUNNING:
             self.state = PAUSING if paused else TRAINING  # before the event: the thread sets the next state

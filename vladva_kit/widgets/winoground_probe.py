@@ -68,7 +68,7 @@ class WinogroundProbe(CaseBrowser):
             scores[name] = {index: known[case.id] for index, case in enumerate(cases) if case.id in known}
         self.work = BackgroundTask()
         self.score_all = controls().Button(description="score all", tooltip="needed to filter and sort by margin")
-        self.score_all.on_click(lambda _: self.score())
+        self.score_all.on_click(self.handler(self.score))
         names = ("caption 1", "caption 2"), ("image 1", "image 2")
         super().__init__(models, contents, scores, group_margin, winoground_view, *names, buttons=[self.score_all])
 

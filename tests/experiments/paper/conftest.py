@@ -19,7 +19,8 @@ def small_samples(tmp_path_factory):
     """The three generated samples with a few cases each."""
     folder = tmp_path_factory.mktemp("samples")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(samples, "SPLITS", {"train": 12, "validation": 1, "test": 5, "unseen_style": 4})
+        patched.setattr(samples, "SPLITS", {"train": 36, "validation": 1, "test": 5, "unseen_style": 4})
+        patched.setattr(samples, "TWIN_GROUPS", 8)
         patched.setattr(samples, "WINOGROUND_KINDS", {"object": 1, "color": 1, "size": 1, "relation": 1})
         patched.setattr(cases, "CASES_PER_CATEGORY", 1)
         return {name: samples.write_sample(name, folder / name) for name in samples.DRAWN}
@@ -35,16 +36,16 @@ def small_world(small_samples, monkeypatch):
 
 @pytest.fixture
 def small_plan():
-    """Two steps of four pairs with one seed."""
-    return Plan(steps=2, batch_size=4, seeds=(0,), n_generation_images=1, n_probe_images=4, n_prompt_images=4)
+    """Two steps of 32 pairs with one seed."""
+    return Plan(steps=2, batch_size=32, seeds=(0,), n_generation_images=1, n_probe_images=4, n_prompt_images=4)
 
 
 @pytest.fixture
 def record():
     """Build a record from bits: record(0, {"winoground/seen/group": "0110"})."""
 
-    def build(seed, correct, group_size=1):
-        measures = {name: vars(Measure(bits, group_size, 50.0, 0)) for name, bits in correct.items()}
+    def build(seed, correct, images=1):
+        measures = {name: vars(Measure(bits, images, 50.0, 0)) for name, bits in correct.items()}
         return {"config": {"seed": seed, "model": "emoji-llava"}, "measures": measures}
 
     return build
@@ -63,7 +64,8 @@ def synthetic_record(run):
         generation, adapter_off = name.startswith("generation"), name.startswith("generation_adapter_off")
         if (generation and not run.n_generation_images) or (adapter_off and not run.generate_adapter_off):
             continue
-        measures[name] = asdict(Measure.of(generator.random(N) < (0.7 if generation else share), 25.0))
+        chance = None if name.endswith("caption_truth") else 25.0
+        measures[name] = asdict(Measure.of(generator.random(N) < (0.7 if generation else share), chance))
     record = {"config": asdict(run), "measures": measures, "seconds": {"training": 60.0, "evaluation": 30.0}}
     if run.steps:
         end = 0.01 if run.captions == "long" else 0.8
@@ -102,6 +104,7 @@ def results():
         {
             "image_prompt": f"prompt {index}", "text_prompt": f"prompt {index}", "image_entropy": 1 + index / 10,
             "text_entropy": 1.0, "image_to_text": 5.0 + index, "text_to_image": 4.0 + index,
+            "pretrained": index == 0,
         }
         for index in range(10)
     ]  # fmt: skip

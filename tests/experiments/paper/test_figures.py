@@ -53,7 +53,7 @@ def test_prompts_are_dots_and_the_extremes_are_named(texts_of):
     values = [(1.0, 10.0), (2.0, 40.0), (3.0, 20.0)]
     prompts = [
         {"image_prompt": f"prompt {i}", "image_entropy": x - 1, "text_entropy": x + 1, "image_to_text": y}
-        | {"text_to_image": y + 2}
+        | {"text_to_image": y + 2, "pretrained": False}
         for i, (x, y) in enumerate(values)
     ]
     correlations = {"spearman": {"value": 0.5, "low": -0.1, "high": 0.9, "n": 3}, "pearson": None}
@@ -62,12 +62,20 @@ def test_prompts_are_dots_and_the_extremes_are_named(texts_of):
     texts = texts_of(figure)
     assert "prompt 0" in texts and "prompt 1" in texts and "prompt 2" not in texts
     assert figure.get_suptitle().endswith("\nSpearman 0.50 [−0.10, 0.90]")
+    assert figure.axes[0].get_legend() is None
+    prompts[1]["pretrained"] = True
+    axes = prompt_scatter({"prompts": prompts, "correlations": correlations}).axes[0]
+    others, marked = (line.get_xydata().tolist() for line in axes.lines)
+    assert others == [[1, 11], [3, 21]] and marked == [[2, 41]]
+    (label,) = axes.get_legend().get_texts()
+    assert label.get_text() == "answered with a noun in pretraining; not in the correlations"
 
 
 def test_text_of_the_prompt_scatter_is_readable(monkeypatch):
     caption = "a rather long caption about a dog to the left of a cat on grass"
     prompts = [
         {"image_prompt": caption, "image_entropy": i, "text_entropy": i, "image_to_text": 9 * i, "text_to_image": 8 * i}
+        | {"pretrained": i == 8}
         for i in range(1, 9)
     ]
     study = {

@@ -29,7 +29,8 @@ def test_measures_give_the_scores_of_the_evaluations(small_world):
         estimated = estimate([record], (f"retrieval/{style}/text_to_image",))
         assert (estimated.low, estimated.high) == (retrieval.text_to_image[1].low, retrieval.text_to_image[1].high)
         swaps = estimate([record], tuple(f"sugarcrepe/{style}/swap_{kind}" for kind in ("obj", "att")))
-        assert swaps.percent == pytest.approx(sugarcrepe.groups["swap"].percent)
+        swap = sugarcrepe.groups["swap"]
+        assert (swaps.percent, swaps.low, swaps.high) == pytest.approx((swap.percent, swap.low, swap.high))
 
 
 def test_unknown_result_is_an_error():

@@ -29,6 +29,18 @@ def test_every_claim_has_a_row_with_paper_value_verdict_and_command(results):
         assert re.search(r"\*\*(supported|partly supported|not supported)\*\*", row)
 
 
+def test_page_says_what_the_models_were_pretrained_on_and_how_large_the_gallery_is(results):
+    page = reproduction_page(results, []).replace("\n", " ")
+    for fact in (
+        "pretrained on the two embedding prompts with a noun as the answer",
+        "marks these two prompts and leaves them out of its correlations",
+        "emoji-clip was also trained with a patch-labeling loss",
+        "Nouns that were misread in the unseen style were dropped",
+        "Retrieval ranks 80 images and 80 captions per style.",
+    ):
+        assert page.count(fact) == 1
+
+
 def test_representations_have_a_row_per_probed_variant(results):
     table = reproduction_page(results, []).split("## Representations")[1]
     base, full = (next(row for row in table.splitlines() if row.startswith(f"| {name} |")) for name in (BASE, FULL))

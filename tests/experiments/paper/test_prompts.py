@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import vladva_kit as vk
 from experiments.paper import prompts as prompts_module
 from experiments.paper.__main__ import app
-from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, correlation, study_prompts
+from experiments.paper.prompts import EMOJI_PROMPTS, PLAIN_PROMPTS, PRETRAINED_PROMPTS, correlation, study_prompts
+from experiments.pretraining import tokenizer as pretraining
 
 PAIRS = [vk.Pair(pair.image, pair.short) for pair in tiny_pairs(12) if pair.short]
 
@@ -30,7 +31,7 @@ def test_emoji_prompts_contain_only_known_words():
 
 def test_recall_equals_that_of_the_evaluation_with_the_same_prompts():
     lvlm, log = tiny_lvlm(), []
-    study = study_prompts(lvlm, PAIRS, EMOJI_PROMPTS[:3], log.append)
+    study = study_prompts(lvlm, PAIRS, EMOJI_PROMPTS[:3], log=log.append)
     assert study["n"] == len(PAIRS) and len(log) == 3
     for result, prompts in zip(study["prompts"], EMOJI_PROMPTS[:3], strict=True):
         assert (result["image_prompt"], result["text_prompt"]) == prompts
@@ -39,6 +40,16 @@ def test_recall_equals_that_of_the_evaluation_with_the_same_prompts():
         assert result["text_to_image"] == pytest.approx(expected.text_to_image[1].percent)
         assert 0 < result["image_entropy"] < np.log(lvlm.model.config.text_config.vocab_size)
     assert study["prompts"][0]["image_entropy"] != study["prompts"][1]["image_entropy"]
+
+
+def test_prompts_of_the_pretraining_are_marked_and_not_in_the_correlations():
+    assert PRETRAINED_PROMPTS == ((pretraining.IMAGE_PROMPT, pretraining.TEXT_PROMPT),)
+    with_all = study_prompts(tiny_lvlm(), PAIRS, EMOJI_PROMPTS[:12])
+    study = study_prompts(tiny_lvlm(), PAIRS, EMOJI_PROMPTS[:12], PRETRAINED_PROMPTS)
+    assert [one["pretrained"] for one in study["prompts"]] == [True] + 11 * [False]
+    assert [one["image_to_text"] for one in study["prompts"]] == [one["image_to_text"] for one in with_all["prompts"]]
+    without = study_prompts(tiny_lvlm(), PAIRS, EMOJI_PROMPTS[1:12])
+    assert study["correlations"] == without["correlations"] and study["correlations"]["spearman"]["n"] == 11
 
 
 def test_a_single_prompt_has_no_correlation():
@@ -87,5 +98,6 @@ def test_the_command_writes_the_study_of_the_models_list_and_its_figure(tmp_path
         assert done.exit_code == 0, done.output
         study = json.loads((out / "prompts.json").read_text())
         assert study["n"] == 4 and study["model"] == model
+        assert study["prompts"][0]["pretrained"] is (model == "emoji-llava")
         assert [one["image_prompt"] for one in study["prompts"]] == [image for image, _ in expected]
         assert (out / "prompts.png").is_file() and (out / "prompts.svg").is_file()

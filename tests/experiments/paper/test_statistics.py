@@ -45,6 +45,22 @@ def test_cases_of_one_image_are_resampled_together(record):
     assert grouped.high - grouped.low > 1.4 * (single.high - single.low)
 
 
+def test_measures_that_share_images_are_resampled_together(record):
+    names = tuple(f"sugarcrepe/seen/{kind}" for kind in range(7))
+    digits, images = "1" * 42 + "0" * 18, tuple(f"image {n}" for n in range(60))
+    shared = estimate([record(0, dict.fromkeys(names, digits), images)], names)
+    assert (shared.low, shared.high) == pytest.approx((58.3, 81.7), abs=2)
+    none = record(0, dict.fromkeys(names, "0" * 60), images)
+    difference = gain([none], [record(0, dict.fromkeys(names, digits), images)], names)
+    assert (difference.low, difference.high) == (shared.low, shared.high)
+
+
+def test_measure_without_a_chance_level_has_none(record):
+    one = record(0, {G[0]: "0110"})
+    one["measures"][G[0]]["chance"] = None
+    assert estimate([one], G).chance is None
+
+
 def test_gain_is_paired_and_uses_mcnemars_test(record):
     one, other = bits(4), bits(5, share=0.8)
     result = gain([record(0, {G[0]: one})], [record(0, {G[0]: other})], G)

@@ -34,16 +34,16 @@ def plan_run(plan, name, variant):
 def interrupted_and_resumed(small_samples, tmp_path_factory):
     """Four variants of `components`, interrupted in the third run and resumed: requested runs, calls, results."""
     out, calls = tmp_path_factory.mktemp("ablation"), []
-    plan = study.Plan(steps=2, batch_size=4, seeds=(0,), n_generation_images=1, n_probe_images=4)
+    plan = study.Plan(steps=2, batch_size=32, seeds=(0,), n_generation_images=1, n_probe_images=4)
     components = experiment("components", plan)
     four = tuple(variant for variant in components.variants if variant.name in VARIANTS)
     small = Experiment("components", four, tuple(pair for pair in components.comparisons if set(pair) <= set(VARIANTS)))
 
-    def train_and_evaluate(run):
+    def train_and_evaluate(run, cache):
         calls.append(run)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return runs.train_and_evaluate(run)
+        return runs.train_and_evaluate(run, cache)
 
     def run_study():
         return run_experiments(["components"], plan, out, log=lambda _: None)
@@ -87,6 +87,7 @@ def test_record_holds_history_measures_and_representations(saved):
     assert full["trainable"]["soft prompt"] and full["trainable"]["LoRA"] and soft["trainable"]["LoRA"] == 0
     assert soft["history"]["next_token"] == [0, 0] and min(full["history"]["next_token"]) > 0
     entropy = full["representations"]["entropy"]
+    assert full["effects"].keys() == {"seen", "unseen style"} and full["effects"]["seen"]["image"] > 0
     assert set(entropy) == {"image", "text"} and len(entropy["image"]) == 4
     assert 0 <= full["representations"]["prompt"]["image"]["unchanged"] <= 1
     assert base["representations"]["attention_density"] and "history" not in base
@@ -127,6 +128,8 @@ def test_overview_has_a_row_per_variant_for_one_style_without_intervals(saved):
     value = value_of(saved, "components", FULL, "text → image R@1, unseen style")
     assert lines[len(VARIANTS) - 1].split(" | ")[2] == f"{value.percent:.1f}" == value.short  # one seed: no deviation
     assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # a CLIP generates nothing
+    chance = dict(zip(titles, lines[-1].strip("| ").split(" | ")[1:], strict=True))
+    assert chance["caption truth"] == "—" and float(chance["question accuracy"]) > 0
 
 
 def test_changed_settings_and_weights_start_new_runs(small_plan, tmp_path):

@@ -46,7 +46,12 @@ def test_the_cards_state_scores_command_and_caveats(folders):
     for folder in folders:
         card = (folder / "README.md").read_text()
         assert "| noun | 50.0% | 25.0% |" in card and "python -m experiments.pretraining --seed 0" in card
-        for caveat in ("17 that were misread", "patch-labeling loss", "not strictly zero-shot"):
+        for caveat in (
+            "17 that were misread",
+            "patch-labeling loss",
+            "not strictly zero-shot",
+            "instruction following",
+        ):
             assert card.replace("\n", " ").count(caveat) == 1
 
 

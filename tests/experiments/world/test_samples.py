@@ -11,6 +11,7 @@ from PIL import Image
 import vladva_kit as vk
 from experiments.world import cases, miniatures, samples
 from experiments.world.samples import DRAWN, WRITERS, write_sample
+from experiments.world.twins import held_out
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.emoji_world.truth import caption_facts, is_true, words_of
@@ -24,6 +25,7 @@ WINOGROUND = ["id", "image_0", "image_1", "caption_0", "caption_1", "tag", "seco
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(samples, "SPLITS", {"train": 6, "validation": 3, "test": 4, "unseen_style": 3})
+    monkeypatch.setattr(samples, "TWIN_GROUPS", 2)
     monkeypatch.setattr(samples, "WINOGROUND_KINDS", {"object": 1, "color": 1, "size": 1, "relation": 1})
 
 
@@ -31,14 +33,23 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def check_rows(rows, split):
+    for row in rows:
+        scene = Scene.from_dict(row["scene"])
+        assert scene.style in ((UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES)
+        texts = [row["short"], row.get("long"), *row.get("captions", ())]
+        assert all(is_true(text, scene) for text in texts if text), row
+        assert split != "train" or not held_out(scene), row
+        assert ("long" in row) != ("group" in row), row  # twins have no long caption
+
+
 def test_pairs_form_an_imagefolder_with_true_and_unique_captions(small, tmp_path):
     folder = write_sample("emoji_pairs", tmp_path / "pairs")
     for split, n in samples.SPLITS.items():
-        assert len(vk.load_pairs(folder, split=split)) == n
-        for row in read_lines(folder / split / "metadata.jsonl"):
-            scene = Scene.from_dict(row["scene"])
-            assert scene.style in ((UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES)
-            assert all(is_true(text, scene) for text in [row["short"], row["long"], *row.get("captions", [])])
+        rows = read_lines(folder / split / "metadata.jsonl")
+        assert len(vk.load_pairs(folder, split=split)) == len(rows)
+        assert len([row for row in rows if "group" not in row]) == n or split == "train"
+        check_rows(rows, split)
     captions = [text for pair in vk.load_pairs(folder, split="test") for text in pair.captions]
     assert len(set(captions)) == len(captions) == 3 * samples.SPLITS["test"]
 
@@ -97,11 +108,9 @@ def test_committed_images_equal_those_rendered_now(split, tmp_path):
 @pytest.mark.parametrize("split", samples.SPLITS)
 def test_committed_pairs_have_their_images_and_true_captions(split):
     rows = read_lines(FOLDER / "emoji_pairs" / split / "metadata.jsonl")
-    assert len(rows) == samples.SPLITS[split]
-    for row in rows:
-        scene = Scene.from_dict(row["scene"])
-        assert scene.style in ((UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES)
-        assert all(is_true(text, scene) for text in (row["short"], row["long"], *row.get("captions", ()))), row
+    assert len([row for row in rows if "group" not in row]) == (1988 if split == "train" else samples.SPLITS[split])
+    assert len({row["group"] for row in rows if "group" in row}) == (samples.TWIN_GROUPS if split == "train" else 0)
+    check_rows(rows, split)
     images = {path.name for path in (FOLDER / "emoji_pairs" / split).iterdir()} - {"metadata.jsonl"}
     assert images == {row["file_name"] for row in rows}
 
