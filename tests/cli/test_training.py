@@ -30,7 +30,7 @@ def test_demo_passes_its_options_on_and_prints_the_results(tmp_path, monkeypatch
     shown = run(app, ["demo", "--out", str(tmp_path), "--steps", "7", "--seed", "3"], env={"COLUMNS": "120"})
     assert shown.exit_code == 0, shown.output
     assert calls == [(tmp_path, 7, 3, "vladva demo --steps 7 --batch-size 64 --seed 3")]
-    assert "fine-tuning" in shown.output and "41.5" in shown.output and "12.3" in shown.output
+    assert "fine-tuning" in shown.output and "base" in shown.output and "12.3" in shown.output
     assert "190 s." in shown.output and str(tmp_path / "report.html") in shown.output.replace("\n", "")
 
 
