@@ -45,11 +45,13 @@ def test_train_writes_an_adapter_that_loads(tmp_path, pairs, monkeypatch):
     lines.append(json.dumps({"file_name": "missing.png", "short": "a dog"}))
     (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     arguments = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4"]
+    arguments += ["--distill-weight", "0.5"]
     stopped = run(app, arguments)
     assert stopped.exit_code and "missing.png" in str(stopped.exception)
     with pytest.warns(UserWarning, match=r"missing\.png"):
         assert run(app, [*arguments, "--skip-bad"]).exit_code == 0
-    assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(history) == 2 and all(row["distill"] > 0 for row in history)
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter", tiny_lvlm()).trainable()["LoRA"] > 0
 
 
@@ -85,6 +87,7 @@ def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
         ([], "is not a folder"),
         (["--steps", "0"], r"Settings\(steps=0\)"),
         (["--learning-rate", "nan"], r"Settings\(learning_rate=nan\)"),
+        (["--distill-weight", "-1"], r"Settings\(distill_weight=-1.0\)"),
         (["--micro-batch-size", "-1"], r"Settings\(micro_batch_size=-1\)"),
     ],
     ids=str,
