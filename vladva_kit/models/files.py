@@ -38,9 +38,13 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     null. With `indent=None` the file has one line. Raises TypeError, naming the element, for any other type.
     """
     path = Path(path)
-    text = json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
-    atomic_write({path: f"{text}\n".encode()})
+    atomic_write({path: f"{json_text(value, indent)}\n".encode()})
     return path
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Convert a value to standard JSON as `write_json` does: `print(json_text(comparison))`."""
+    return json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _jsonable(value: Any, name: str) -> Any:
