@@ -33,6 +33,7 @@ def main() -> None:
     """Run a command; print an error that the user can fix on one line, without a traceback, and exit with status 2."""
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:  # BadInput, BadAdapter, UnknownModel; files; a missing extra
-        typer.secho(" ".join(str(error).split()), fg="red", err=True)
+    # BadInput, BadAdapter, UnknownModel; files; a missing extra; memory
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        typer.secho(" ".join(str(error).split()) or "out of memory", fg="red", err=True)
         raise SystemExit(2) from None

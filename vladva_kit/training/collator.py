@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Batch:
     keys: Tensor  # (n_texts, 2) keys of caption and image, equal on all ranks for equal captions and images
     negative_keys: Tensor | None  # (n_negatives,)
     features: ImageFeatures | None = None  # in place of pixels, if they are cached
+    names: tuple[str, ...] = ()  # where each pair is from, for error messages
 
 
 class Collator:
@@ -76,6 +78,7 @@ class Collator:
             torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1),
             caption_keys(negatives) if negatives else None,
             features,
+            tuple(pair.where or str(pair.image if isinstance(pair.image, Path) else pair.short) for pair in pairs),
         )
         return {"batch": batch}  # a dict, since the Trainer moves and counts dicts
 
