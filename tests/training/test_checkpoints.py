@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
-from test_fit import CAPTIONS, fit, small, stop_after
-from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
+from tiny import CAPTIONS, fit, small, stop_after, tiny_embedder, tiny_lvlm, tiny_pairs
 from transformers import TrainerCallback
 
 import vladva_kit as vk

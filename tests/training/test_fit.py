@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
+from tiny import CAPTIONS, fit, small, stop_after, tiny_embedder, tiny_lvlm, tiny_pairs
 from transformers import EarlyStoppingCallback
 
 import vladva_kit as vk
@@ -14,21 +14,6 @@ from vladva_kit.training.collator import ByLength
 from vladva_kit.training.fit import recall_at_1
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CAPTIONS = ["a dog on the car", "two cats near the dog"]
-
-
-def small(**changes):
-    return vk.Settings(**{"steps": 3, "batch_size": 6, "warmup": 1, **changes})
-
-
-def fit(embedder, settings, pairs=None, **options):
-    return vk.fit(embedder, pairs or tiny_pairs(12), settings, progress=False, **options)
-
-
-def stop_after(steps):
-    """Return a deadline that passes after this many steps."""
-    calls = iter([False] * (steps - 1) + [True])
-    return lambda: next(calls)
 
 
 def test_training_lowers_both_losses():

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from test_fit import CAPTIONS, fit, small
-from tiny import tiny_embedder, tiny_pairs
+from tiny import CAPTIONS, fit, small, tiny_embedder, tiny_pairs
 from transformers import TrainerCallback
 
 import vladva_kit as vk
