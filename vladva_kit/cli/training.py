@@ -68,6 +68,9 @@ def train(
     ] = False,
     skip_bad: SkipBad = False,
     next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 0.3,
+    distill_weight: Annotated[
+        float, typer.Option(help="Weight of the loss that ranks captions as the base model's likelihood does.")
+    ] = 0.0,
     batches: Annotated[
         str | None,
         typer.Option(
@@ -101,7 +104,7 @@ def train(
         micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
         soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
-        batches=_proportions(batches),
+        distill_weight=distill_weight, batches=_proportions(batches),
     )  # fmt: skip
     is_first = rank_from_env()[0] == 0
     with folder_lock(out) if is_first else nullcontext():

@@ -44,7 +44,8 @@ from vladva_kit.models.files import atomic_write, folder_lock
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.turns import ModelLock
 from vladva_kit.training.checkpoints import CompleteCheckpoints, check_run, last_checkpoint, run_record
-from vladva_kit.training.collator import Collator, SampledCaptions
+from vladva_kit.training.collator import Collator, SampledCaptions, planned_batches
+from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.interruption import Interruption, RunInterrupted
 from vladva_kit.training.progress import Progress, history_of
@@ -80,6 +81,8 @@ def fit(
     that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
     `resume=True` resumes from the last complete one; a run that has done all its steps is loaded and returned
     unchanged. SIGTERM, SIGINT and SIGHUP then end the run after the step, with a checkpoint.
+    With `settings.distill_weight` the base model first scores about steps x batch_size x 5 images with captions, once,
+    and the history has the column "distill".
     Raises ValueError for a base embedder, for fewer pairs than fill a batch, for a folder in which another run writes,
     and for one that began with other settings or data; BadInput for unusable data; BadAdapter for a checkpoint of
     another adapter; NonFiniteError, naming step and images, for losses that are not finite; MemoryShortage, naming the
@@ -102,9 +105,10 @@ def fit(
         finished = _finished_run(embedder, settings, checkpoint)
         if finished is not None:
             return finished
-        bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
+        visible = progress and rank() == 0
+        bar = Progress(settings.steps, settings.batch_size, visible=visible, deadline=deadline)
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch)
+            trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible)
             trainer.check_folder = check_folder
             _train(trainer, embedder, settings, checkpoint, bar)
     return history_of(trainer.state)
@@ -198,17 +202,21 @@ def _trainer(
     validate: Validate | None,
     callbacks: Sequence[TrainerCallback],
     scratch: str,
+    progress: bool = False,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
     image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
     sampler = batch_sampler(embedder, pairs, settings, image_features)
+    # starts the process group under a launcher, so that ranks can share the teacher's work
+    arguments = trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None)
+    dataset, sampled = pairs, []
+    if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
+        sampled = [dataset := SampledCaptions(pairs, settings.seed)]
+    teacher = _teacher(embedder, dataset, settings, sampler, progress)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
         temperature.requires_grad_(settings.learn_temperature)
-    dataset, sampled = pairs, []
-    if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
-        sampled = [dataset := SampledCaptions(pairs, settings.seed)]
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -217,7 +225,9 @@ def _trainer(
         settings.soft_prompt_learning_rate,
         validate,
         sampler,
-        args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
+        settings.distill_weight,
+        teacher,
+        args=arguments,
         train_dataset=dataset,
         callbacks=[
             *callbacks,
@@ -296,15 +306,34 @@ def batch_sampler(
     if settings.batches is not None and settings.group_by_length:
         raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
     groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
-    if settings.batches is None and not groups:
+    if settings.batches is None and not groups and not settings.distill_weight:
         return None
     share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
-    rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
+    default = {"groups": share, "random": 1 - share} if groups else {"random": 1.0}
+    rows = checked_mix(settings.batches or default, settings.batch_size, groups)
     if rows["mined"]:
         features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
         with embedder.base():
             neighbors = _mine_once(embedder, pairs, settings, features)
     return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
+
+
+def _teacher(
+    embedder: Embedder,
+    pairs: list[Pair] | SampledCaptions | PairStream,
+    settings: Settings,
+    sampler: HardBatches | None,
+    progress: bool,
+) -> TeacherScores | None:
+    """Score the candidates of the run's batches with the base model, if the settings distill its likelihoods."""
+    if not settings.distill_weight:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("distill_weight needs all pairs in advance: leave it out for a stream")
+    own = Path(settings.output_dir) / "teacher" if settings.output_dir else None
+    candidates = candidates_of(planned_batches(pairs, sampler, settings.steps))
+    cache, batch_size = settings.distill_cache or own, settings.micro_batch_size or 64
+    return score_candidates(embedder, candidates, settings.distill_temperature, cache, batch_size, progress)
 
 
 def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:
