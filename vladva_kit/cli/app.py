@@ -56,8 +56,9 @@ def main() -> None:
         return
     try:
         app(arguments)
-    except (ValueError, OSError, ImportError) as error:  # BadInput, BadAdapter, UnknownModel; files; a missing extra
-        typer.secho(" ".join(str(error).split()), fg="red", err=True)
+    # BadInput, BadAdapter, UnknownModel; files; a missing extra; memory
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        typer.secho(" ".join(str(error).split()) or "out of memory", fg="red", err=True)
         raise SystemExit(2) from None
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
