@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vladva_kit.cli import evaluate, images, likelihood, models, training
+from vladva_kit.cli import evaluate, images, likelihood, models, play, training
 
 app = typer.Typer(
     help="VladVA: turn a generative LVLM into an image-text embedding model that can still generate text.",
@@ -13,6 +13,7 @@ app = typer.Typer(
 )
 for name, command in {
     "demo": training.demo,
+    "play": play.play,
     "train": training.train,
     "mine": training.mine,
     "eval": evaluate.evaluate,
