@@ -293,6 +293,27 @@ def test_example_chips_search_and_a_summary_counts_what_changed(search):
     assert ranks(search)[1] == 1
 
 
+def test_matrix_cells_show_their_values_and_the_difference(search, screenshot):
+    search.get_by_role("tab", name="Matrix").click()
+    pairs = list(shades())[:16]
+    cells = search.get_by_role("listbox", name="<b>after</b>: cells").get_by_role("option")
+    cell = cells.nth(3 * 16 + 9)  # caption 4, image 10
+    after, before = (expected_score(pairs[9].image, pairs[3].short, permuted) for permuted in (False, True))
+    label = cell.get_attribute("aria-label")
+    assert label.startswith("image 10, caption 4") and number(label) == pytest.approx(after, abs=0.0051)
+    cell.hover()
+    detail = search.locator(".detail")
+    assert pairs[3].short in detail.inner_text() and "image 10 with caption 4" in detail.inner_text()
+    cell.click()
+    search.get_by_role("listbox", name="<b>after</b>: cells").press("ArrowRight")
+    search.mouse.move(0, 0)
+    assert "image 11 with caption 4" in detail.inner_text()
+    screenshot(search)
+    search.get_by_role("button", name="difference").click()
+    cell = search.get_by_role("option", name="image 10, caption 4:")
+    assert number(cell.get_attribute("aria-label").split(": ")[1]) == pytest.approx(after - before, abs=0.0051)
+
+
 def test_tabs_work_with_the_keyboard(play):
     play.get_by_role("tab", name="Probe").focus()
     play.keyboard.press("ArrowRight")
