@@ -143,7 +143,7 @@ def test_questions_are_sampled_with_the_seed(tmp_path, monkeypatch):
         assert run(app, ["eval", "x", "--benchmark", "questions", "--out", str(out), *seed]).exit_code == 0
         saved[name] = read_results(out)
     assert saved["default"]["data"] == saved["0"]["data"] != saved["1"]["data"]
-    assert saved["1"]["settings"] == {"data": "seen", "seed": 1}
+    assert saved["1"]["settings"] == {"data": "seen", "by": "embedding", "seed": 1}
 
 
 @pytest.mark.parametrize("benchmark", ["questions", "vqa", "captions"])

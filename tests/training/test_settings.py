@@ -19,7 +19,8 @@ def embedder():
 
 
 COUNTS = ("steps", "batch_size", "save_every", "validate_every", "micro_batch_size", "short_limit")
-RATES = ("learning_rate", "soft_prompt_learning_rate", "weight_decay", "next_token_weight", "max_grad_norm")
+RATES = ("learning_rate", "soft_prompt_learning_rate", "weight_decay", "next_token_weight", "distill_weight")
+RATES += ("distill_temperature", "max_grad_norm")
 NOT_FINITE = [float(value) for value in ("nan", "inf", "-inf")]
 UNUSABLE = [
     *((name, value, "whole number of at least 1") for name in COUNTS for value in (0, -3, 1.5, "100", True)),

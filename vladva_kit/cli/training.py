@@ -62,6 +62,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
     skip_bad: SkipBad = False,
     next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 0.3,
+    distill_weight: Annotated[
+        float, typer.Option(help="Weight of the loss that ranks captions as the base model's likelihood does.")
+    ] = 0.0,
     batches: Annotated[
         str | None,
         typer.Option(
@@ -93,7 +96,7 @@ def train(
         output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
         soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
-        batches=_proportions(batches),
+        distill_weight=distill_weight, batches=_proportions(batches),
     )  # fmt: skip
     last_checkpoint(settings)  # what can be wrong with settings and data is said before the model is loaded
     on_error = "skip" if skip_bad else "raise"

@@ -40,7 +40,8 @@ from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import atomic_write
-from vladva_kit.training.collator import Collator, SampledCaptions
+from vladva_kit.training.collator import Collator, SampledCaptions, planned_batches
+from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
@@ -74,6 +75,8 @@ def fit(
     history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
     that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
     `resume=True` resumes from the last one; a run that has done all its steps is loaded and returned unchanged.
+    With `settings.distill_weight` the base model first scores about steps x batch_size x 5 images with captions, once,
+    and the history has the column "distill".
     Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data; BadAdapter
     for a checkpoint of another adapter.
     """
@@ -92,7 +95,8 @@ def fit(
         return finished
     bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch)
+        visible = progress and rank() == 0
+        trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible)
         if settings.gradient_checkpointing:
             enable_layer_checkpointing(embedder)
         try:
@@ -133,16 +137,20 @@ def _trainer(
     validate: Validate | None,
     callbacks: Sequence[TrainerCallback],
     scratch: str,
+    progress: bool = False,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
     image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
     sampler = batch_sampler(embedder, pairs, settings, image_features)
-    set_seed(settings.seed)
-    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
-    temperature.requires_grad_(settings.learn_temperature)
+    # starts the process group under a launcher, so that ranks can share the teacher's work
+    arguments = trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None)
     dataset, sampled = pairs, []
     if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
         sampled = [dataset := SampledCaptions(pairs, settings.seed)]
+    teacher = _teacher(embedder, dataset, settings, sampler, progress)
+    set_seed(settings.seed)
+    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    temperature.requires_grad_(settings.learn_temperature)
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -151,7 +159,9 @@ def _trainer(
         settings.soft_prompt_learning_rate,
         validate,
         sampler,
-        args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
+        settings.distill_weight,
+        teacher,
+        args=arguments,
         train_dataset=dataset,
         callbacks=[*callbacks, *sampled, *_refresh(embedder, pairs, settings, sampler, image_features())],
     )
@@ -225,15 +235,34 @@ def batch_sampler(
     if settings.batches is not None and settings.group_by_length:
         raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
     groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
-    if settings.batches is None and not groups:
+    if settings.batches is None and not groups and not settings.distill_weight:
         return None
     share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
-    rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
+    default = {"groups": share, "random": 1 - share} if groups else {"random": 1.0}
+    rows = checked_mix(settings.batches or default, settings.batch_size, groups)
     if rows["mined"]:
         features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
         with embedder.base():
             neighbors = _mine_once(embedder, pairs, settings, features)
     return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
+
+
+def _teacher(
+    embedder: Embedder,
+    pairs: list[Pair] | SampledCaptions | PairStream,
+    settings: Settings,
+    sampler: HardBatches | None,
+    progress: bool,
+) -> TeacherScores | None:
+    """Score the candidates of the run's batches with the base model, if the settings distill its likelihoods."""
+    if not settings.distill_weight:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("distill_weight needs all pairs in advance: leave it out for a stream")
+    own = Path(settings.output_dir) / "teacher" if settings.output_dir else None
+    candidates = candidates_of(planned_batches(pairs, sampler, settings.steps))
+    cache, batch_size = settings.distill_cache or own, settings.micro_batch_size or 64
+    return score_candidates(embedder, candidates, settings.distill_temperature, cache, batch_size, progress)
 
 
 def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:

@@ -20,10 +20,12 @@ from vladva_kit.data.streaming import PairStream, save_stream_state
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.device import check_finite
 from vladva_kit.training.collator import Batch, ByLength, Collator
+from vladva_kit.training.distillation import TeacherScores
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
     mean_over_ranks,
+    rank_kl_over_ranks,
     run_directly,
     run_in_forward,
 )
@@ -37,7 +39,11 @@ Validate = Callable[[Embedder], dict[str, float]]
 
 
 def step_losses(
-    embedder: Embedder, batch: Batch, next_token_weight: float = 1.0, encoded: EncodedBatch | None = None
+    embedder: Embedder,
+    batch: Batch,
+    next_token_weight: float = 1.0,
+    encoded: EncodedBatch | None = None,
+    distill_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Compute the losses of one step: contrastive on short captions, next-token on long ones (paper, section 3.2).
 
@@ -45,8 +51,9 @@ def step_losses(
 
     encoded: the batch's embeddings if they are computed already, as with cached gradients; otherwise one forward pass
     over the images with their long captions and one over the short captions compute them.
-    Returns loss, contrastive, next_token and accuracy (in-batch, 0 to 1). With several ranks these are this rank's
-    parts: their mean over the ranks is the global batch's.
+    distill_weight: of the distillation loss (`rank_kl_loss`), for a batch with the teacher's scores.
+    Returns loss, contrastive, next_token and accuracy (in-batch, 0 to 1), and distill if it has a weight. With several
+    ranks these are this rank's parts: their mean over the ranks is the global batch's.
     """
     if encoded is None:
         encoded = encode_batch(embedder, batch, next_token=next_token_weight > 0)
@@ -56,7 +63,11 @@ def step_losses(
     )
     contrastive = contrastive + encoded.images.sum() * 0.0  # keeps the graph if no image has a short caption
     loss = contrastive + next_token_weight * encoded.next_token
-    return {"loss": loss, "contrastive": contrastive, "next_token": encoded.next_token, "accuracy": accuracy}
+    parts = {"contrastive": contrastive, "next_token": encoded.next_token, "accuracy": accuracy}
+    if distill_weight:
+        parts["distill"] = rank_kl_over_ranks(images, encoded.texts, batch.keys[:, 0], batch.teacher)
+        loss = loss + distill_weight * parts["distill"]
+    return {"loss": loss, **parts}
 
 
 class VladvaTrainer(Trainer):
@@ -74,14 +85,17 @@ class VladvaTrainer(Trainer):
         soft_prompt_learning_rate: float | None = None,
         validate: Validate | None = None,
         sampler: Sampler | None = None,
+        distill_weight: float = 0.0,
+        teacher: TeacherScores | None = None,
         **trainer: Any,
     ) -> None:
         self.embedder, self.next_token_weight, self.micro_batch_size = embedder, next_token_weight, micro_batch_size
         self.soft_prompt_learning_rate, self.validate, self.sampler = soft_prompt_learning_rate, validate, sampler
+        self.losses = partial(step_losses, distill_weight=distill_weight)
         self.step_metrics: dict[str, float] = {}  # of the last step, for the log
         self.stream_state: dict[int, str] = {}  # by worker: where a stream resumes
         self.started: float | None = None  # time.perf_counter() at which training started, less earlier runs' seconds
-        collator = Collator(embedder, next_token=next_token_weight > 0, image_features=image_features)
+        collator = Collator(embedder, next_token_weight > 0, image_features, teacher)
         super().__init__(model=embedder.lvlm.adapter, data_collator=collator, eval_dataset=validate, **trainer)
         if self.is_fsdp_enabled:
             self._name_layers(self.accelerator.state.fsdp_plugin)
@@ -106,7 +120,7 @@ class VladvaTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Compute the step's loss; its parts go to the log."""
         with self._precision():
-            metrics = self._runner(model)(step_losses, self.embedder, inputs["batch"], self.next_token_weight)
+            metrics = self._runner(model)(self.losses, self.embedder, inputs["batch"], self.next_token_weight)
         self._record_metrics(metrics)
         return (metrics["loss"], metrics) if return_outputs else metrics["loss"]
 
@@ -123,7 +137,7 @@ class VladvaTrainer(Trainer):
         else:
             model.train()
             metrics, self.micro_batch_size = cached_step(
-                step_losses,
+                self.losses,
                 self.embedder,
                 inputs["batch"],
                 self.next_token_weight,
