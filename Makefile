@@ -6,10 +6,14 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick types docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo play test quick types docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
+
+# The playground with the shipped models, in the browser.
+play: $(VENV)/.kit
+	$(BIN)/vladva play
 
 # Lint, then all tests on two processes; the last lines name what was skipped.
 test: $(VENV)/.test

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 import vladva_kit as vk
-from vladva_kit.cli import evaluate, images, likelihood, models, training
+from vladva_kit.cli import evaluate, images, likelihood, models, play, training
 
 app = typer.Typer(no_args_is_help=True)
 for name, command in {
     "demo": training.demo,
+    "play": play.play,
     "train": training.train,
     "mine": training.mine,
     "eval": evaluate.evaluate,
