@@ -95,8 +95,8 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, capsys, steps, again)
         assert resumed == history and left == checkpoints
         assert all(torch.equal(loaded[name], state[name]) for name in state)
     assert f"has all {again} steps of this run" in capsys.readouterr().out
-    resumed, loaded, _ = run(steps + 1, resume=True)
-    assert [row["step"] for row in resumed] == list(range(1, steps + 2))
+    resumed, loaded, _ = run(steps + 2, resume=True)  # the first of them still has the rate at the schedule's end, 0
+    assert [row["step"] for row in resumed] == list(range(1, steps + 3))
     assert not all(torch.equal(loaded[name], state[name]) for name in state)
 
 
