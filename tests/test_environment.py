@@ -55,7 +55,16 @@ def test_readme_table_has_a_link_and_a_badge_for_each_notebook():
 
 def test_every_imported_library_is_declared():
     """A library that only comes with another one may leave it with a new version."""
-    optional = {"bitsandbytes", "faiss", "open_clip", "sentence_transformers", "umap", "ipywidgets", "IPython"}
+    optional = {
+        "bitsandbytes",
+        "faiss",
+        "open_clip",
+        "sentence_transformers",
+        "umap",
+        "ipywidgets",
+        "anywidget",
+        "IPython",
+    }
     optional |= {"pycocoevalcap", "torchvision", "yaml", "deepspeed"}
     imported = set()
     for path in (ROOT / "vladva_kit").rglob("*.py"):

@@ -10,6 +10,7 @@ images, texts = embedder.encode_image(["photo.jpg"]), embedder.encode_text(["a d
 embedder.similarity(images, texts)             # cosines, (n_images, n_texts)
 vk.likelihood(lvlm, ["photo.jpg"], ["a dog", "a cat"])    # the same weights, asked: log-probabilities (1, 2)
 vk.evaluate_winoground(embedder, vk.sample("winoground_mini"))
+vk.playground({"base": base, "fine-tuned": embedder})     # in a notebook; `vladva play` opens it in the browser
 embedder.generate("photo.jpg", "what is to the left of the dog?")
 embedder.save_pretrained("my-adapter")         # load it with vk.Embedder.from_pretrained("my-adapter")
 """
@@ -80,6 +81,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "evaluate_captions": "evaluation.caption_quality",
     "check": "checks",
     "rerank": "search.rerank",
+    "playground": "widgets.playground",
     "analysis": None,
     "plots": None,
     "widgets": None,

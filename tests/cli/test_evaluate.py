@@ -118,7 +118,7 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize(("benchmark", "options"), UNSUPPORTED.items(), ids=UNSUPPORTED)
 def test_an_option_that_a_benchmark_does_not_take_is_an_error_before_the_model_is_loaded(
-    benchmark, options, monkeypatch, small_samples
+    benchmark, options, monkeypatch
 ):
     monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: pytest.fail("loaded"))
     values = {"--split": "test", "--images": ".", "--template": "a {}", "--cache": "cache"}
@@ -143,7 +143,7 @@ def test_questions_are_sampled_with_the_seed(tmp_path, monkeypatch):
         assert run(app, ["eval", "x", "--benchmark", "questions", "--out", str(out), *seed]).exit_code == 0
         saved[name] = read_results(out)
     assert saved["default"]["data"] == saved["0"]["data"] != saved["1"]["data"]
-    assert saved["1"]["settings"] == {"data": "seen", "seed": 1}
+    assert saved["1"]["settings"] == {"data": "seen", "by": "embedding", "seed": 1}
 
 
 @pytest.mark.parametrize("benchmark", ["questions", "vqa", "captions"])

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 import vladva_kit as vk
-from vladva_kit.cli import evaluate, images, likelihood, models, training
+from vladva_kit.cli import evaluate, images, likelihood, models, play, training
 
 app = typer.Typer(no_args_is_help=True)
 for name, command in {
     "demo": training.demo,
+    "play": play.play,
     "train": training.train,
     "mine": training.mine,
     "eval": evaluate.evaluate,
@@ -56,8 +57,9 @@ def main() -> None:
         return
     try:
         app(arguments)
-    except (ValueError, OSError, ImportError) as error:  # BadInput, BadAdapter, UnknownModel; files; a missing extra
-        typer.secho(" ".join(str(error).split()), fg="red", err=True)
+    # BadInput, BadAdapter, UnknownModel; files; a missing extra; memory
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        typer.secho(" ".join(str(error).split()) or "out of memory", fg="red", err=True)
         raise SystemExit(2) from None
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())

@@ -256,7 +256,8 @@ def load_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> None:
     """
     from peft import set_peft_model_state_dict
 
-    set_peft_model_state_dict(lvlm.adapter, check_adapter_weights(lvlm, folder))
+    with lvlm.lock:
+        set_peft_model_state_dict(lvlm.adapter, check_adapter_weights(lvlm, folder))
 
 
 def check_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> dict[str, Tensor]:

@@ -28,10 +28,12 @@ from vladva_kit.embedder.prompts import (
     encode_captions,
     image_inputs,
     text_inputs,
+    token_batches,
+    token_limit,
 )
 from vladva_kit.embedder.provenance import difference, load_options, read_provenance
-from vladva_kit.models.device import check_finite, rank
-from vladva_kit.models.images import ImageLike, check_image_list, open_images
+from vladva_kit.models.device import MemoryShortage, check_finite, is_memory_shortage, rank, short_reason
+from vladva_kit.models.images import ImageLike, check_image_list, image_batches
 from vladva_kit.models.load import LVLM, base_name
 
 MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
@@ -100,20 +102,22 @@ class Embedder:
     def base(self) -> Iterator[None]:
         """Disable the adapter in this block: `with embedder.base(): embedder.encode_text(["a dog"])`.
 
-        Results are bit-identical to those of `Embedder(lvlm, *config.prompts)`.
+        Results are bit-identical to those of `Embedder(lvlm, *config.prompts)`. Other threads that use the LVLM wait
+        until the block ends.
         """
-        if self.config is None or self._base:
-            yield
-            return
-        adapted_prompts = self.image_prompt, self.text_prompt
-        self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *self.config.prompts)
-        self._base = True
-        try:
-            with self.lvlm.adapter_off():
+        with self.lvlm.lock:
+            if self.config is None or self._base:
                 yield
-        finally:
-            self._base = False
-            self.image_prompt, self.text_prompt = adapted_prompts
+                return
+            adapted_prompts = self.image_prompt, self.text_prompt
+            self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *self.config.prompts)
+            self._base = True
+            try:
+                with self.lvlm.adapter_off():
+                    yield
+            finally:
+                self._base = False
+                self.image_prompt, self.text_prompt = adapted_prompts
 
     def _own_adapter_only(self) -> AbstractContextManager:
         return self.lvlm.adapter_off() if self.config is None else nullcontext()
@@ -121,17 +125,18 @@ class Embedder:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Run the block in eval mode without gradients, and without the adapter if this embedder has none."""
-        was_training = self.lvlm.model.training
-        self.lvlm.model.eval()
-        try:
-            with torch.inference_mode(), self._own_adapter_only():
-                yield
-        finally:
-            self.lvlm.model.train(was_training)
+        with self.lvlm.lock:
+            was_training = self.lvlm.model.training
+            self.lvlm.model.eval()
+            try:
+                with torch.inference_mode(), self._own_adapter_only():
+                    yield
+            finally:
+                self.lvlm.model.train(was_training)
 
     def hidden_states(self, batch: ModelInputs) -> Tensor:
         """Return the LLM's hidden states after the final norm, (batch, length, hidden); no logits are computed."""
-        with self._own_adapter_only():
+        with self.lvlm.lock, self._own_adapter_only():
             return self.lvlm.model.model(**batch.inputs, use_cache=False).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
@@ -148,42 +153,52 @@ class Embedder:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
         Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
-        single image.
+        single image, MemoryShortage naming the batch size if memory runs out.
         """
         check_image_list(images)
         batches = (
-            image_inputs(self.lvlm.processor, open_images(images[start : start + batch_size], start), self.image_prompt)
-            for start in range(0, len(images), batch_size)
+            image_inputs(self.lvlm.processor, opened, self.image_prompt) for opened in image_batches(images, batch_size)
         )
-        return self._embed(batches)
+        return self._embed(batches, batch_size)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embed captions: (n, dim) float32 on the CPU, unit length; special tokens in them are treated as plain text.
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
-        Raises BadInput naming a caption that is empty or holds half a character, WrongType for a single string or for
-        an item that is not text, such as NaN.
+        Raises BadInput naming a caption that is empty, holds half a character or is longer than `token_limit`,
+        WrongType for a single string or for an item that is not text, such as NaN, MemoryShortage naming the batch size
+        if memory runs out.
         """
         check_texts(texts)
         tokenizer = self.lvlm.processor.tokenizer
-        ids = encode_captions(tokenizer, texts)
+        ids = encode_captions(tokenizer, texts, token_limit(self.lvlm.model.config))
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding
         batches = (
-            text_inputs(tokenizer, [ids[number] for number in order[start : start + batch_size]], self.text_prompt)
-            for start in range(0, len(order), batch_size)
+            text_inputs(tokenizer, [ids[number] for number in order[start:end]], self.text_prompt)
+            for start, end in token_batches([len(ids[number]) for number in order], batch_size)
         )
-        return self._embed(batches)[torch.tensor(order, dtype=torch.long).argsort()]
+        return self._embed(batches, batch_size)[torch.tensor(order, dtype=torch.long).argsort()]
 
-    def _embed(self, batches: Iterable[ModelInputs]) -> Tensor:
+    def _embed(self, batches: Iterable[ModelInputs], batch_size: int) -> Tensor:
         """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
         model = self.lvlm.model
         embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
         with self.inference():
-            for batch in batches:
-                batch = batch.to(self.device)
-                embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
-                check_finite(embeddings[-1], model.dtype, "summary states")
+            try:
+                for batch in batches:
+                    batch = batch.to(self.device)
+                    embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
+                    check_finite(embeddings[-1], model.dtype, "summary states")
+            except Exception as error:
+                if not is_memory_shortage(error):
+                    raise
+                fix = f"pass batch_size={max(1, batch_size // 4)}"
+                if batch_size == 1:
+                    fix = "load the model with max_pixels=…, or in half precision"
+                raise MemoryShortage(
+                    f"out of memory while encoding with batch_size={batch_size}: {fix} ({short_reason(error)})"
+                ) from error
         return torch.cat(embeddings)
 
     def similarity(self, images: Any, texts: Any) -> Tensor:
@@ -244,11 +259,12 @@ class Embedder:
         """
         if self.config is None:
             raise ValueError("this embedder has no adapter, so there is nothing to save: attach() returns one that has")
-        texts = {}
-        if rank() == 0:
-            repo_id = repo_id or Path(folder).name
-            texts = repository_files(self.lvlm, self.config, repo_id, license, datasets, results)
-        return adapter.save_adapter(self.lvlm, self.config, folder, texts)
+        with self.lvlm.lock:  # not within another thread's training step
+            texts = {}
+            if rank() == 0:
+                repo_id = repo_id or Path(folder).name
+                texts = repository_files(self.lvlm, self.config, repo_id, license, datasets, results)
+            return adapter.save_adapter(self.lvlm, self.config, folder, texts)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> Embedder:
@@ -330,7 +346,8 @@ def attach(
         raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
     settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
     config = AdapterConfig(base_name(lvlm.name), soft_prompt, settings, temperature, tuple(prompts))
-    adapter.attach_adapter(lvlm, config, seed)
+    with lvlm.lock:
+        adapter.attach_adapter(lvlm, config, seed)
     if not quiet:
         print(adapter.adapter_summary(lvlm, config))
     return Embedder(lvlm, *config.prompts, config)

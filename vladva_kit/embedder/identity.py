@@ -37,7 +37,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vladva_kit.embedder.adapter import adapter_state
-from vladva_kit.models.images import Crop, ImageLike, open_image
+from vladva_kit.models.images import Crop, ImageLike, check_regular, open_image
 
 ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")  # in parameter names
 PACKAGE = Path(__file__).parents[1]
@@ -79,11 +79,13 @@ def describe(embedder: Any) -> dict[str, Any]:
     }
     if lvlm is None:
         return {**common, "adapter": None, "prompts": None}
-    prompts = embedder.image_prompt, embedder.text_prompt
+    with lvlm.lock:  # another thread may be in `with embedder.base():`
+        prompts, adapted = (embedder.image_prompt, embedder.text_prompt), embedder.adapted
+        adapter = _hash_tensors(adapter_state(lvlm).items()) if adapted else None
     return {
         **common,
-        "adapter": _hash_tensors(adapter_state(lvlm).items()) if embedder.adapted else None,
-        "lora": embedder.config.lora if embedder.adapted else None,
+        "adapter": adapter,
+        "lora": embedder.config.lora if adapted else None,
         "prompts": [prompt.words for prompt in prompts],
         "prompt_tokens": content_key(json.dumps([[prompt.prefix, prompt.ids] for prompt in prompts])),
         "max_pixels": lvlm.family.max_pixels,
@@ -139,6 +141,7 @@ def image_key(image: ImageLike | Crop) -> str:
         return content_key(f"{opened.mode} {opened.size} ".encode() + opened.tobytes())
     if isinstance(image, bytes):
         return content_key(image)
+    check_regular(image)  # a pipe has no end
     status = os.stat(image)
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return content_key(Path(image).read_bytes())

@@ -15,6 +15,7 @@ from vladva_kit.models.device import DeviceChoice, choose_device
 from vladva_kit.models.families import Family, family_of
 from vladva_kit.models.hub import KIND_FILES, MODEL_FILES, download, is_hub_id
 from vladva_kit.models.resolution import limit_pixels
+from vladva_kit.models.turns import ModelLock, model_lock
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ class MissingExtra(ValueError):
 class LVLM:
     """A frozen generative LVLM with its processor; only what `attach` adds is trainable.
 
-    `adapter` is set by `attach`. An `Embedder` without adapter on the same LVLM runs with the adapter disabled.
+    `adapter` is set by `attach`. An `Embedder` without adapter on the same LVLM runs with the adapter disabled. Several
+    threads may use embedders on one LVLM and `fit`: each call holds `lock`, and a training step is one turn.
     """
 
     name: str
@@ -48,22 +50,28 @@ class LVLM:
     adapter: PeftModel | None = field(default=None, repr=False)
     revision: str | None = None  # the hub's commit, None for a shipped model or a local folder
 
+    @property
+    def lock(self) -> ModelLock:
+        """The model's lock, for code that calls the model itself: `with lvlm.lock: loss.backward()`."""
+        return model_lock(self.model)
+
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
         """Disable the adapter in this block: `with lvlm.adapter_off(): lvlm.model.generate(...)`.
 
-        Outputs are bit-identical to the base model's.
+        Outputs are bit-identical to the base model's. Other threads wait until the block ends.
         """
-        if self.adapter is None:
-            yield
-            return
-        trainable = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
-        try:
-            with self.adapter.disable_adapter():
+        with self.lock:
+            if self.adapter is None:
                 yield
-        finally:
-            for parameter, requires_grad in trainable.items():  # peft makes the complete adapter trainable on exit
-                parameter.requires_grad_(requires_grad)
+                return
+            trainable = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
+            try:
+                with self.adapter.disable_adapter():
+                    yield
+            finally:
+                for parameter, requires_grad in trainable.items():  # peft makes the complete adapter trainable on exit
+                    parameter.requires_grad_(requires_grad)
 
 
 def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
