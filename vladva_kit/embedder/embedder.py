@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from vladva_kit.embedder import adapter
 from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
+from vladva_kit.embedder.card import repository_files
 from vladva_kit.embedder.generation import History, generate_answers
 from vladva_kit.embedder.lora import lora_settings
 from vladva_kit.embedder.prompts import (
@@ -29,9 +31,10 @@ from vladva_kit.embedder.prompts import (
     token_batches,
     token_limit,
 )
-from vladva_kit.models.device import MemoryShortage, check_finite, is_memory_shortage, short_reason
+from vladva_kit.embedder.provenance import difference, load_options, read_provenance
+from vladva_kit.models.device import MemoryShortage, check_finite, is_memory_shortage, rank, short_reason
 from vladva_kit.models.images import ImageLike, check_image_list, image_batches
-from vladva_kit.models.load import LVLM
+from vladva_kit.models.load import LVLM, base_name
 
 MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
@@ -235,37 +238,81 @@ class Embedder:
         """Count the trainable parameters: `embedder.trainable()["LoRA"]`; all others are frozen."""
         return adapter.count_trainable(self.lvlm)
 
-    def save_pretrained(self, folder: str | os.PathLike) -> Path:
-        """Save soft prompts, LoRA and temperature, without the base LVLM: `embedder.save_pretrained("my-adapter")`.
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        *,
+        license: str = "apache-2.0",
+        datasets: Sequence[str] = (),
+        results: Mapping[str, Any] | None = None,
+        repo_id: str | None = None,
+    ) -> Path:
+        """Save soft prompts, LoRA and temperature, without the base LVLM, as a folder that is a good hub repository.
 
+            embedder.save_pretrained("my-adapter")
+            embedder.save_pretrained("my-adapter", datasets=["me/my-pairs"], results={"winoground": result})
+
+        Besides the adapter it holds the processor, provenance.json (base, revision, max_pixels, dtype, versions; no
+        local path), LICENSE, and a model card, README.md. license: the adapter's, as the hub spells it. datasets: hub
+        ids. results: benchmark -> what an evaluate function returned. repo_id: the name in the card's examples.
         The folder is written atomically. Raises ValueError for an Embedder without adapter.
         """
         if self.config is None:
             raise ValueError("this embedder has no adapter, so there is nothing to save: attach() returns one that has")
         with self.lvlm.lock:  # not within another thread's training step
-            return adapter.save_adapter(self.lvlm, self.config, folder)
+            texts = {}
+            if rank() == 0:
+                repo_id = repo_id or Path(folder).name
+                texts = repository_files(self.lvlm, self.config, repo_id, license, datasets, results)
+            return adapter.save_adapter(self.lvlm, self.config, folder, texts)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> Embedder:
         """Load an embedder: `Embedder.from_pretrained("my-adapter")`, the shipped "emoji-llava-vladva", or a hub id.
 
-        Its base LVLM is loaded too, with the keywords `load` for `load_lvlm`, unless one is passed.
-        Raises BadAdapter if the folder is incomplete or does not fit the LVLM.
+        Its base LVLM is loaded too, with the recorded revision and max_pixels and the keywords `load` for `load_lvlm`,
+        unless one is passed. Warns in one sentence if base, revision, max_pixels or weights are not the recorded ones,
+        or if an older version of the kit recorded none. Raises BadAdapter if the folder is incomplete or does not fit
+        the LVLM.
         """
-        lvlm, config = adapter.load_adapter(folder, lvlm, **load)
+        source = adapter.adapter_folder(folder)
+        recorded, missing = read_provenance(source)
+        options = load_options(recorded) if recorded is not None and lvlm is None else {}
+        lvlm, config = adapter.load_adapter(source, lvlm, **{**options, **load})
+        shipped = recorded is None and str(folder) == adapter.SHIPPED_ADAPTER  # its base is shipped with it
+        if not shipped and (report := difference(str(folder), recorded, missing, lvlm)):
+            warnings.warn(report, stacklevel=2)
         return cls(lvlm, *config.prompts, config)
 
-    def push_to_hub(self, repo_id: str, token: str | None = None, private: bool = True) -> str:
+    @overload
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: Literal[True], **card: Any
+    ) -> list[str]: ...
+
+    @overload
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: bool = False, **card: Any
+    ) -> str: ...
+
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: bool = False, **card: Any
+    ) -> str | list[str]:
         """Upload the adapter to the hub and return its URL; the token is neither printed nor saved.
 
-        embedder.push_to_hub("me/my-adapter")    # after `hf auth login`
-        """
-        from huggingface_hub import HfApi
+            embedder.push_to_hub("me/my-adapter", results={"winoground": result})    # after `hf auth login`
+            embedder.push_to_hub("me/my-adapter", dry_run=True)    # ["LICENSE", "README.md", …]: nothing is uploaded
 
-        api = HfApi(token=token)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            api.upload_folder(repo_id=repo_id, folder_path=self.save_pretrained(Path(folder) / "adapter"))
+        card: keywords of `save_pretrained`. With `dry_run` the names of the files are returned, without a connection.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            folder = self.save_pretrained(Path(parent) / "adapter", **{"repo_id": repo_id, **card})
+            if dry_run:
+                return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            from huggingface_hub import HfApi
+
+            api = HfApi(token=token)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(url)
 
 
@@ -298,7 +345,7 @@ def attach(
     if isinstance(prompts, str) or len(prompts) != 2:
         raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
     settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
-    config = AdapterConfig(lvlm.name, soft_prompt, settings, temperature, tuple(prompts))
+    config = AdapterConfig(base_name(lvlm.name), soft_prompt, settings, temperature, tuple(prompts))
     with lvlm.lock:
         adapter.attach_adapter(lvlm, config, seed)
     if not quiet:

@@ -74,7 +74,7 @@ def describe(embedder: Any) -> dict[str, Any]:
         "name": (lvlm or embedder).name,
         "revision": getattr(getattr(model, "config", None), "_commit_hash", None),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "weights": _hash_weights(model),
+        "weights": hash_weights(model),
         "input": _hash_processing(lvlm.processor if lvlm is not None else embedder),
     }
     if lvlm is None:
@@ -179,8 +179,11 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _hash_weights(model: nn.Module) -> str:
-    """Compute a SHA-256 of the base weights; again only if a sample of them, or a trainable tensor's sum, changed."""
+def hash_weights(model: nn.Module) -> str:
+    """Compute a SHA-256 of the base weights: `hash_weights(lvlm.model)`, the same with and without an adapter.
+
+    Computed again only if a sample of them, or a trainable tensor's sum, changed.
+    """
     # buffers that are saved count too: a batch norm's statistics, the scales of 4-bit weights
     buffers = ((name, value) for name, value in model.state_dict(keep_vars=True).items() if type(value) is Tensor)
     named = [(name.replace(".base_layer", ""), tensor) for name, tensor in (*model.named_parameters(), *buffers)]

@@ -34,18 +34,7 @@ def save_results(
     settings, …), versions, `identity` (each model's `identity.describe`), `data` (the fingerprint of each benchmark)
     and `models`, from which tables are made. Raises ValueError if two models were evaluated on different data.
     """
-    folder, data = Path(folder), {}
-    for model, by_benchmark in results.items():
-        for name, result in by_benchmark.items():
-            if data.setdefault(name, result.data) != result.data:
-                raise ValueError(f"{name}: {model} was evaluated on other data than the models before it")
-    record = {
-        **metadata,
-        "versions": versions(),
-        "identity": {model: dict(one) for model, one in identity.items()},
-        "data": data,
-        "models": {model: {name: one.as_dict() for name, one in each.items()} for model, each in results.items()},
-    }
+    folder, record = Path(folder), results_record(results, identity, metadata)
     contents = {
         "per_case": _per_case_bytes(results),
         "markdown": markdown_table(record).encode(),
@@ -54,6 +43,31 @@ def save_results(
     }
     atomic_write({folder / FILES[name]: content for name, content in contents.items()})
     return record
+
+
+def results_record(
+    results: Mapping[str, Mapping[str, Any]],
+    identity: Mapping[str, Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what `save_results` writes to results.json, without writing it.
+
+        results_record({"base": {"winoground": result}}, {"base": describe(embedder)}, {"seed": 0})["models"]
+
+    Raises ValueError if two models were evaluated on different data.
+    """
+    data: dict[str, Any] = {}
+    for model, by_benchmark in results.items():
+        for name, result in by_benchmark.items():
+            if data.setdefault(name, result.data) != result.data:
+                raise ValueError(f"{name}: {model} was evaluated on other data than the models before it")
+    return {
+        **metadata,
+        "versions": versions(),
+        "identity": {model: dict(one) for model, one in identity.items()},
+        "data": data,
+        "models": {model: {name: one.as_dict() for name, one in each.items()} for model, each in results.items()},
+    }
 
 
 def read_results(source: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -83,9 +83,14 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     return path
 
 
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Convert a value to standard JSON as `write_json` does: `print(json_text(comparison))`."""
+    return json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
     """Return what `write_json` writes, for files that change together: `atomic_write({path: json_bytes(results)})`."""
-    return f"{json.dumps(_jsonable(value, 'value'), indent=indent, ensure_ascii=False, allow_nan=False)}\n".encode()
+    return f"{json_text(value, indent)}\n".encode()
 
 
 def _jsonable(value: Any, name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vladva_kit.models.device import DeviceChoice, choose_device
 from vladva_kit.models.families import Family, family_of
-from vladva_kit.models.hub import MODEL_FILES, download, is_hub_id
+from vladva_kit.models.hub import KIND_FILES, MODEL_FILES, download, is_hub_id
 from vladva_kit.models.resolution import limit_pixels
 from vladva_kit.models.turns import ModelLock, model_lock
 
@@ -47,6 +47,7 @@ class LVLM:
     processor: ProcessorMixin
     family: Family
     adapter: PeftModel | None = field(default=None, repr=False)
+    revision: str | None = None  # the hub's commit, None for a shipped model or a local folder
 
     @property
     def lock(self) -> ModelLock:
@@ -84,6 +85,7 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
         return str(SHIPPED / name)
     if (Path(name) / "config.json").is_file():
         return str(name)
+    _refuse_adapter(name, Path(name))
     if Path(name).exists():
         raise UnknownModel(f"'{name}' exists but has no config.json: pass a folder written by save_pretrained")
     if is_hub_id(name):
@@ -94,13 +96,30 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
     )
 
 
+def base_name(name: str) -> str:
+    """Return a model's name without the path of a local folder: `base_name("/data/llava") == "llava"`.
+
+    Hub ids and shipped names are unchanged.
+    """
+    return name if is_hub_id(name) and not Path(name).exists() else Path(name).resolve().name
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """Raise UnknownModel for the folder of an adapter, which transformers would load without its soft prompts."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UnknownModel(f"'{name}' is an adapter, not an LVLM: load it with its base by Embedder.from_pretrained")
+
+
 def model_type(name: str) -> str:
     """Return the model_type of a model's config, downloading no more: `model_type("emoji-clip") == "clip"`.
 
-    Raises UnknownModel as `resolve` does, HubError if the download fails.
+    Raises UnknownModel as `resolve` does and for a repository without config.json, HubError if the download fails.
     """
     source = resolve(name, (*SHIPPED_LVLMS, "emoji-clip"))
-    folder = Path(source) if Path(source).exists() else download(name, ("config.json",))
+    folder = Path(source) if Path(source).exists() else download(name, KIND_FILES)
+    if not (folder / "config.json").is_file():
+        _refuse_adapter(name, folder)
+        raise UnknownModel(f"'{name}' has no config.json, so it is no model: correct the name")
     return json.loads((folder / "config.json").read_text()).get("model_type", "")
 
 
@@ -153,7 +172,8 @@ def load_lvlm(
     if not family.verified:
         hint = f"{name}: the family '{family.model_type}' is unverified; run vk.check(lvlm), or `vladva check {name}`"
         warnings.warn(hint, stacklevel=2)
-    return LVLM(name, model, processor, family)
+    commit = Path(source).name if Path(source).parent.name == "snapshots" else None  # the layout of the hub's cache
+    return LVLM(name, model, processor, family, revision=commit)
 
 
 def _local_source(name: str, trust_remote_code: bool, keywords: dict[str, Any]) -> str:
@@ -162,6 +182,7 @@ def _local_source(name: str, trust_remote_code: bool, keywords: dict[str, Any]) 
     hub_options = {key: keywords.pop(key) for key in ("revision", "token", "cache_dir") if key in keywords}
     if source == name and not Path(name).exists():
         source = str(download(name, (*MODEL_FILES, *(["*.py"] if trust_remote_code else [])), **hub_options))
+        _refuse_adapter(name, Path(source))
     if not any(Path(source).glob("*.safetensors")) and "gguf_file" not in keywords:
         raise UnknownModel(
             f"'{name}' has no *.safetensors; other weight formats can run code and are not read: ask the authors for "
