@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from vladva_kit.cli.app import app, main
 
 run = CliRunner().invoke
-COMMANDS = ["demo", "train", "mine", "eval", "compare", "check", "memory", "export"]
+COMMANDS = ["demo", "play", "train", "mine", "eval", "compare", "check", "memory", "export"]
 COMMANDS += ["embed", "search", "index", "caption"]
 
 
