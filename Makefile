@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo play test quick benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo play test quick types docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -28,6 +28,16 @@ QUICK := tests/test_architecture.py tests/test_package.py tests/training/test_lo
   tests/evaluation
 quick: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK)
+
+# The docs site in runs/site; a dead link or another warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# pyright on the code of README.md and docs/, and on a user's script.
+types: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet pyright
+	$(BIN)/python docs/snippets.py runs/snippets
+	$(BIN)/pyright --pythonpath $(BIN)/python runs/snippets tests/typing
 
 # Speed and memory, compared with sentence-transformers: more than an hour on two idle cores.
 benchmarks: $(VENV)/.test
@@ -67,6 +77,10 @@ $(VENV)/.test: $(VENV)/.kit
 
 $(VENV)/.notebooks: $(VENV)/.kit
 	$(BIN)/python -m pip install --quiet -e ".[notebooks]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.kit
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks

@@ -22,7 +22,7 @@ from vladva_kit.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 UPDATE = runpy.run_path(str(ROOT / "docs" / "update_readme.py"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {page: page.read_text() for page in PAGES}
 IMAGES = [
     (page, *image) for page in PAGES for image in re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", TEXTS[page])
@@ -36,15 +36,24 @@ def test_readme_is_short():
     assert len(TEXTS[ROOT / "README.md"].splitlines()) <= MAX_README_LINES
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_relative_links_exist(page):
     links = re.findall(r"\]\((?!https?:|#)([^)\s#]+)", TEXTS[page])
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_readme_links_to_every_page():
-    links = re.findall(r"\]\((docs/[^)\s#]+\.md)\)", TEXTS[ROOT / "README.md"])
-    assert set(links) == {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"}
+def linked_pages(page):
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)\s#]+\.md)\)", TEXTS[page])}
+
+
+def test_readme_or_docs_index_links_to_every_page():
+    readme, index = ROOT / "README.md", ROOT / "docs" / "index.md"
+    assert index in linked_pages(readme)
+    assert set(PAGES) - {readme, index} <= linked_pages(readme) | linked_pages(index)
 
 
 def test_images_load_and_have_alt_text():
@@ -170,7 +179,7 @@ def commands(text):
         yield kit or module, command, re.findall(r"(?<!\S)--[a-z-]+", rest)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_their_options_exist(page):
     programs = {"experiments.paper": get_command(paper_app).commands}
     for program, command, options in commands(TEXTS[page]):
@@ -189,9 +198,9 @@ def python_code(page):
     return "\n".join(re.findall(r"```python\n(.*?)```", TEXTS[page], re.DOTALL))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/scaling-guide.md", "docs/widgets.md"])
-def test_python_code_parses_and_starts_with_the_import(name):
-    assert ast.unparse(ast.parse(python_code(ROOT / name)).body[0]) == "import vladva_kit as vk"
+@pytest.mark.parametrize("page", [page for page in PAGES if python_code(page)], ids=name_of)
+def test_python_code_parses_and_starts_with_the_import(page):
+    assert ast.unparse(ast.parse(python_code(page)).body[0]) == "import vladva_kit as vk"
 
 
 def few_cases(sample, folder):

@@ -8,7 +8,8 @@ import torch
 from tiny import tiny_embedder
 
 import vladva_kit as vk
-from vladva_kit.training.settings import last_checkpoint, split_soft_prompt_group, trainer_arguments
+from vladva_kit.training.checkpoints import last_checkpoint, write_manifest
+from vladva_kit.training.settings import split_soft_prompt_group, trainer_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,6 +110,7 @@ def checkpoint(folder, step, complete=True):
     path.mkdir()
     if complete:
         (path / "trainer_state.json").write_text("{}")
+        write_manifest(path)
     return str(path)
 
 

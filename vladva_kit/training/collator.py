@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class Batch:
     negative_keys: Tensor | None  # (n_negatives,)
     features: ImageFeatures | None = None  # in place of pixels, if they are cached
     teacher: BatchScores | None = None  # scores of the paired images' candidates, if they are distilled
+    names: tuple[str, ...] = ()  # where each pair is from, for error messages
 
 
 class Collator:
@@ -86,6 +88,7 @@ class Collator:
             caption_keys(negatives) if negatives else None,
             features,
             None if self.teacher is None else self.teacher.of_batch(keys),
+            tuple(pair.where or str(pair.image if isinstance(pair.image, Path) else pair.short) for pair in pairs),
         )
         return {"batch": batch}  # a dict, since the Trainer moves and counts dicts
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +60,7 @@ class Settings:
     long_limit: int = 500  # tokens
     output_dir: str | None = None  # folder for checkpoints; None keeps none
     resume: bool = False  # resume from the last checkpoint in output_dir
+    resume_anyway: bool = False  # resume although settings or data differ from those that the run began with
     save_every: int = 50  # steps
     validate_every: int = 50  # steps; used if fit gets validation=
     report_to: str = "none"  # or "tensorboard", "wandb", …
@@ -108,25 +108,6 @@ LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of ea
     **dict.fromkeys(("next_token_weight", "distill_weight", "distill_temperature"), (Real, 0)),
     "max_grad_norm": (Real, 0),  # 0 does not clip
 }
-
-
-def last_checkpoint(settings: Settings) -> str | None:
-    """Return the last complete checkpoint of an interrupted run, or None if there is none yet.
-
-    Raises ValueError if a new run would mix its checkpoints with an older run's, or if output_dir is missing.
-    """
-    if settings.output_dir is None:
-        if settings.resume:
-            raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote to")
-        return None
-    # trainer_state.json is written last: a checkpoint without it is incomplete
-    complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
-    if complete and not settings.resume:
-        raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True (--resume), "
-            "remove the folder, or use another output_dir"
-        )
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
 def trainer_arguments(
