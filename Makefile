@@ -6,10 +6,14 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo play test quick types docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
+
+# The playground with the shipped models, in the browser.
+play: $(VENV)/.kit
+	$(BIN)/vladva play
 
 # Lint, then all tests on two processes; the last lines name what was skipped.
 test: $(VENV)/.test
@@ -28,6 +32,12 @@ quick: $(VENV)/.test
 # The docs site in runs/site; a dead link or another warning is an error.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# pyright on the code of README.md and docs/, and on a user's script.
+types: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet pyright
+	$(BIN)/python docs/snippets.py runs/snippets
+	$(BIN)/pyright --pythonpath $(BIN)/python runs/snippets tests/typing
 
 # Speed and memory, compared with sentence-transformers: more than an hour on two idle cores.
 benchmarks: $(VENV)/.test

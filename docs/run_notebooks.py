@@ -32,6 +32,7 @@ from vladva_kit.widgets.base import WIDGET_VIEW
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 TITLES = {
+    "00_playground": "Playground",
     "01_load_an_lvlm": "Load an LVLM",
     "02_prompts_and_lora": "Prompts and LoRA",
     "03_finetune": "Fine-tuning",

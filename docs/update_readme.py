@@ -30,7 +30,8 @@ PAGES = {  # table -> its page
 }
 DEMO = "docs/demo.json"  # the demo's results without its cases
 PER_CASE = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
-STYLES = {"seen": "Seen styles:", "unseen style": "Unseen style:"}
+STYLES = ("unseen style", "seen")
+BATCHES = {"components": "Hard batches", "components-random": "Random batches"}  # experiment -> its batches
 
 
 def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
@@ -99,12 +100,18 @@ def summary_table(demo: dict) -> str:
 
 
 def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
-    """Return the study's component tables, one per style: `study_tables(Path("docs/ablation.json"))`."""
+    """Return the study's component tables, per batches and style: `study_tables(Path("docs/ablation.json"))`."""
     results = json.loads(path.read_text())
-    parts = [f"{title}\n\n{study_overview(results, 'components', style)}" for style, title in STYLES.items()]
+    parts = [
+        f"{batches}, {style}:\n\n{study_overview(results, experiment, style)}"
+        for experiment, batches in BATCHES.items()
+        if experiment in results["experiments"]
+        for style in STYLES
+    ]
     n_seeds = len(results["plan"]["seeds"])
     parts.append(f"R@1 is among {gallery_of(results)}; a dash: not measured, or no chance level.\n")
-    parts.append(f"Percent, mean ± standard deviation over {n_seeds} seeds. `{results['command']}`\n")
+    seeds = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    parts.append(f"Percent, {seeds}. `{results['command']}`\n")
     return "\n".join(parts)
 
 

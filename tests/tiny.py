@@ -8,6 +8,7 @@ import vladva_kit as vk
 from vladva_kit.models.families import family_of
 from vladva_kit.models.load import LVLM, resolve
 
+CAPTIONS = ["a dog on the car", "two cats near the dog"]
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -49,6 +50,22 @@ def tiny_pairs(n: int) -> list[vk.Pair]:
         long = None if i in (2, 5) else " ".join(["a red dog stands left of a small cat"] * (1 + i % 3))
         pairs.append(vk.Pair(image, short, long, negatives=("a car",) if i % 4 == 1 else ()))
     return pairs
+
+
+def small(**changes) -> vk.Settings:
+    """Return settings of a run of three steps."""
+    return vk.Settings(**{"steps": 3, "batch_size": 6, "warmup": 1, **changes})
+
+
+def fit(embedder: vk.Embedder, settings: vk.Settings, pairs: list[vk.Pair] | None = None, **options) -> list[dict]:
+    """Train on twelve tiny pairs, without a progress bar."""
+    return vk.fit(embedder, pairs or tiny_pairs(12), settings, progress=False, **options)
+
+
+def stop_after(steps: int):
+    """Return a deadline that passes after this many steps."""
+    calls = iter([False] * (steps - 1) + [True])
+    return lambda: next(calls)
 
 
 def gradients(embedder: vk.Embedder) -> dict[str, torch.Tensor]:

@@ -191,6 +191,7 @@ _SCORES = {  # file name -> experiment, scores, title, panels per row
     "temperature": ("temperature", _SWEEP_SCORES, "Fixed and learned temperature", 4),
     "next-token-weight": ("next-token-weight", _SWEEP_SCORES, "Weight of the next-token loss", 4),
     "negatives": ("negatives", _SWEEP_SCORES, "Swapped captions as hard negatives", 4),
+    "distillation": ("distillation", _SWEEP_SCORES, "Distilling the base's likelihoods", 4),
     "soft-prompt-rate": ("soft-prompt-rate", _SWEEP_SCORES, "Soft prompt alone, by learning rate", 4),
 }
 _PROBES: dict[str, tuple[Callable[..., Figure], str]] = {  # file name -> function, key of the representations

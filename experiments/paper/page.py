@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.paper.claims import CLAIMS, SIDES, Claim
+from experiments.paper.claims import CLAIMS, NOT_MEASURED, SIDES, Claim
 from experiments.paper.figures import claim_figures
 from experiments.paper.plan import N_EQUALITY_IMAGES
-from experiments.paper.tables import Results, gain_table, gallery_of, results_table, variants_of
+from experiments.paper.tables import STYLES, Results, gain_table, gallery_of, results_table, variants_of
 from vladva_kit.evaluation.tables import markdown_rows
 from vladva_kit.models.files import atomic_write, write_json
 from vladva_kit.plots.style import as_png
@@ -26,7 +26,8 @@ Each value is the mean over the seeds ± their standard deviation; brackets hold
 cases. Variants are compared on the same cases: a gain is "higher" or "lower" if its paired interval excludes 0, else
 "n.s." (not significant). Intervals resample images, since the cases of SugarCrepe's categories share them. The chance
 level of questions is that of the most common answer of each kind, and 50 % for yes and no; captions have none. A claim
-is supported if all of its values agree with it, and partly supported if some do.
+is supported if all of its values agree with it, and partly supported if at least half do. The rules were fixed before
+the runs.
 Intervals are not corrected for the number of comparisons, so about one in twenty excludes 0 by chance.
 
 Generation with the adapter off was evaluated for "+ both + next-token" only. All trained variants were checked
@@ -69,7 +70,7 @@ def _small_png(figure: Figure) -> bytes:
 
 
 def reproduction_page(results: Results, figures: Sequence[str], command: str = f"{COMMAND} reproduction") -> str:
-    """Return the page as Markdown. Claims whose experiment was not run are listed as "not measured"."""
+    """Return the page as Markdown. Experiments that were not run are named above the claims."""
     parts = [_header(results, command), _claim_table(results, figures)]
     for name, experiment in results["experiments"].items():
         runs = {run for variant in experiment["variants"] for run in variant["runs"]}
@@ -85,7 +86,7 @@ def reproduction_page(results: Results, figures: Sequence[str], command: str = f
             "</details>\n",
         ]
     if "components" in results["experiments"]:
-        parts.append(_representations(results))
+        parts += [_effects(results), _representations(results)]
     return "\n".join(parts)
 
 
@@ -103,8 +104,13 @@ def _header(results: Results, command: str) -> str:
 
 
 def _claim_table(results: Results, figures: Sequence[str]) -> str:
+    """Tabulate the measured claims, and name the experiments that were not run."""
     heading = ["claim", "paper", "this study", "verdict", "command"]
-    return "## Claims\n\n" + markdown_rows(heading, [_claim(claim, results, figures) for claim in CLAIMS], "lllll")
+    measured = [claim for claim in CLAIMS if claim.test(results).verdict != NOT_MEASURED]
+    missing = dict.fromkeys(claim.experiment for claim in CLAIMS if claim not in measured)
+    table = markdown_rows(heading, [_claim(claim, results, figures) for claim in measured], "lllll")
+    note = f"Not run yet: {', '.join(missing)} (`{COMMAND} ablate --experiment NAME`).\n\n" if missing else ""
+    return f"## Claims\n\n{note}{table}"
 
 
 def _claim(claim: Claim, results: Results, figures: Sequence[str]) -> list[str]:
@@ -112,6 +118,29 @@ def _claim(claim: Claim, results: Results, figures: Sequence[str]) -> list[str]:
     text = f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
     command = f"`{COMMAND} ablate --experiment {claim.experiment}`"
     return [text, claim.paper, finding.evidence or "—", f"**{finding.verdict}**", command]
+
+
+def _effects(results: Results) -> str:
+    """Tabulate Winoground's main effects and interaction per variant, which show why a model fails."""
+    lines = []
+    for experiment in ("components", "components-random"):
+        for name, records in variants_of(results, experiment).items() if experiment in results["experiments"] else ():
+            known = [record["effects"] for record in records if "effects" in record]
+            if known:
+                means = [
+                    f"{np.mean([one[style][effect] for one in known]):.4f}"
+                    for style in STYLES
+                    for effect in ("image", "caption", "interaction")
+                ]
+                lines.append([f"{name} ({'random' if experiment.endswith('random') else 'hard'} batches)", *means])
+    heading = ["", *(f"{effect}, {style}" for style in STYLES for effect in ("image", "caption", "interaction"))]
+    return (
+        "## Winoground's effects\n\n"
+        "A case is right if its interaction, by which the true pairs score higher than the false ones, exceeds both "
+        "main effects, by which one image or one caption scores higher throughout. Means over cases and seeds, in "
+        "units of cosine similarity; main effects as absolute values.\n\n"
+        f"{markdown_rows(heading, lines, 'l' + 'r' * 6)}"
+    )
 
 
 def _representations(results: Results) -> str:

@@ -9,6 +9,9 @@ BASE, SOFT, LORA, BOTH, FULL = "base", "+ soft prompt", "+ LoRA", "+ both", "+ b
 CLIP, CLIP_TUNED, CLIP_FASTER = "emoji-clip", "emoji-clip, fine-tuned", "emoji-clip, fine-tuned, 5 x learning rate"
 Mix = tuple[tuple[str, float], ...]  # proportions of a batch, as `Settings.batches`
 RANDOM: Mix = (("random", 1.0),)
+TWINS: Mix = (("groups", 0.5), ("random", 0.5))
+MINED: Mix = (("mined", 0.75), ("random", 0.25))
+DISTILLED = {"random": RANDOM, "mined": MINED, "twins": TWINS}  # batches with and without distillation
 HARD: Mix = (("groups", 0.125), ("mined", 0.5), ("random", 0.375))
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
 POOLS = (1_000, 4_000, 16_000, 64_000)
@@ -30,7 +33,7 @@ class Plan:
     next_token_weight: float = 0.3
     clip_learning_rate: float = 1e-4
     bf16: bool = True  # autocast; a CPU without bfloat16 emulates it, slowly
-    seeds: tuple[int, ...] = (0, 1, 2)  # of `components` and `generation`
+    seeds: tuple[int, ...] = (0, 1, 2)  # of `components` and `distillation`
     sweep_seeds: tuple[int, ...] = (0,)  # of all other experiments
     n_generation_images: int = 100  # per style, for questions and captions
     n_probe_images: int = 200  # images and captions whose summary tokens are probed
@@ -47,6 +50,7 @@ class Run:
     lora_rank: int = 0  # 0: no LoRA
     next_token_weight: float = 0.0
     temperature: float = 0.07
+    distill_weight: float = 0.0
     learn_temperature: bool = True
     captions: str = "short"  # captions of the contrastive loss: "short" or "long"
     batches: Mix = RANDOM
@@ -97,10 +101,12 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
         variants = _components(plan, _COMPONENTS[name])
         names = {variant.name for variant in variants}
         return Experiment(name, tuple(variants), tuple(pair for pair in _COMPARISONS if names.issuperset(pair)))
-    sweep = [Variant(level, _sweep_runs(plan, changes)) for level, changes in _sweeps(plan)[name].items()]
+    seeds = plan.seeds if name == "distillation" else plan.sweep_seeds
+    sweep = [Variant(level, _sweep_runs(plan, changes, seeds)) for level, changes in _sweeps(plan)[name].items()]
     variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep
     names = [variant.name for variant in variants]
-    return Experiment(name, tuple(variants), tuple(zip(names, names[1:], strict=False)))
+    step = 2 if name == "distillation" else 1  # each kind of batches without and with it
+    return Experiment(name, tuple(variants), tuple(zip(names[::step], names[1::step], strict=False)))
 
 
 _COMPONENTS = {"components": HARD, "components-random": RANDOM}  # experiment -> its batches
@@ -134,25 +140,28 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
     # The CLIP baseline sees the same batches as the LVLM.
     rate = plan.clip_learning_rate
     clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=rate, batches=batches)
-    variants = [
+    faster = replace(clip, learning_rate=5 * rate)
+    clips = [
         Variant(CLIP, (Run(CLIP),)),
         Variant(CLIP_TUNED, tuple(replace(clip, seed=seed) for seed in plan.seeds)),
-        Variant(CLIP_FASTER, tuple(replace(clip, seed=seed, learning_rate=5 * rate) for seed in plan.seeds)),
-        _base(plan),
+        Variant(CLIP_FASTER, tuple(replace(faster, seed=seed) for seed in plan.seeds)),
+    ]
+    parts = [
         variant(SOFT, lora_rank=0, next_token_weight=0.0, **embedding_only),
         variant(LORA, soft_prompt=False, next_token_weight=0.0, soft_prompt_learning_rate=0.0, **embedding_only),
-        variant(BOTH, next_token_weight=0.0),
-        variant(FULL, generate_adapter_off=batches == HARD),
     ]
-    if batches == RANDOM:  # only pairs outside the groups have long captions
-        variants.append(variant(LONG, next_token_weight=0.0, captions="long", **embedding_only))
-    return variants
+    both = [variant(BOTH, next_token_weight=0.0), variant(FULL, generate_adapter_off=batches == HARD)]
+    if batches == HARD:
+        return [*clips, _base(plan), *parts, *both]
+    # only pairs outside the groups have long captions
+    long = variant(LONG, next_token_weight=0.0, captions="long", **embedding_only)
+    return [*clips[:2], _base(plan), *both, long]
 
 
-def _sweep_runs(plan: Plan, changes: dict[str, object]) -> tuple[Run, ...]:
+def _sweep_runs(plan: Plan, changes: dict[str, object], seeds: tuple[int, ...]) -> tuple[Run, ...]:
     """Runs with these changes to the full method. Without changes, they are the runs of `components`."""
     cheaper = {"n_generation_images": 0, "n_probe_images": 0, **changes} if changes else {"generate_adapter_off": True}
-    return tuple(_trained(plan, seed, **cheaper) for seed in plan.sweep_seeds)
+    return tuple(_trained(plan, seed, **cheaper) for seed in seeds)
 
 
 def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
@@ -195,6 +204,11 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
         "negatives": {
             "random batches": {"batches": RANDOM},
             "+ swapped captions": {"batches": RANDOM, "hard_negatives": True},
+        },
+        "distillation": {
+            f"{name}{title}": {"batches": batches, "distill_weight": weight}
+            for name, batches in DISTILLED.items()
+            for title, weight in (("", 0.0), (" + distillation", 1.0))
         },
         "soft-prompt-rate": {  # without LoRA
             f"learning rate {rate:g}": {**soft_prompt, "soft_prompt_learning_rate": rate}

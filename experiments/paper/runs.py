@@ -41,7 +41,7 @@ def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
 
         train_and_evaluate(Run(seed=0, lora_rank=16, steps=100, batch_size=64, learning_rate=2e-3))["measures"]
 
-    cache: a folder for what all runs share, the frozen image features and the mined neighbors.
+    cache: a folder for what all runs share: frozen image features, mined neighbors and the base's likelihoods.
     """
     timer = _Timer()
     record: dict[str, Any] = {"config": asdict(run)}
@@ -111,6 +111,8 @@ def training_settings(run: Run, cache: Path | None = None) -> vk.Settings:
         soft_prompt_learning_rate=run.soft_prompt_learning_rate or None,
         warmup=_warmup(run),
         next_token_weight=run.next_token_weight,
+        distill_weight=run.distill_weight,
+        distill_cache=str(cache / "teacher") if cache else None,
         learn_temperature=run.learn_temperature,
         seed=run.seed,
         batches=dict(run.batches),

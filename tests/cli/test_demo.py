@@ -53,6 +53,7 @@ def test_the_demo_writes_adapter_results_figures_and_report(small_world):
     assert group.second == results["models"]["fine-tuned"]["winoground/seen"]["group"]["percent"] and group.n == 12
     assert "generation/seen" in compare(f"{out}:emoji-clip", f"{out}:base").alone
     page = (out / "report.html").read_text()
+    assert f"<h1>{results['effect'][-1]}</h1>" in page  # the page leads with the effect
     assert "emoji-clip" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert (out / "figures" / "training.svg").is_file() and (out / "figures" / "training.png").is_file()
 

@@ -143,7 +143,7 @@ def test_questions_are_sampled_with_the_seed(tmp_path, monkeypatch):
         assert run(app, ["eval", "x", "--benchmark", "questions", "--out", str(out), *seed]).exit_code == 0
         saved[name] = read_results(out)
     assert saved["default"]["data"] == saved["0"]["data"] != saved["1"]["data"]
-    assert saved["1"]["settings"] == {"data": "seen", "seed": 1}
+    assert saved["1"]["settings"] == {"data": "seen", "by": "embedding", "seed": 1}
 
 
 @pytest.mark.parametrize("benchmark", ["questions", "vqa", "captions"])
@@ -163,3 +163,20 @@ def test_eval_by_likelihood_and_with_reranking(small_samples, tmp_path):
     for arguments in (["emoji-clip"], ["emoji-llava", "--benchmark", "vqa"]):
         refused = run(app, ["eval", *arguments, "--by", "likelihood"])
         assert refused.exit_code == 2 and "has no likelihood for" in " ".join(refused.output.split())
+
+
+def test_json_prints_what_results_json_holds_and_nothing_else(small_samples, clip, tmp_path):
+    shown = run(app, ["eval", "emoji-clip", "--json", "--out", str(tmp_path / "run")])
+    assert shown.exit_code == 0 and "Results: " in shown.stderr
+    assert json.loads(shown.stdout) == read_results(tmp_path / "run")
+
+
+def test_compare_prints_its_differences_as_json(small_samples, clip, tmp_path):
+    runs = [str(tmp_path / name) for name in ("first", "second")]
+    for out in runs:
+        assert run(app, ["eval", "emoji-clip", "--out", out]).exit_code == 0
+    shown = run(app, ["compare", *runs, "--json", "--out", str(tmp_path / "differences.json")])
+    assert shown.exit_code == 0, shown.output
+    printed = json.loads(shown.stdout)
+    assert printed == json.loads((tmp_path / "differences.json").read_text())
+    assert {row["difference"] for row in printed["differences"]} == {0.0}

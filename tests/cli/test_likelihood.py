@@ -43,3 +43,9 @@ def test_the_table_holds_winoground_sugarcrepe_and_reranked_retrieval(small_data
 def test_a_clip_has_no_likelihood(small_data):
     refused = run(app, ["likelihood", "emoji-clip", *small_data], env={"COLUMNS": "120"})
     assert refused.exit_code == 2 and "'emoji-clip' has no likelihood" in refused.output
+
+
+def test_json_prints_what_results_json_holds_and_nothing_else(small_data, tmp_path):
+    shown = run(app, ["likelihood", *small_data, "--json", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())

@@ -1,7 +1,10 @@
 """`vladva export`, and how a model argument is resolved. `vladva check` is tested with the checks."""
 
+import shutil
+
 import pytest
 import torch
+from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled
 from PIL import Image
 from typer.testing import CliRunner
@@ -10,11 +13,13 @@ import vladva_kit as vk
 from vladva_kit.cli.app import app
 from vladva_kit.cli.options import load_embedder
 from vladva_kit.embedder.export import export
+from vladva_kit.embedder.provenance import read_provenance
 from vladva_kit.models.load import SHIPPED, UnknownModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 run = CliRunner().invoke
+COMMIT = "c" * 40
 
 
 def relative_files(folder):
@@ -40,6 +45,58 @@ def test_a_model_name_selects_clip_the_lvlm_or_an_adapter(tmp_path):
     assert not load_embedder("emoji-llava").adapted
     shipped = load_embedder("emoji-llava-vladva")
     assert shipped.adapted and load_embedder(str(shipped.save_pretrained(tmp_path / "adapter"))).adapted
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Put folders into the hub's cache, as a download would: `hub("me/adapter", folder)`."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def cache(repo_id, folder):
+        repository = tmp_path / "cache" / f"models--{repo_id.replace('/', '--')}"
+        shutil.copytree(folder, repository / "snapshots" / COMMIT)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(COMMIT)
+
+    return cache
+
+
+def test_a_hub_id_selects_an_adapter_with_its_soft_prompts_a_clip_an_export_or_an_lvlm(hub, tmp_path, monkeypatch):
+    adapter = load_embedder("emoji-llava-vladva")
+    hub("me/adapter", adapter.save_pretrained(tmp_path / "adapter"))
+    found = load_embedder("me/adapter")
+    assert found.adapted and torch.equal(found.encode_text(["a dog"]), adapter.encode_text(["a dog"]))
+    hub("me/clip", SHIPPED / "emoji-clip")
+    assert isinstance(load_embedder("me/clip"), vk.ClipEmbedder)
+    hub("me/llava", SHIPPED / "emoji-llava")
+    plain = load_embedder("me/llava")
+    assert plain.config is None and plain.lvlm.revision == COMMIT
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "modules.json").write_text("[]")
+    hub("me/exported", tmp_path / "exported")
+    loaded = []
+    monkeypatch.setattr("vladva_kit.evaluation.baselines.load_baseline", loaded.append)
+    load_embedder("me/exported")
+    assert loaded == ["sentence_transformers:me/exported"]
+
+
+def test_an_adapter_is_not_loaded_as_an_lvlm(hub, tmp_path):
+    """transformers would load its base with LoRA and drop the soft prompts."""
+    folder = load_embedder("emoji-llava-vladva").save_pretrained(tmp_path / "adapter")
+    hub("me/adapter", folder)
+    for name in (str(folder), "me/adapter"):
+        with pytest.raises(UnknownModel, match="is an adapter, not an LVLM: .*Embedder.from_pretrained"):
+            vk.load_lvlm(name)
+
+
+def test_the_revision_of_a_hub_base_is_recorded(hub, tmp_path):
+    hub("me/llava", SHIPPED / "emoji-llava")
+    folder = vk.attach(vk.load_lvlm("me/llava"), quiet=True).save_pretrained(tmp_path / "adapter")
+    recorded, missing = read_provenance(folder)
+    assert (recorded.base, recorded.revision, missing) == ("me/llava", COMMIT, [])
+    assert "base_model: me/llava\n" in (folder / "README.md").read_text()
+    assert f'revision="{COMMIT}"' in (folder / "README.md").read_text()
+    assert vk.Embedder.from_pretrained(folder).lvlm.revision == COMMIT
 
 
 def test_any_clip_is_loaded_by_its_folder_and_other_baselines_by_their_library(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_demo_passes_its_options_on_and_prints_the_results(tmp_path, monkeypatch
     shown = run(app, ["demo", "--out", str(tmp_path), "--steps", "7", "--seed", "3"], env={"COLUMNS": "120"})
     assert shown.exit_code == 0, shown.output
     assert calls == [(tmp_path, 7, 3, "vladva demo --steps 7 --batch-size 64 --seed 3")]
-    assert "fine-tuning" in shown.output and "41.5" in shown.output and "12.3" in shown.output
+    assert "fine-tuning" in shown.output and "base" in shown.output and "12.3" in shown.output
     assert "190 s." in shown.output and str(tmp_path / "report.html") in shown.output.replace("\n", "")
 
 
@@ -45,11 +45,13 @@ def test_train_writes_an_adapter_that_loads(tmp_path, pairs, monkeypatch):
     lines.append(json.dumps({"file_name": "missing.png", "short": "a dog"}))
     (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     arguments = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4"]
+    arguments += ["--distill-weight", "0.5"]
     stopped = run(app, arguments)
     assert stopped.exit_code and "missing.png" in str(stopped.exception)
     with pytest.warns(UserWarning, match=r"missing\.png"):
         assert run(app, [*arguments, "--skip-bad"]).exit_code == 0
-    assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(history) == 2 and all(row["distill"] > 0 for row in history)
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter", tiny_lvlm()).trainable()["LoRA"] > 0
 
 
@@ -85,6 +87,7 @@ def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
         ([], "is not a folder"),
         (["--steps", "0"], r"Settings\(steps=0\)"),
         (["--learning-rate", "nan"], r"Settings\(learning_rate=nan\)"),
+        (["--distill-weight", "-1"], r"Settings\(distill_weight=-1.0\)"),
         (["--micro-batch-size", "-1"], r"Settings\(micro_batch_size=-1\)"),
     ],
     ids=str,

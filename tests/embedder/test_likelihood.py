@@ -161,7 +161,7 @@ def test_unusable_input_is_explained(lvlm, image, tmp_path):
         vk.likelihood(lvlm, [image, image, tmp_path / "broken.png"], ["a", "dog", "cat"], paired=True)
     with pytest.raises(TypeError, match="single image; put it in a list"):
         vk.likelihood(lvlm, image, ["a dog"])
-    with pytest.raises(TypeError, match="list of captions; got one string, 'a dog'"):
+    with pytest.raises(TypeError, match="list of captions is needed; got one string, 'a dog'"):
         vk.likelihood(lvlm, [image], "a dog")
     with pytest.raises(ValueError, match="1 images for 2 captions: with paired=True, pass one of each"):
         vk.likelihood(lvlm, [image], ["a dog", "a cat"], paired=True)

@@ -1,6 +1,7 @@
 """The files of a run: results.json, tables and per-case scores."""
 
 import json
+import os
 from dataclasses import replace
 
 import pandas
@@ -48,6 +49,24 @@ def test_models_evaluated_on_different_data_are_not_saved_together(runs, tmp_pat
     with pytest.raises(ValueError, match="winoground: second was evaluated on other data"):
         save_results(tmp_path / "run", both, {}, {})
     assert not (tmp_path / "run").exists()
+
+
+def test_results_and_per_case_scores_change_together_or_not_at_all(runs, tmp_path, monkeypatch):
+    _, results = runs
+    save_results(tmp_path, {"first": {"winoground": results["first"]}}, {}, {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace_file, calls = os.replace, []
+
+    def fail_once(source, target):
+        calls.append(target)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr("vladva_kit.models.files.os.replace", fail_once)
+    with pytest.raises(OSError, match="cannot be written"):
+        save_results(tmp_path, {"second": {"winoground": results["second"]}}, {}, {})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 class Result:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from vladva_kit.models.files import atomic_dir, atomic_write, write_json
+from vladva_kit.models.files import atomic_dir, atomic_write, write_errors, write_json
 
 
 def test_files_are_written_and_missing_folders_created(tmp_path):
@@ -95,6 +96,60 @@ def test_a_folder_appears_with_all_files_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert (folder / "a").read_text() == "1"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_if_one_of_two_files_cannot_be_renamed_the_other_is_put_back(tmp_path):
+    first, new, blocked = tmp_path / "first", tmp_path / "new", tmp_path / "blocked"
+    first.write_bytes(b"old")
+    blocked.mkdir()  # a folder where the file should be
+    with pytest.raises(OSError, match="blocked cannot be written .*: free space, or choose a folder"):
+        atomic_write({first: b"1", new: b"2", blocked: b"3"})
+    assert first.read_bytes() == b"old" and sorted(os.listdir(tmp_path)) == ["blocked", "first"]
+
+
+def test_the_files_of_a_folder_change_at_one_moment_and_other_files_stay(tmp_path, monkeypatch):
+    folder = tmp_path / "adapter"
+    (folder / "notes").mkdir(parents=True)
+    for name in ("config", "weights", "notes/own"):
+        (folder / name).write_text("old")
+    replaced = []
+    monkeypatch.setattr("vladva_kit.models.files.os.replace", lambda *paths: replaced.append(paths))
+    with atomic_dir(folder) as tmp_dir:
+        (tmp_dir / "config").write_text("new")
+        (tmp_dir / "weights").write_text("new")
+    assert {name: (folder / name).read_text() for name in ("config", "weights", "notes/own")} == {
+        "config": "new", "weights": "new", "notes/own": "old"
+    }  # fmt: skip
+    assert not replaced and list(tmp_path.iterdir()) == [folder]  # no file was renamed alone
+
+
+def test_a_folder_that_cannot_be_exchanged_is_filled_file_by_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a process's current folder must stay where it is
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "link").symlink_to("a")
+    with atomic_dir(tmp_path) as tmp_dir:
+        (tmp_dir / "a").write_text("new")
+    assert (tmp_path / "link").read_text() == "new" and Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        PermissionError(13, "Permission denied"),
+        RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/0"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_library_s_failure_to_write_is_one_sentence(tmp_path, error):
+    (tmp_path / "old").write_text("old")
+    expected = rf"{tmp_path} cannot be written \(.*\): free space"
+    with pytest.raises(OSError, match=expected) as raised, atomic_dir(tmp_path):
+        raise error
+    assert "\n" not in str(raised.value) and (tmp_path / "old").read_text() == "old"
+    with pytest.raises(RuntimeError, match="shapes differ"), write_errors(tmp_path):
+        raise RuntimeError("shapes differ")
 
 
 def test_json_on_one_line_has_the_same_content(tmp_path):

@@ -22,8 +22,9 @@ import vladva_kit as vk
 from vladva_kit.data.hard_batches import caption_keys
 from vladva_kit.embedder.adapter import adapter_state
 from vladva_kit.models.device import world_size
-from vladva_kit.training import losses
+from vladva_kit.training import distillation, losses
 from vladva_kit.training.collator import Collator
+from vladva_kit.training.distillation import candidates_of, score_candidates
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
@@ -163,6 +164,43 @@ def fit(rows: int | None, batch_size: int = 8, group_by_length: bool = False, sh
     return history, adapter_state(embedder.lvlm)
 
 
+def run_distillation(rank: int, world: int, share: list[list[int]]) -> list:
+    """Return metrics and gradients of steps that distill scores of candidates on this and on other ranks."""
+    embedder, results = tiny_embedder(), []
+    teacher = score_candidates(embedder, candidates_of([tiny_pairs(7)]), 0.2)
+    losses = partial(step_losses, distill_weight=2.0)
+    for rows in MICRO_BATCHES:
+        batch = Collator(embedder, teacher=teacher)([tiny_pairs(7)[index] for index in share[rank]])["batch"]
+        if rows is None:
+            metrics = losses(embedder, batch)
+            metrics["loss"].backward()
+        else:
+            metrics, _ = cached_step(losses, embedder, batch, rows=rows)
+        average_gradients(embedder.lvlm.model.parameters())
+        results.append((mean_over_ranks(metrics), gradients(embedder)))
+    return results
+
+
+def fit_with_distillation(folder: str) -> tuple:
+    """Return history and adapter of two steps that distill scores which the ranks compute together."""
+    distillation.IMAGES_PER_SHARD = 3
+    embedder = tiny_embedder()
+    settings = vk.Settings(steps=2, batch_size=8, warmup=1, validate_every=1, distill_weight=1.0, distill_cache=folder)
+    history = vk.fit(embedder, tiny_pairs(17), settings, validation=tiny_pairs(9), progress=False)
+    return history, adapter_state(embedder.lvlm)
+
+
+def run_distillation_on_two_ranks(rank: int, world: int, folder: str) -> dict:
+    scored, score = [], distillation.likelihood
+    distillation.likelihood = lambda *arguments, **options: scored.append(1) or score(*arguments, **options)
+    return {
+        "steps": [run_distillation(rank, world, share) for share in (SHARES[world], WITHOUT_TEXTS)],
+        "n_before": len(scored),
+        "fit": fit_with_distillation(folder),
+        "n_shards": len(scored),
+    }
+
+
 def run_two_ranks(rank: int, world: int) -> dict:
     with pytest.raises(ValueError, match="cannot be divided") as error:
         fit(None, batch_size=7)
@@ -251,6 +289,22 @@ def test_fit_and_validation_with_fsdp2_equal_one_process(one_process_fit, tmp_pa
     for results in on_ranks(run_sharded_fits, 2, tmp_path, **FSDP):
         for result in results:
             assert_same_fit(result, one_process_fit)
+
+
+def test_distillation_on_two_ranks_equals_one_process_and_divides_the_teachers_work(tmp_path):
+    folder = tmp_path / "teacher"
+    expected = run_distillation(0, 1, SHARES[1])
+    ranks = on_ranks(partial(run_distillation_on_two_ranks, folder=str(folder)), 2, tmp_path)
+    for rank in ranks:
+        for steps in rank["steps"]:
+            for result, one in zip(steps, expected, strict=True):
+                assert "distill" in result[0]
+                assert_same_step(result, one)
+    shards = [rank["n_shards"] - rank["n_before"] for rank in ranks]
+    assert min(shards) > 1 and sum(shards) == len(list(folder.glob("scores-*")))
+    alone = fit_with_distillation(str(tmp_path / "alone"))
+    for rank in ranks:
+        assert_same_fit(rank["fit"], alone)
 
 
 def test_a_memory_shortage_on_one_rank_halves_the_chunks_on_all(two_ranks, one_process):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import vladva_kit as vk
 from vladva_kit.embedder.embedder import summary_embeddings
 from vladva_kit.embedder.prompts import IGNORE_INDEX
+from vladva_kit.models.device import MemoryShortage
 from vladva_kit.models.families import FAMILIES
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.encode import encode_batch
@@ -218,12 +219,15 @@ def test_only_target_states_pass_through_the_head(embedder, batch, monkeypatch):
     assert sum(rows) == int((batch.images.labels != IGNORE_INDEX).sum())
 
 
-def limit_memory(embedder, monkeypatch, is_too_large):
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
+
+
+def limit_memory(embedder, monkeypatch, is_too_large, error=OUT_OF_MEMORY):
     hidden_states = embedder.hidden_states
 
     def limited(inputs):
         if is_too_large(len(inputs.summary_positions)):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return hidden_states(inputs)
 
     monkeypatch.setattr(embedder, "hidden_states", limited)
@@ -237,6 +241,42 @@ def test_a_memory_shortage_halves_the_chunk_and_keeps_the_batch(embedder, batch,
     assert rows == 2
     assert float(metrics["loss"]) == pytest.approx(full[0]["loss"], rel=1e-5)
     assert largest_difference(gradients(embedder), full[1]) < 1e-5
+
+
+SHORTAGES = [
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("std::bad_alloc"),
+    MemoryError("std::bad_alloc"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=str)
+def test_every_kind_of_memory_shortage_halves_the_chunk(embedder, batch, full, monkeypatch, error):
+    limit_memory(embedder, monkeypatch, lambda rows: rows > 4, error)
+    with pytest.warns(UserWarning, match="chunks of 4 rows"):
+        metrics, rows = cached_step(step_losses, embedder, batch, rows=9)
+    assert rows == 4 and float(metrics["loss"]) == pytest.approx(full[0]["loss"], rel=1e-5)
+    gradients(embedder)
+
+
+def test_another_error_is_not_a_memory_shortage(embedder, batch, monkeypatch):
+    limit_memory(embedder, monkeypatch, lambda rows: rows > 4, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        cached_step(step_losses, embedder, batch, rows=9)
+
+
+@pytest.mark.parametrize(
+    "rows, advice", [(None, r"micro_batch_size=1 \(--micro-batch-size\)"), (2, "not even one row")]
+)
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_a_shortage_that_nothing_avoids_names_the_batch_size_and_the_fix(monkeypatch, rows, advice):
+    embedder = tiny_embedder()
+    limit_memory(embedder, monkeypatch, lambda rows: True, SHORTAGES[0])
+    settings = vk.Settings(steps=1, batch_size=6, micro_batch_size=rows)
+    with pytest.raises(MemoryShortage, match=rf"batch_size=6 and micro_batch_size={rows}; .*{advice}.*ALLOC_FAILED"):
+        vk.fit(embedder, tiny_pairs(9), settings, progress=False)
 
 
 def test_the_error_is_raised_if_not_even_one_row_fits(embedder, batch, monkeypatch):

@@ -1,4 +1,4 @@
-"""Both losses against plain loops and against torch's own cross-entropy over all logits."""
+"""The losses against plain loops and against torch's own cross-entropy over all logits."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from vladva_kit.embedder.prompts import IGNORE_INDEX
-from vladva_kit.training.losses import contrastive_loss, next_token_loss, same_caption_mask
+from vladva_kit.training.losses import contrastive_loss, next_token_loss, rank_kl_loss, same_caption_mask
 
 
 def unit_vectors(n, dim, seed):
@@ -137,3 +137,38 @@ def test_chunk_size_follows_from_vocabulary_size(monkeypatch):
 def test_next_token_loss_is_0_without_long_captions():
     loss, n = next_token_loss(torch.randn(2, 5, 4), torch.full((2, 5), IGNORE_INDEX), torch.nn.Linear(4, 3))
     assert n == 0 and float(loss) == 0.0
+
+
+def rank_kl_by_loop(cosines, scores, temperature):
+    total, n = 0.0, 0
+    for cosine_row, score_row in zip(cosines.tolist(), scores.tolist(), strict=True):
+        known = [(c / temperature, s) for c, s in zip(cosine_row, score_row, strict=True) if not math.isnan(s)]
+        if len(known) < 2:
+            continue
+        z, y = (sum(math.exp(value) for value in column) for column in zip(*known, strict=True))
+        for student, teacher in known:
+            total += math.exp(teacher) / y * (teacher - math.log(y) - student + math.log(z))
+        n += 1
+    return total / n
+
+
+def test_rank_kl_equals_a_loop_and_its_gradient_leaves_other_captions_alone():
+    generator = torch.Generator().manual_seed(0)
+    cosines = (2 * torch.rand(5, 7, generator=generator) - 1).requires_grad_()
+    scores = 3 * torch.randn(5, 7, generator=generator)
+    unknown = torch.rand(5, 7, generator=generator) < 0.5
+    unknown[0], unknown[1] = True, torch.arange(7) != 3  # without a candidate, and with one
+    scores = scores.masked_fill(unknown, math.nan)
+    loss, n = rank_kl_loss(cosines, scores)
+    assert n == 3 and float(loss) == pytest.approx(rank_kl_by_loop(cosines, scores, 0.05), rel=1e-5)
+    loss.backward()
+    used = ~unknown & torch.tensor([False, False, True, True, True])[:, None]
+    assert torch.equal(cosines.grad != 0, used)
+
+
+def test_rank_kl_is_0_where_the_student_ranks_like_the_teacher_and_without_candidates():
+    cosines = torch.rand(3, 4, requires_grad=True)
+    assert float(rank_kl_loss(cosines, cosines.detach() / 0.05)[0]) == pytest.approx(0, abs=1e-6)
+    loss, n = rank_kl_loss(cosines, torch.full((3, 4), math.nan))
+    loss.backward()
+    assert n == 0 and float(loss) == 0 and not cosines.grad.any()

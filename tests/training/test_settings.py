@@ -8,7 +8,8 @@ import torch
 from tiny import tiny_embedder
 
 import vladva_kit as vk
-from vladva_kit.training.settings import last_checkpoint, split_soft_prompt_group, trainer_arguments
+from vladva_kit.training.checkpoints import last_checkpoint, write_manifest
+from vladva_kit.training.settings import split_soft_prompt_group, trainer_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -19,7 +20,8 @@ def embedder():
 
 
 COUNTS = ("steps", "batch_size", "save_every", "validate_every", "micro_batch_size", "short_limit")
-RATES = ("learning_rate", "soft_prompt_learning_rate", "weight_decay", "next_token_weight", "max_grad_norm")
+RATES = ("learning_rate", "soft_prompt_learning_rate", "weight_decay", "next_token_weight", "distill_weight")
+RATES += ("distill_temperature", "max_grad_norm")
 NOT_FINITE = [float(value) for value in ("nan", "inf", "-inf")]
 UNUSABLE = [
     *((name, value, "whole number of at least 1") for name in COUNTS for value in (0, -3, 1.5, "100", True)),
@@ -108,6 +110,7 @@ def checkpoint(folder, step, complete=True):
     path.mkdir()
     if complete:
         (path / "trainer_state.json").write_text("{}")
+        write_manifest(path)
     return str(path)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vladva_kit.cli.options import Seed, SkipBad, load_embedder, require_generation, resolve_data
+from vladva_kit.cli.options import Json, Seed, SkipBad, load_embedder, require_generation, resolve_data
 
 DEFAULT_DATA = {  # benchmark -> the sample it is evaluated on by default, and a file in that sample
     "winoground": ("winoground_mini", ""),
@@ -60,14 +60,16 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="Cache embeddings here, to resume a stopped run.")] = None,
     skip_bad: SkipBad = False,
     seed: Annotated[int | None, typer.Option(help="Seed of intervals and sampled questions. Default: 0.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Evaluate one model on one benchmark by its official protocol. An option that it does not take is an error."""
     import rich
 
     import vladva_kit as vk
     from vladva_kit.embedder.identity import describe
-    from vladva_kit.evaluation.results import FILES, save_results
+    from vladva_kit.evaluation.results import FILES, results_record, save_results
     from vladva_kit.evaluation.tables import comparison_table
+    from vladva_kit.models.files import json_text
 
     if benchmark not in DEFAULT_DATA:
         raise typer.BadParameter(f"unknown benchmark '{benchmark}'; choose from {', '.join(DEFAULT_DATA)}")
@@ -85,21 +87,32 @@ def evaluate(
             raise typer.BadParameter(f"'{model}' has no likelihood for '{benchmark}': leave out --by likelihood")
         embedder = vk.LikelihoodScorer(embedder)
     result = _run_benchmark(embedder, model, benchmark, source, options)
-    typer.echo(f"{benchmark} on {source}")
-    rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
+    if not as_json:
+        typer.echo(f"{benchmark} on {source}")
+        rich.print(comparison_table({"models": {model: {benchmark: result.as_dict()}}}))
     for reason in getattr(result, "skipped", ()):
         typer.secho(f"skipped: {reason}", fg="yellow", err=True)
+    if out is None and not as_json:
+        return
+    record = {model: {benchmark: result}}, {model: describe(embedder)}, _metadata(source, by, seed, options)
     if out is not None:
-        settings = {"data": source, "images": options.get("image_folder"), "by": by} | options
-        unrecorded = ("image_folder", "cache")  # where embeddings are cached does not change results
-        settings = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in settings.items()
-            if value and name not in unrecorded
-        }
-        metadata = {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed or 0, "settings": settings}
-        save_results(out, {model: {benchmark: result}}, {model: describe(embedder)}, metadata)
-        typer.echo(f"Results: {out / FILES['results']}; per-case scores: {out / FILES['per_case']}")
+        save_results(out, *record)
+        files = f"Results: {out / FILES['results']}; per-case scores: {out / FILES['per_case']}"
+        typer.echo(files, err=as_json)
+    if as_json:
+        typer.echo(json_text(results_record(*record)))
+
+
+def _metadata(source: str | Path, by: str, seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the command, the seed and the settings of a run."""
+    settings = {"data": source, "images": options.get("image_folder"), "by": by} | options
+    unrecorded = ("image_folder", "cache")  # where embeddings are cached does not change results
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in settings.items()
+        if value and name not in unrecorded
+    }
+    return {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed or 0, "settings": settings}
 
 
 def _source(benchmark: str, data: str | None, images: Path | None) -> tuple[str | Path, Path | None]:
@@ -165,17 +178,21 @@ def compare(
     second: Annotated[str, typer.Argument(help="Another one, evaluated on the same data.")],
     out: Annotated[Path | None, typer.Option(help="Write the differences to this JSON file.")] = None,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Compare two runs case by case, with paired bootstrap intervals and McNemar's test."""
     import rich
 
     from vladva_kit.evaluation.compare import compare as compare_runs
     from vladva_kit.evaluation.compare import difference_table
-    from vladva_kit.models.files import write_json
+    from vladva_kit.models.files import json_text, write_json
 
     comparison = compare_runs(first, second, seed)
-    rich.print(difference_table(comparison))
-    if comparison.alone:
-        typer.echo(f"In only one of the runs: {', '.join(comparison.alone)}")
+    if as_json:
+        typer.echo(json_text(comparison))
+    else:
+        rich.print(difference_table(comparison))
+        if comparison.alone:
+            typer.echo(f"In only one of the runs: {', '.join(comparison.alone)}")
     if out is not None:
         write_json(out, comparison)

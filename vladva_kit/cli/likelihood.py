@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vladva_kit.cli.options import Seed, Split, load_embedder, resolve_data
+from vladva_kit.cli.options import Json, Seed, Split, load_embedder, resolve_data
 
 
 def likelihood(
@@ -20,6 +20,7 @@ def likelihood(
     rerank: Annotated[int, typer.Option(help="Candidates per query that the likelihood orders.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Write results.json, tables and per-case scores here.")] = None,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Compare a model's embedding, its likelihood of a caption, and its embedding re-ranked by the likelihood."""
     import shlex
@@ -29,7 +30,8 @@ def likelihood(
 
     import vladva_kit as vk
     from vladva_kit.embedder.identity import describe
-    from vladva_kit.evaluation.results import FILES, save_results
+    from vladva_kit.evaluation.results import FILES, results_record, save_results
+    from vladva_kit.models.files import json_text
 
     embedder = load_embedder(model)
     if not isinstance(embedder, vk.Embedder):
@@ -39,19 +41,24 @@ def likelihood(
     scorer = vk.LikelihoodScorer(embedder)
     results: dict[str, dict[str, Any]] = {}
     for name, scores in (("embedding", embedder), ("likelihood", scorer)):
-        typer.echo(f"{name}: Winoground, SugarCrepe")
+        typer.echo(f"{name}: Winoground, SugarCrepe", err=as_json)
         results[name] = {
             "winoground": vk.evaluate_winoground(scores, data[0], seed=seed),
             "sugarcrepe": vk.evaluate_sugarcrepe(scores, data[1], seed=seed),
         }
-    typer.echo(f"retrieval among {len(gallery)} images, the best {rerank} ordered by likelihood")
+    typer.echo(f"retrieval among {len(gallery)} images, the best {rerank} ordered by likelihood", err=as_json)
     results["embedding"]["retrieval"] = vk.evaluate_retrieval(embedder, gallery, seed=seed, rerank=rerank)
-    rich.print(ways_table(results))
+    if not as_json:
+        rich.print(ways_table(results))
+    if out is None and not as_json:
+        return
+    identity = {"embedding": describe(embedder), "likelihood": describe(scorer)}
+    metadata = {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed}
     if out is not None:
-        identity = {"embedding": describe(embedder), "likelihood": describe(scorer)}
-        metadata = {"command": shlex.join(["vladva", *sys.argv[1:]]), "seed": seed}
         save_results(out, results, identity, metadata)
-        typer.echo(f"Results: {out / FILES['results']}")
+        typer.echo(f"Results: {out / FILES['results']}", err=as_json)
+    if as_json:
+        typer.echo(json_text(results_record(results, identity, metadata)))
 
 
 def ways_table(results: dict[str, dict[str, Any]]) -> Any:

@@ -13,6 +13,7 @@ Steps = Annotated[int, typer.Option(help="Training steps.")]
 BatchSize = Annotated[int, typer.Option(help="Pairs per step; each is a negative of all others.")]
 Split = Annotated[str, typer.Option(help="Split of the data.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip unusable entries and list them instead of stopping.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables; messages go to stderr.")]
 
 
 def quiet_libraries() -> None:
@@ -29,23 +30,29 @@ def quiet_libraries() -> None:
 def load_embedder(name: str, dtype: str | None = None) -> Any:
     """Load a CLIP or another baseline, an adapter with its base, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
 
-    A folder written by `vladva export` is loaded with sentence-transformers. dtype: of an LVLM, such as "bfloat16"; by
-    default the one that suits the device.
+    All but a name such as `open_clip:…` may be a folder or a hub id; a folder written by `vladva export` is loaded with
+    sentence-transformers. dtype: of an LVLM, such as "bfloat16"; by default the one that suits the device.
     """
     import torch
 
     import vladva_kit as vk
     from vladva_kit.embedder.adapter import CONFIG_FILE, SHIPPED_ADAPTER
     from vladva_kit.evaluation.baselines import CLIP_TYPES, LIBRARIES
+    from vladva_kit.models.hub import KIND_FILES, download, is_hub_id
     from vladva_kit.models.load import model_type
 
     quiet_libraries()
     load = {"dtype": getattr(torch, dtype)} if dtype else {}
-    if name == SHIPPED_ADAPTER or (Path(name) / CONFIG_FILE).is_file():
+    if name.partition(":")[0] in LIBRARIES:
+        return vk.load_baseline(name)
+    # asked of the repository before transformers sees it, which would load an adapter without its soft prompts
+    on_hub = is_hub_id(name) and not Path(name).is_dir()
+    folder = download(name, KIND_FILES) if on_hub else Path(name)
+    if name == SHIPPED_ADAPTER or (folder / CONFIG_FILE).is_file():
         return vk.Embedder.from_pretrained(name, **load)
-    if (Path(name) / "modules.json").is_file():
+    if (folder / "modules.json").is_file():
         return vk.load_baseline(f"sentence_transformers:{name}")
-    if name.partition(":")[0] in LIBRARIES or model_type(name) in CLIP_TYPES:
+    if model_type(name) in CLIP_TYPES:
         return vk.load_baseline(name)
     return vk.Embedder(vk.load_lvlm(name, **load))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -60,8 +63,14 @@ def train(
     ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in OUT.")] = False,
+    resume_anyway: Annotated[
+        bool, typer.Option("--resume-anyway", help="Resume with other settings or data than the run began with.")
+    ] = False,
     skip_bad: SkipBad = False,
     next_token_weight: Annotated[float, typer.Option(help="Weight of the next-token loss; 0 leaves it out.")] = 0.3,
+    distill_weight: Annotated[
+        float, typer.Option(help="Weight of the loss that ranks captions as the base model's likelihood does.")
+    ] = 0.0,
     batches: Annotated[
         str | None,
         typer.Option(
@@ -84,27 +93,38 @@ def train(
     """Fine-tune an LVLM on image-caption pairs and write the adapter."""
     import vladva_kit as vk
     from vladva_kit.models.device import rank_from_env
-    from vladva_kit.models.files import write_json
-    from vladva_kit.training.settings import last_checkpoint
+    from vladva_kit.models.files import folder_lock, write_json
+    from vladva_kit.training.checkpoints import last_checkpoint
+    from vladva_kit.training.interruption import RunInterrupted
 
     quiet_libraries()
     settings = vk.Settings(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        output_dir=str(out / "checkpoints"), resume=resume, micro_batch_size=micro_batch_size,
+        output_dir=str(out / "checkpoints"), resume=resume or resume_anyway, resume_anyway=resume_anyway,
+        micro_batch_size=micro_batch_size,
         gradient_checkpointing=gradient_checkpointing, group_by_length=group_by_length, cache_images=cache_images,
         soft_prompt_learning_rate=soft_prompt_learning_rate, next_token_weight=next_token_weight,
-        batches=_proportions(batches),
+        distill_weight=distill_weight, batches=_proportions(batches),
     )  # fmt: skip
-    last_checkpoint(settings)  # what can be wrong with settings and data is said before the model is loaded
-    on_error = "skip" if skip_bad else "raise"
-    pairs = vk.load_pairs(resolve_data(data), on_error=on_error)
-    embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=rank_from_env()[0] != 0)
-    history = vk.fit(embedder, pairs, settings, on_error=on_error)
-    embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
-    if rank_from_env()[0] != 0:
-        return
-    write_json(out / "history.json", history)
-    typer.echo(f"Adapter: {out / 'adapter'}")
+    is_first = rank_from_env()[0] == 0
+    with folder_lock(out) if is_first else nullcontext():
+        last_checkpoint(settings)  # what can be wrong with settings and data is said before the model is loaded
+        on_error = "skip" if skip_bad else "raise"
+        pairs = vk.load_pairs(resolve_data(data), on_error=on_error)
+        embedder = vk.attach(vk.load_lvlm(model), seed=seed, quiet=not is_first)
+        try:
+            history = vk.fit(embedder, pairs, settings, on_error=on_error)
+        except RunInterrupted:
+            embedder.save_pretrained(out / "adapter")
+            if is_first:
+                arguments = [one for one in sys.argv[1:] if one != "--resume"]
+                with suppress(OSError):  # the terminal may be gone
+                    typer.echo(f"Adapter: {out / 'adapter'}. To resume: {shlex.join(['vladva', *arguments])} --resume")
+            raise
+        embedder.save_pretrained(out / "adapter")  # on every rank, since FSDP gathers its shards; only rank 0 writes
+        if is_first:
+            write_json(out / "history.json", history)
+            typer.echo(f"Adapter: {out / 'adapter'}")
 
 
 def _proportions(text: str | None) -> dict[str, float] | None:

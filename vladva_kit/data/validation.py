@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from vladva_kit.models.images import BadInput, FileBytes, open_image
+from vladva_kit.models.images import BadInput, FileBytes, open_file, open_image
 
 if TYPE_CHECKING:
     import datasets
@@ -97,9 +97,11 @@ def decode_image(image: Image.Image | Path | bytes | None, name: str, verify: bo
         raise BadInput(f"{name} is missing; add it or remove the entry")
     try:
         if verify and not isinstance(image, Image.Image):
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            with open_file(image) as opened:
                 opened.verify()
         return open_image(image)
+    except MemoryError:  # not the image's fault
+        raise
     except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
         raise BadInput(f"{name} cannot be read ({error}); replace the file or remove the entry") from error
 

@@ -6,9 +6,11 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,7 @@ from vladva_kit.embedder.soft_prompt import Temperature, install_soft_prompt, ll
 from vladva_kit.models.device import rank
 from vladva_kit.models.files import atomic_dir
 from vladva_kit.models.hub import ADAPTER_FILES, download, is_hub_id
-from vladva_kit.models.load import LVLM, SHIPPED, load_lvlm
-
-if TYPE_CHECKING:
-    pass
+from vladva_kit.models.load import LVLM, SHIPPED, UnknownModel, load_lvlm
 
 CONFIG_FILE = "vladva.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -38,7 +37,7 @@ class BadAdapter(ValueError):
 class AdapterConfig:
     """What is needed, besides the weights, to attach an adapter again; saved as vladva.json."""
 
-    base: str  # the LVLM's name
+    base: str  # the LVLM's name, without the path of a local folder
     soft_prompt: bool
     lora: dict[str, Any] | None  # settings of peft's LoraConfig, None without LoRA
     temperature: float  # initial value
@@ -87,7 +86,7 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
     except BaseException:
         detach_adapter(lvlm)
         raise
-    lvlm.adapter.peft_config["default"].base_model_name_or_path = lvlm.name  # not a local folder
+    lvlm.adapter.peft_config["default"].base_model_name_or_path = config.base  # not a local folder
     if config.lora is None:
         for name, parameter in lvlm.adapter.named_parameters():
             if "lora_" in name:
@@ -201,32 +200,44 @@ def _is_saved(name: str) -> bool:
     return "lora_" in name or ".modules_to_save." in name
 
 
-def save_adapter(lvlm: LVLM, config: AdapterConfig, folder: str | os.PathLike) -> Path:
-    """Write adapter_model.safetensors, adapter_config.json and vladva.json atomically.
+def save_adapter(
+    lvlm: LVLM, config: AdapterConfig, folder: str | os.PathLike, texts: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """Write adapter_model.safetensors, adapter_config.json, vladva.json, the processor and `texts` atomically.
 
-    Only rank 0 writes; under FSDP2 call this on every rank.
+    texts: further files by name. Only rank 0 writes; under FSDP2 call this on every rank.
     """
     folder, state = Path(folder), _full_tensors(lvlm)
     if rank() != 0:
         return folder
     with atomic_dir(folder) as tmp_dir:
+        lvlm.processor.save_pretrained(tmp_dir)
         lvlm.adapter.save_pretrained(tmp_dir, save_embedding_layers=False, state_dict=state)
         (tmp_dir / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        (tmp_dir / CONFIG_FILE).write_text(config.to_json())
+        for name, text in {**texts, CONFIG_FILE: config.to_json()}.items():
+            (tmp_dir / name).write_text(text, encoding="utf-8")
     return folder
 
 
 def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, AdapterConfig]:
     """Attach a saved adapter to the given LVLM, or else to its base, loaded with the keywords `load`.
 
+        lvlm, config = load_adapter("my-adapter", max_pixels=512 * 512)
+
     Raises BadAdapter if the folder is incomplete or a tensor is missing, unexpected or of another shape; the LVLM is
     then left as it was.
     """
-    folder = _adapter_folder(name)
+    folder = adapter_folder(name)
     if missing := [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]:
         raise BadAdapter(f"{folder} has no {' and no '.join(missing)}: pass a folder written by save_pretrained")
     config = AdapterConfig.from_json((folder / CONFIG_FILE).read_text())
-    lvlm = lvlm or load_lvlm(config.base, **load)
+    try:
+        lvlm = lvlm or load_lvlm(**{"name": config.base, **load})
+    except UnknownModel as error:
+        raise BadAdapter(
+            f"the base of '{name}', '{config.base}', was not found ({error}); if it is a local folder, pass it: "
+            "Embedder.from_pretrained(adapter, load_lvlm(folder))"
+        ) from error
     if config.lora is not None:
         lora_settings(lvlm.model, config.lora)  # raises for what older versions let through
     attach_adapter(lvlm, config)
@@ -245,7 +256,8 @@ def load_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> None:
     """
     from peft import set_peft_model_state_dict
 
-    set_peft_model_state_dict(lvlm.adapter, check_adapter_weights(lvlm, folder))
+    with lvlm.lock:
+        set_peft_model_state_dict(lvlm.adapter, check_adapter_weights(lvlm, folder))
 
 
 def check_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> dict[str, Tensor]:
@@ -266,8 +278,11 @@ def check_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> dict[str, Te
     return state
 
 
-def _adapter_folder(name: str | os.PathLike) -> Path:
-    """Return an adapter's folder: a local one, the shipped one, or one downloaded by hub id."""
+def adapter_folder(name: str | os.PathLike) -> Path:
+    """Return an adapter's folder: a local one, the shipped one, or one downloaded by hub id: `adapter_folder("me/a")`.
+
+    Raises BadAdapter for any other name, HubError if the download fails.
+    """
     if Path(name).is_dir():
         return Path(name)
     if str(name) == SHIPPED_ADAPTER:

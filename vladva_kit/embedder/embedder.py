@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from vladva_kit.embedder import adapter
 from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
+from vladva_kit.embedder.card import repository_files
 from vladva_kit.embedder.generation import History, generate_answers
 from vladva_kit.embedder.lora import lora_settings
 from vladva_kit.embedder.prompts import (
@@ -26,10 +28,13 @@ from vladva_kit.embedder.prompts import (
     encode_captions,
     image_inputs,
     text_inputs,
+    token_batches,
+    token_limit,
 )
-from vladva_kit.models.device import check_finite
-from vladva_kit.models.images import ImageLike, check_image_list, open_images
-from vladva_kit.models.load import LVLM
+from vladva_kit.embedder.provenance import difference, load_options, read_provenance
+from vladva_kit.models.device import MemoryShortage, check_finite, is_memory_shortage, rank, short_reason
+from vladva_kit.models.images import ImageLike, check_image_list, image_batches
+from vladva_kit.models.load import LVLM, base_name
 
 MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
@@ -97,20 +102,22 @@ class Embedder:
     def base(self) -> Iterator[None]:
         """Disable the adapter in this block: `with embedder.base(): embedder.encode_text(["a dog"])`.
 
-        Results are bit-identical to those of `Embedder(lvlm, *config.prompts)`.
+        Results are bit-identical to those of `Embedder(lvlm, *config.prompts)`. Other threads that use the LVLM wait
+        until the block ends.
         """
-        if self.config is None or self._base:
-            yield
-            return
-        adapted_prompts = self.image_prompt, self.text_prompt
-        self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *self.config.prompts)
-        self._base = True
-        try:
-            with self.lvlm.adapter_off():
+        with self.lvlm.lock:
+            if self.config is None or self._base:
                 yield
-        finally:
-            self._base = False
-            self.image_prompt, self.text_prompt = adapted_prompts
+                return
+            adapted_prompts = self.image_prompt, self.text_prompt
+            self.image_prompt, self.text_prompt = hand_written_prompts(self.lvlm, *self.config.prompts)
+            self._base = True
+            try:
+                with self.lvlm.adapter_off():
+                    yield
+            finally:
+                self._base = False
+                self.image_prompt, self.text_prompt = adapted_prompts
 
     def _own_adapter_only(self) -> AbstractContextManager:
         return self.lvlm.adapter_off() if self.config is None else nullcontext()
@@ -118,17 +125,18 @@ class Embedder:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Run the block in eval mode without gradients, and without the adapter if this embedder has none."""
-        was_training = self.lvlm.model.training
-        self.lvlm.model.eval()
-        try:
-            with torch.inference_mode(), self._own_adapter_only():
-                yield
-        finally:
-            self.lvlm.model.train(was_training)
+        with self.lvlm.lock:
+            was_training = self.lvlm.model.training
+            self.lvlm.model.eval()
+            try:
+                with torch.inference_mode(), self._own_adapter_only():
+                    yield
+            finally:
+                self.lvlm.model.train(was_training)
 
     def hidden_states(self, batch: ModelInputs) -> Tensor:
         """Return the LLM's hidden states after the final norm, (batch, length, hidden); no logits are computed."""
-        with self._own_adapter_only():
+        with self.lvlm.lock, self._own_adapter_only():
             return self.lvlm.model.model(**batch.inputs, use_cache=False).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
@@ -145,42 +153,52 @@ class Embedder:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
         Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
-        single image.
+        single image, MemoryShortage naming the batch size if memory runs out.
         """
         check_image_list(images)
         batches = (
-            image_inputs(self.lvlm.processor, open_images(images[start : start + batch_size], start), self.image_prompt)
-            for start in range(0, len(images), batch_size)
+            image_inputs(self.lvlm.processor, opened, self.image_prompt) for opened in image_batches(images, batch_size)
         )
-        return self._embed(batches)
+        return self._embed(batches, batch_size)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embed captions: (n, dim) float32 on the CPU, unit length; special tokens in them are treated as plain text.
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
-        Raises BadInput naming a caption that is empty or holds half a character, WrongType for a single string or for
-        an item that is not text, such as NaN.
+        Raises BadInput naming a caption that is empty, holds half a character or is longer than `token_limit`,
+        WrongType for a single string or for an item that is not text, such as NaN, MemoryShortage naming the batch size
+        if memory runs out.
         """
         check_texts(texts)
         tokenizer = self.lvlm.processor.tokenizer
-        ids = encode_captions(tokenizer, texts)
+        ids = encode_captions(tokenizer, texts, token_limit(self.lvlm.model.config))
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding
         batches = (
-            text_inputs(tokenizer, [ids[number] for number in order[start : start + batch_size]], self.text_prompt)
-            for start in range(0, len(order), batch_size)
+            text_inputs(tokenizer, [ids[number] for number in order[start:end]], self.text_prompt)
+            for start, end in token_batches([len(ids[number]) for number in order], batch_size)
         )
-        return self._embed(batches)[torch.tensor(order, dtype=torch.long).argsort()]
+        return self._embed(batches, batch_size)[torch.tensor(order, dtype=torch.long).argsort()]
 
-    def _embed(self, batches: Iterable[ModelInputs]) -> Tensor:
+    def _embed(self, batches: Iterable[ModelInputs], batch_size: int) -> Tensor:
         """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
         model = self.lvlm.model
         embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
         with self.inference():
-            for batch in batches:
-                batch = batch.to(self.device)
-                embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
-                check_finite(embeddings[-1], model.dtype, "summary states")
+            try:
+                for batch in batches:
+                    batch = batch.to(self.device)
+                    embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
+                    check_finite(embeddings[-1], model.dtype, "summary states")
+            except Exception as error:
+                if not is_memory_shortage(error):
+                    raise
+                fix = f"pass batch_size={max(1, batch_size // 4)}"
+                if batch_size == 1:
+                    fix = "load the model with max_pixels=…, or in half precision"
+                raise MemoryShortage(
+                    f"out of memory while encoding with batch_size={batch_size}: {fix} ({short_reason(error)})"
+                ) from error
         return torch.cat(embeddings)
 
     def similarity(self, images: Any, texts: Any) -> Tensor:
@@ -220,36 +238,81 @@ class Embedder:
         """Count the trainable parameters: `embedder.trainable()["LoRA"]`; all others are frozen."""
         return adapter.count_trainable(self.lvlm)
 
-    def save_pretrained(self, folder: str | os.PathLike) -> Path:
-        """Save soft prompts, LoRA and temperature, without the base LVLM: `embedder.save_pretrained("my-adapter")`.
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        *,
+        license: str = "apache-2.0",
+        datasets: Sequence[str] = (),
+        results: Mapping[str, Any] | None = None,
+        repo_id: str | None = None,
+    ) -> Path:
+        """Save soft prompts, LoRA and temperature, without the base LVLM, as a folder that is a good hub repository.
 
+            embedder.save_pretrained("my-adapter")
+            embedder.save_pretrained("my-adapter", datasets=["me/my-pairs"], results={"winoground": result})
+
+        Besides the adapter it holds the processor, provenance.json (base, revision, max_pixels, dtype, versions; no
+        local path), LICENSE, and a model card, README.md. license: the adapter's, as the hub spells it. datasets: hub
+        ids. results: benchmark -> what an evaluate function returned. repo_id: the name in the card's examples.
         The folder is written atomically. Raises ValueError for an Embedder without adapter.
         """
         if self.config is None:
             raise ValueError("this embedder has no adapter, so there is nothing to save: attach() returns one that has")
-        return adapter.save_adapter(self.lvlm, self.config, folder)
+        with self.lvlm.lock:  # not within another thread's training step
+            texts = {}
+            if rank() == 0:
+                repo_id = repo_id or Path(folder).name
+                texts = repository_files(self.lvlm, self.config, repo_id, license, datasets, results)
+            return adapter.save_adapter(self.lvlm, self.config, folder, texts)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> Embedder:
         """Load an embedder: `Embedder.from_pretrained("my-adapter")`, the shipped "emoji-llava-vladva", or a hub id.
 
-        Its base LVLM is loaded too, with the keywords `load` for `load_lvlm`, unless one is passed.
-        Raises BadAdapter if the folder is incomplete or does not fit the LVLM.
+        Its base LVLM is loaded too, with the recorded revision and max_pixels and the keywords `load` for `load_lvlm`,
+        unless one is passed. Warns in one sentence if base, revision, max_pixels or weights are not the recorded ones,
+        or if an older version of the kit recorded none. Raises BadAdapter if the folder is incomplete or does not fit
+        the LVLM.
         """
-        lvlm, config = adapter.load_adapter(folder, lvlm, **load)
+        source = adapter.adapter_folder(folder)
+        recorded, missing = read_provenance(source)
+        options = load_options(recorded) if recorded is not None and lvlm is None else {}
+        lvlm, config = adapter.load_adapter(source, lvlm, **{**options, **load})
+        shipped = recorded is None and str(folder) == adapter.SHIPPED_ADAPTER  # its base is shipped with it
+        if not shipped and (report := difference(str(folder), recorded, missing, lvlm)):
+            warnings.warn(report, stacklevel=2)
         return cls(lvlm, *config.prompts, config)
 
-    def push_to_hub(self, repo_id: str, token: str | None = None, private: bool = True) -> str:
+    @overload
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: Literal[True], **card: Any
+    ) -> list[str]: ...
+
+    @overload
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: bool = False, **card: Any
+    ) -> str: ...
+
+    def push_to_hub(
+        self, repo_id: str, token: str | None = None, private: bool = True, *, dry_run: bool = False, **card: Any
+    ) -> str | list[str]:
         """Upload the adapter to the hub and return its URL; the token is neither printed nor saved.
 
-        embedder.push_to_hub("me/my-adapter")    # after `hf auth login`
-        """
-        from huggingface_hub import HfApi
+            embedder.push_to_hub("me/my-adapter", results={"winoground": result})    # after `hf auth login`
+            embedder.push_to_hub("me/my-adapter", dry_run=True)    # ["LICENSE", "README.md", …]: nothing is uploaded
 
-        api = HfApi(token=token)
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            api.upload_folder(repo_id=repo_id, folder_path=self.save_pretrained(Path(folder) / "adapter"))
+        card: keywords of `save_pretrained`. With `dry_run` the names of the files are returned, without a connection.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            folder = self.save_pretrained(Path(parent) / "adapter", **{"repo_id": repo_id, **card})
+            if dry_run:
+                return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            from huggingface_hub import HfApi
+
+            api = HfApi(token=token)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(url)
 
 
@@ -282,8 +345,9 @@ def attach(
     if isinstance(prompts, str) or len(prompts) != 2:
         raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
     settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
-    config = AdapterConfig(lvlm.name, soft_prompt, settings, temperature, tuple(prompts))
-    adapter.attach_adapter(lvlm, config, seed)
+    config = AdapterConfig(base_name(lvlm.name), soft_prompt, settings, temperature, tuple(prompts))
+    with lvlm.lock:
+        adapter.attach_adapter(lvlm, config, seed)
     if not quiet:
         print(adapter.adapter_summary(lvlm, config))
     return Embedder(lvlm, *config.prompts, config)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from vladva_kit.embedder.prompts import begins_with_bos, check_texts, plain_text, without_image_tag
+from vladva_kit.embedder.prompts import begins_with_bos, check_texts, check_token_count, plain_text, without_image_tag
 from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
-from vladva_kit.models.resolution import shrink_to
+from vladva_kit.models.resolution import check_resized, shrink_to
 
 History = Sequence[tuple[str, str]]  # earlier turns: questions and answers
 
@@ -49,10 +49,15 @@ def generate_answers(
     options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
     if has_image:
         opened = [[shrink_to(image, lvlm.family.max_pixels)] for image in open_images(images)]
+        for (image,) in opened:
+            check_resized(lvlm.processor, image.size)
         inputs = lvlm.processor(images=opened, **options)
     else:
         inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **options)
     inputs.pop("labels", None)  # some processors return their own
+    limit = getattr(lvlm.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None:
+        check_token_count(inputs["input_ids"].shape[1], limit, "the longest prompt with its image and history")
     inputs = inputs.to(lvlm.model.device)
     ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]

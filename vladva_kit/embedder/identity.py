@@ -37,7 +37,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vladva_kit.embedder.adapter import adapter_state
-from vladva_kit.models.images import Crop, ImageLike, open_image
+from vladva_kit.models.images import Crop, ImageLike, check_regular, open_image
 
 ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")  # in parameter names
 PACKAGE = Path(__file__).parents[1]
@@ -74,16 +74,18 @@ def describe(embedder: Any) -> dict[str, Any]:
         "name": (lvlm or embedder).name,
         "revision": getattr(getattr(model, "config", None), "_commit_hash", None),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "weights": _hash_weights(model),
+        "weights": hash_weights(model),
         "input": _hash_processing(lvlm.processor if lvlm is not None else embedder),
     }
     if lvlm is None:
         return {**common, "adapter": None, "prompts": None}
-    prompts = embedder.image_prompt, embedder.text_prompt
+    with lvlm.lock:  # another thread may be in `with embedder.base():`
+        prompts, adapted = (embedder.image_prompt, embedder.text_prompt), embedder.adapted
+        adapter = _hash_tensors(adapter_state(lvlm).items()) if adapted else None
     return {
         **common,
-        "adapter": _hash_tensors(adapter_state(lvlm).items()) if embedder.adapted else None,
-        "lora": embedder.config.lora if embedder.adapted else None,
+        "adapter": adapter,
+        "lora": embedder.config.lora if adapted else None,
         "prompts": [prompt.words for prompt in prompts],
         "prompt_tokens": content_key(json.dumps([[prompt.prefix, prompt.ids] for prompt in prompts])),
         "max_pixels": lvlm.family.max_pixels,
@@ -139,6 +141,7 @@ def image_key(image: ImageLike | Crop) -> str:
         return content_key(f"{opened.mode} {opened.size} ".encode() + opened.tobytes())
     if isinstance(image, bytes):
         return content_key(image)
+    check_regular(image)  # a pipe has no end
     status = os.stat(image)
     if time.time_ns() - status.st_mtime_ns < SETTLED:
         return content_key(Path(image).read_bytes())
@@ -176,8 +179,11 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _hash_weights(model: nn.Module) -> str:
-    """Compute a SHA-256 of the base weights; again only if a sample of them, or a trainable tensor's sum, changed."""
+def hash_weights(model: nn.Module) -> str:
+    """Compute a SHA-256 of the base weights: `hash_weights(lvlm.model)`, the same with and without an adapter.
+
+    Computed again only if a sample of them, or a trainable tensor's sum, changed.
+    """
     # buffers that are saved count too: a batch norm's statistics, the scales of 4-bit weights
     buffers = ((name, value) for name, value in model.state_dict(keep_vars=True).items() if type(value) is Tensor)
     named = [(name.replace(".base_layer", ""), tensor) for name, tensor in (*model.named_parameters(), *buffers)]

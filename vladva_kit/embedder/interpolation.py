@@ -26,7 +26,7 @@ def interpolate(embedder: Embedder, weight: float) -> Embedder:
         raise ValueError("this embedder has no LoRA to interpolate: attach(lvlm, lora=True), or leave interpolate out")
     if any("lora_magnitude_vector" in name for name in named):
         raise ValueError("the LoRA is a DoRA, whose magnitudes do not scale with its product: train without use_dora")
-    with torch.no_grad():
+    with embedder.lvlm.lock, torch.no_grad():
         for value in update:
             value.mul_(weight)
     return embedder

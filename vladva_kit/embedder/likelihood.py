@@ -26,6 +26,7 @@ from vladva_kit.embedder.prompts import (
     image_prompt,
     question_prompt,
     space_before_answer,
+    token_limit,
 )
 from vladva_kit.models.images import ImageLike
 from vladva_kit.models.load import LVLM
@@ -254,7 +255,7 @@ def _located(lvlm: LVLM, build: Callable):
 
 
 def _encode(lvlm: LVLM, captions: list[str]) -> list[list[int]]:
-    ids = encode_captions(lvlm.processor.tokenizer, captions)
+    ids = encode_captions(lvlm.processor.tokenizer, captions, token_limit(lvlm.model.config))
     if [] in ids:
         raise ValueError(f"caption {ids.index([])} has no tokens: {captions[ids.index([])]!r}; leave it out")
     return ids

@@ -10,7 +10,7 @@ since the prompt's words can also occur in a caption, and sequences end in paddi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,17 +20,20 @@ from torch import Tensor
 
 from vladva_kit.models.families import Family
 from vladva_kit.models.images import BadInput, WrongType
-from vladva_kit.models.resolution import shrink_to
+from vladva_kit.models.resolution import check_resized, shrink_to
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 IMAGE_PROMPT = "Summarize the provided image in one word:"
 TEXT_PROMPT = "Summarize the provided text in one word:"
 SHORT_REQUEST = "provide a short caption:"
 IGNORE_INDEX = -100  # label of tokens without a next-token loss
 DEFAULT_FAMILY = Family("")
+MAX_TOKENS = 8192  # of a text, even if the model takes more: attention's time grows with its square
+MAX_CHARACTERS_PER_TOKEN = 64  # a longer text is refused without tokenizing it
+MAX_BATCH_TOKENS = 2**15  # of texts with padding: 256 texts of 128 tokens
 _CAPTION = "CAPTIONGOESHERE"  # placeholder while the chat template is rendered
 
 
@@ -203,8 +206,43 @@ def encode_caption(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int
     return encode_captions(tokenizer, [caption])[0]
 
 
-def encode_captions(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[list[int]]:
-    """Tokenize many captions as `encode_caption` does, in few calls of the tokenizer."""
+def token_limit(config: PreTrainedConfig) -> int:
+    """Return how many tokens a text may have: the model's positions, at most MAX_TOKENS; `token_limit(config)`."""
+    return min(getattr(config.get_text_config(), "max_position_embeddings", None) or MAX_TOKENS, MAX_TOKENS)
+
+
+def check_token_count(count: int, limit: int, name: str) -> None:
+    """Raise BadInput for a text longer than the model takes: `check_token_count(len(ids), 2048, "caption 3")`."""
+    if count > limit:
+        raise BadInput(f"{name} has {count:,} tokens, and the limit is {limit:,}: shorten it or leave it out")
+
+
+def token_batches(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, int]]:
+    """Split texts sorted by length into batches of limited size: `list(token_batches([3, 4, 4], 2))`.
+
+    A batch has at most `batch_size` texts and MAX_BATCH_TOKENS tokens with padding, or one text.
+    """
+    start = 0
+    for end, length in enumerate(lengths):
+        count = end - start
+        if count and (count == batch_size or (count + 1) * length > MAX_BATCH_TOKENS):
+            yield start, end
+            start = end
+    if start < len(lengths):
+        yield start, len(lengths)
+
+
+def encode_captions(
+    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], limit: int | None = None
+) -> list[list[int]]:
+    """Tokenize many captions as `encode_caption` does, in few calls of the tokenizer.
+
+    Raises BadInput naming the first caption with more than `limit` tokens.
+    """
+    if limit is not None:
+        for number, caption in enumerate(captions):
+            if len(caption) > MAX_CHARACTERS_PER_TOKEN * limit:
+                raise BadInput(f"caption {number} has {len(caption):,} characters: shorten it or leave it out")
     added_tokens, pieces, owners = _added_tokens(tokenizer), [], []
     for owner, caption in enumerate(captions):
         # split_special_tokens covers tokens marked special; any other added token is cut after its first character
@@ -217,6 +255,8 @@ def encode_captions(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str])
         piece_ids = tokenizer(pieces[chunk], add_special_tokens=False, split_special_tokens=True).input_ids
         for owner, piece in zip(owners[chunk], piece_ids, strict=True):
             ids[owner] += piece
+    for number, caption_ids in enumerate(ids if limit is not None else ()):
+        check_token_count(len(caption_ids), limit, f"caption {number}")
     return ids
 
 
@@ -287,9 +327,15 @@ def image_inputs(
 
 
 def process_images(processor: ProcessorMixin, images: Sequence[Image.Image], prompt: Prompt) -> BatchFeature:
-    """Run the family's processor on images and the prompt's prefix: `process_images(processor, images, prompt)`."""
+    """Run the family's processor on images and the prompt's prefix: `process_images(processor, images, prompt)`.
+
+    Raises BadInput for an image that the processor would enlarge to more pixels than `open_image` takes.
+    """
+    shrunk = [shrink_to(image, prompt.family.max_pixels) for image in images]
+    for image in shrunk:
+        check_resized(processor, image.size)
     return processor(
-        images=[[shrink_to(image, prompt.family.max_pixels)] for image in images],
+        images=[[image] for image in shrunk],
         text=[prompt.prefix] * len(images),
         return_tensors="pt",
         padding=True,

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from vladva_kit.embedder.identity import versions
 from vladva_kit.evaluation.cases import CaseScore
 from vladva_kit.evaluation.tables import latex_table, markdown_table
-from vladva_kit.models.files import atomic_write, write_json
+from vladva_kit.models.files import atomic_write, json_bytes
 
 FILES = {"results": "results.json", "markdown": "table.md", "latex": "table.tex", "per_case": "per_case.parquet"}
 
@@ -34,23 +34,40 @@ def save_results(
     settings, …), versions, `identity` (each model's `identity.describe`), `data` (the fingerprint of each benchmark)
     and `models`, from which tables are made. Raises ValueError if two models were evaluated on different data.
     """
-    folder, data = Path(folder), {}
+    folder, record = Path(folder), results_record(results, identity, metadata)
+    contents = {
+        "per_case": _per_case_bytes(results),
+        "markdown": markdown_table(record).encode(),
+        "latex": latex_table(record).encode(),
+        "results": json_bytes(record),  # last: if it exists, the other files are complete
+    }
+    atomic_write({folder / FILES[name]: content for name, content in contents.items()})
+    return record
+
+
+def results_record(
+    results: Mapping[str, Mapping[str, Any]],
+    identity: Mapping[str, Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what `save_results` writes to results.json, without writing it.
+
+        results_record({"base": {"winoground": result}}, {"base": describe(embedder)}, {"seed": 0})["models"]
+
+    Raises ValueError if two models were evaluated on different data.
+    """
+    data: dict[str, Any] = {}
     for model, by_benchmark in results.items():
         for name, result in by_benchmark.items():
             if data.setdefault(name, result.data) != result.data:
                 raise ValueError(f"{name}: {model} was evaluated on other data than the models before it")
-    record = {
+    return {
         **metadata,
         "versions": versions(),
         "identity": {model: dict(one) for model, one in identity.items()},
         "data": data,
         "models": {model: {name: one.as_dict() for name, one in each.items()} for model, each in results.items()},
     }
-    write_per_case(folder / FILES["per_case"], results)
-    tables = {FILES["markdown"]: markdown_table(record), FILES["latex"]: latex_table(record)}
-    atomic_write({folder / name: text.encode() for name, text in tables.items()})
-    write_json(folder / FILES["results"], record)  # last: if it exists, the other files are complete
-    return record
 
 
 def read_results(source: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -78,6 +95,11 @@ def write_per_case(path: str | Path, results: Mapping[str, Mapping[str, Any]]) -
 
     Columns: model, benchmark and the fields of `CaseScore`; `pandas.read_parquet(path)` opens it too.
     """
+    atomic_write({Path(path): _per_case_bytes(results)})
+    return Path(path)
+
+
+def _per_case_bytes(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     text, number = pyarrow.string(), pyarrow.float64()
     types = {"margin": number, "correct": pyarrow.bool_(), "value": number, "tags": pyarrow.list_(text)}
     rows = [
@@ -90,8 +112,7 @@ def write_per_case(path: str | Path, results: Mapping[str, Mapping[str, Any]]) -
     schema = pyarrow.schema([(name, types.get(name, text)) for name in names])
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), buffer)
-    atomic_write({Path(path): buffer.getvalue()})
-    return Path(path)
+    return buffer.getvalue()
 
 
 def read_per_case(path: str | Path) -> dict[str, dict[str, list[CaseScore]]]:

@@ -14,6 +14,32 @@ class NonFiniteError(ValueError):
     """An embedding, a loss or a gradient is infinite or NaN."""
 
 
+class MemoryShortage(MemoryError):
+    """Memory ran out; the message names the batch size and what needs less."""
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out: `is_memory_shortage(MemoryError())`.
+
+    Libraries below CUDA report it in their own words, and the CPU's allocators in theirs.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SHORTAGE)
+
+
+_SHORTAGE = (
+    "can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR", "CUDNN_STATUS_NOT_SUPPORTED",
+    "Unable to find a valid cuDNN algorithm", "CUSOLVER_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+
+def short_reason(error: BaseException) -> str:
+    """Return an error's type and the start of its message on one line: `short_reason(MemoryError("bad_alloc"))`."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".removesuffix(": ")
+
+
 @dataclass(frozen=True)
 class DeviceChoice:
     """A device, a dtype, and the reason for both in one sentence."""
@@ -94,10 +120,14 @@ def check_finite(values: torch.Tensor, dtype: torch.dtype, what: str = "states")
     if not bool(values.isfinite().all()):
         name = str(dtype).removeprefix("torch.")
         limit = ", which overflows above 65,504" if dtype == torch.float16 else ""
-        raise NonFiniteError(
-            f"the {what} are not finite in {name}{limit}: load the model with dtype=torch.float32, or with "
-            "torch.bfloat16 on a GPU of compute capability 8.0 or higher"
-        )
+        if dtype == torch.float32:
+            fix = "an input or a weight holds NaN or infinity, or the learning rate is too high"
+        else:
+            fix = (
+                "load the model with dtype=torch.float32, or with torch.bfloat16 on a GPU of compute capability 8.0 or "
+                "higher"
+            )
+        raise NonFiniteError(f"the {what} are not finite in {name}{limit}: {fix}")
 
 
 def world_size() -> int:

@@ -2,33 +2,74 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import math
 import os
+import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise OSError with one sentence if the block cannot write to `path`, whatever the library raised.
+
+    with write_errors(Path("runs/a")): torch.save(state, "runs/a/optimizer.pt")
+    """
+    try:
+        yield
+    except Exception as error:
+        # torch.save raises RuntimeError, and safetensors an exception of its own
+        failed = isinstance(error, OSError) or any(sign in str(error) for sign in _WRITE_FAILED)
+        if not failed or "cannot be written" in str(error):
+            raise
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        fix = "free space, or choose a folder that exists and is writable"
+        raise OSError(getattr(error, "errno", None), f"{path} cannot be written ({reason}): {fix}") from error
+
+
+_WRITE_FAILED = ("PytorchStreamWriter", "Parent directory", "unexpected pos", "Error while serializing", "I/O error")
 
 
 def atomic_write(files: Mapping[Path, bytes]) -> None:
     """Write all files or none: `atomic_write({Path("runs/a.png"): png, Path("runs/a.svg"): svg})`.
 
     Each file is written under a temporary name in the same folder and renamed when all are complete, so an interruption
-    leaves the old files in place. Missing folders are created. Raises OSError if writing fails.
+    leaves the old files in place. Missing folders are created. Raises OSError in one sentence if writing fails; the old
+    files are then unchanged.
     """
     tmp_files = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    old_files = {path: path.with_name(f".{path.name}.{os.getpid()}.old") for path in files if len(files) > 1}
+    replaced: list[Path] = []
     try:
         for path, tmp_file in tmp_files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tmp_file.write_bytes(files[path])
+            with write_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                tmp_file.write_bytes(files[path])
+        for path, old_file in old_files.items():
+            with suppress(OSError):  # there is no old file, or the file system has no links
+                os.link(path, old_file)
         for path, tmp_file in tmp_files.items():
-            os.replace(tmp_file, path)
+            with write_errors(path):
+                os.replace(tmp_file, path)
+            replaced.append(path)
+    except BaseException:
+        for path in replaced:
+            if old_files and old_files[path].exists():
+                os.replace(old_files[path], path)
+            elif old_files:
+                path.unlink(missing_ok=True)
+        raise
     finally:
-        for tmp_file in tmp_files.values():
-            tmp_file.unlink(missing_ok=True)
+        for leftover in (*tmp_files.values(), *old_files.values()):
+            with suppress(OSError):  # the folder may be gone: what was raised above says so
+                leftover.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
@@ -38,9 +79,18 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
     null. With `indent=None` the file has one line. Raises TypeError, naming the element, for any other type.
     """
     path = Path(path)
-    text = json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
-    atomic_write({path: f"{text}\n".encode()})
+    atomic_write({path: json_bytes(value, indent)})
     return path
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Convert a value to standard JSON as `write_json` does: `print(json_text(comparison))`."""
+    return json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def json_bytes(value: Any, indent: int | None = 1) -> bytes:
+    """Return what `write_json` writes, for files that change together: `atomic_write({path: json_bytes(results)})`."""
+    return f"{json_text(value, indent)}\n".encode()
 
 
 def _jsonable(value: Any, name: str) -> Any:
@@ -76,15 +126,118 @@ def json_line(record: Mapping[str, Any]) -> str:
 
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder and move its files to `folder` when the block ends; none are moved if it fails.
+    """Yield a temporary folder whose files become those of `folder` at once when the block ends; none if it fails.
 
-    with atomic_dir(Path("my-adapter")) as tmp_dir: (tmp_dir / "config.json").write_text("{}")
+        with atomic_dir(Path("my-adapter")) as tmp_dir: (tmp_dir / "config.json").write_text("{}")
+
+    Other files in `folder` stay. A reader sees all old files or all new ones, also after a kill, where the system can
+    exchange two folders in one call. Raises OSError in one sentence if writing fails.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as tmp_dir:
-        yield Path(tmp_dir)
-        for file in sorted(path for path in Path(tmp_dir).rglob("*") if path.is_file()):
-            target = folder / file.relative_to(tmp_dir)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.chmod(0o644)  # temporary files are readable by their owner only
-            os.replace(file, target)
+    folder = folder.resolve()  # of a link, the folder that it names is replaced
+    with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{folder.name}.", ignore_cleanup_errors=True
+        ) as tmp:
+            new = Path(tmp) / folder.name
+            new.mkdir()
+            yield new
+            for file in new.rglob("*"):
+                if file.is_file():
+                    file.chmod(0o644)  # temporary files may be readable by their owner only
+            if folder.is_dir() and any(folder.iterdir()):
+                _exchange(new, folder)
+            else:
+                os.replace(new, folder)
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    """Let `folder` hold the new files and its other old ones: in one call if the system has one, or file by file."""
+    files = [path.relative_to(new) for path in sorted(new.rglob("*")) if path.is_file()]
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    # links stay where they are, and a process's current folder must not be moved away
+    movable = not any(path.is_symlink() for path in folder.rglob("*")) and not Path.cwd().is_relative_to(folder)
+    if hasattr(libc, "renameat2") and movable:
+        with suppress(OSError):
+            for old in sorted(folder.rglob("*")):
+                target = new / old.relative_to(folder)
+                if old.is_dir():
+                    target.mkdir(exist_ok=True)
+                elif not target.exists():
+                    os.link(old, target)
+            here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+            if libc.renameat2(here, os.fsencode(new), here, os.fsencode(folder), exchange) == 0:
+                return
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / file, folder / file)
+
+
+LOCK = ".lock"  # in the folder of a run; empty when the run has ended
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep other processes from a folder while the block runs; yield a function that checks that it is still there.
+
+        with folder_lock(Path("runs/a")) as check: ...    # check() raises OSError if the folder was removed or renamed
+
+    The lock file names its owner. It survives a crash, and a later run takes it over if the process has ended.
+    Raises ValueError naming the owner if it is alive or on another machine.
+    """
+    path = folder / LOCK
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _take(path, owner)
+
+    def check() -> None:
+        if _read_owner(path) != owner:
+            raise FileNotFoundError(f"{folder} was removed, renamed or taken over during the run: nothing is written")
+
+    try:
+        yield check
+    finally:
+        with suppress(OSError):
+            if _read_owner(path) == owner:
+                path.write_text("")
+
+
+def _take(path: Path, owner: Mapping[str, Any]) -> None:
+    with write_errors(path), path.open("a") as mutex:
+        with suppress(ImportError):  # Windows has no fcntl: there the check and the write are two steps
+            import fcntl
+
+            fcntl.flock(mutex, fcntl.LOCK_EX)
+        other = _read_owner(path)
+        if other is not None and _is_alive(other):
+            started = time.strftime("%F %T", time.localtime(other["started"]))
+            raise ValueError(
+                f"{path.parent} is in use by process {other['pid']} on {other['host']}, started at {started}: wait for "
+                f"it, use another folder, or, if it has ended, remove {path}"
+            )
+        path.write_text(json.dumps(owner))
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # free, or cut off by a crash
+        return None
+
+
+def _started(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def _is_alive(owner: Mapping[str, Any]) -> bool:
+    """Return whether a lock's process may still run; a process of the same number that started later is another."""
+    if owner["host"] != socket.gethostname():
+        return True
+    started = _started(owner["pid"])
+    return started is not None and abs(started - owner["started"]) < 5  # the system's clock may be corrected

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # what from_pretrained reads; no pickles
-ADAPTER_FILES = ("*.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("vladva.json", "provenance.json", "adapter_config.json", "adapter_model.safetensors")
+KIND_FILES = ("vladva.json", "adapter_config.json", "modules.json", "config.json")  # tell what a repository holds
 
 
 class HubError(OSError):

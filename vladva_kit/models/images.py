@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,10 @@ IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
     ".tif", ".tiff", ".webp",
 })  # fmt: skip
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+MAX_PIXELS = 2**27  # of one image, 134 million: 400 MB once decoded
+MAX_BATCH_PIXELS = 2**28  # of the decoded images of a batch
+MAX_ASPECT_RATIO = 200  # a processor that scales the shorter edge makes the longer one so many times its length
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
 WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
 _UPRIGHT = {  # by the EXIF orientation
@@ -56,17 +63,50 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     EXIF rotation is applied, transparency is composited on white, the first frame of an animation is taken, and gray
     values are scaled to 8 bits: of 16-bit images, of floats from 0 to 1 or from 0 to 255, and of 32-bit integers that
     fit 8 or 16 bits. The result has no EXIF, so that opening it again does not rotate it again.
-    Raises BadInput for gray values outside these ranges and for a crop outside its image, PIL's errors for undecodable
-    data, FileNotFoundError for a missing file.
+    Raises BadInput for gray values outside these ranges, for a crop outside its image, for more than MAX_PIXELS, for an
+    aspect ratio above MAX_ASPECT_RATIO and for a path that is not a regular file; PIL's errors for undecodable data,
+    FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
         opened = open_image(image.image)
         check_box(image.box, opened.size)
         return opened.crop(image.box)
     if isinstance(image, Image.Image):
+        check_size(image.size)
         return _to_rgb(image)
-    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+    with open_file(image) as opened:
         return _to_rgb(opened)
+
+
+@contextmanager
+def open_file(image: Path | str | bytes) -> Iterator[Image.Image]:
+    """Open an image file, or its bytes, without decoding it: `with open_file("cat.png") as image: image.size`.
+
+    Only the formats in FORMATS are tried: PIL would hand PostScript, whatever its name, to Ghostscript.
+    Raises BadInput for what is not a regular file, such as a pipe, and for a size that `check_size` refuses.
+    """
+    if not isinstance(image, bytes):
+        check_regular(image)
+    Image.init()  # so that OPEN lists all formats of this installation
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=formats) as opened:
+        check_size(opened.size)
+        yield opened
+
+
+def check_regular(path: Path | str) -> None:
+    """Raise BadInput for a pipe, a device or a folder, which may never end: `check_regular("cat.png")`."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise BadInput(f"{path} is not a regular file; give the path of an image file")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise BadInput for an image too large or too narrow to process: `check_size((640, 480))`."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise BadInput(f"{width} x {height} pixels are more than {MAX_PIXELS:,}; shrink the image")
+    if max(size) > MAX_ASPECT_RATIO * max(1, min(size)):
+        raise BadInput(f"{width} x {height} pixels are narrower than 1:{MAX_ASPECT_RATIO}; crop the image")
 
 
 def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
@@ -80,12 +120,31 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
     for number, image in enumerate(images, start=first):
         try:
             opened.append(open_image(image))
-        except FileNotFoundError:  # its message names the path
+        except (FileNotFoundError, MemoryError):  # the first names the path, and the second is not the image's fault
             raise
         except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
             name = f" ({image})" if isinstance(image, str | Path) else ""
             raise BadInput(f"image {number}{name} cannot be read ({error}); replace it or leave it out") from error
     return opened
+
+
+def image_batches(images: Sequence[ImageLike], batch_size: int) -> Iterator[list[Image.Image]]:
+    """Open images in batches of at most `batch_size` images and MAX_BATCH_PIXELS: `next(image_batches(paths, 64))`.
+
+    Raises as `open_images` does.
+    """
+    opened: list[Image.Image] = []
+    pixels = 0
+    for number, image in enumerate(images):
+        (one,) = open_images([image], number)
+        size = one.width * one.height
+        if opened and (len(opened) == batch_size or pixels + size > MAX_BATCH_PIXELS):
+            yield opened
+            opened, pixels = [], 0
+        opened.append(one)
+        pixels += size
+    if opened:
+        yield opened
 
 
 def check_image_list(images: object) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from vladva_kit.models.device import DeviceChoice, choose_device
 from vladva_kit.models.families import Family, family_of
-from vladva_kit.models.hub import MODEL_FILES, download, is_hub_id
+from vladva_kit.models.hub import KIND_FILES, MODEL_FILES, download, is_hub_id
 from vladva_kit.models.resolution import limit_pixels
+from vladva_kit.models.turns import ModelLock, model_lock
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ class MissingExtra(ValueError):
 class LVLM:
     """A frozen generative LVLM with its processor; only what `attach` adds is trainable.
 
-    `adapter` is set by `attach`. An `Embedder` without adapter on the same LVLM runs with the adapter disabled.
+    `adapter` is set by `attach`. An `Embedder` without adapter on the same LVLM runs with the adapter disabled. Several
+    threads may use embedders on one LVLM and `fit`: each call holds `lock`, and a training step is one turn.
     """
 
     name: str
@@ -45,23 +47,30 @@ class LVLM:
     processor: ProcessorMixin
     family: Family
     adapter: PeftModel | None = field(default=None, repr=False)
+    revision: str | None = None  # the hub's commit, None for a shipped model or a local folder
+
+    @property
+    def lock(self) -> ModelLock:
+        """The model's lock, for code that calls the model itself: `with lvlm.lock: loss.backward()`."""
+        return model_lock(self.model)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
         """Disable the adapter in this block: `with lvlm.adapter_off(): lvlm.model.generate(...)`.
 
-        Outputs are bit-identical to the base model's.
+        Outputs are bit-identical to the base model's. Other threads wait until the block ends.
         """
-        if self.adapter is None:
-            yield
-            return
-        trainable = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
-        try:
-            with self.adapter.disable_adapter():
+        with self.lock:
+            if self.adapter is None:
                 yield
-        finally:
-            for parameter, requires_grad in trainable.items():  # peft makes the complete adapter trainable on exit
-                parameter.requires_grad_(requires_grad)
+                return
+            trainable = {parameter: parameter.requires_grad for parameter in self.model.parameters()}
+            try:
+                with self.adapter.disable_adapter():
+                    yield
+            finally:
+                for parameter, requires_grad in trainable.items():  # peft makes the complete adapter trainable on exit
+                    parameter.requires_grad_(requires_grad)
 
 
 def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
@@ -76,6 +85,7 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
         return str(SHIPPED / name)
     if (Path(name) / "config.json").is_file():
         return str(name)
+    _refuse_adapter(name, Path(name))
     if Path(name).exists():
         raise UnknownModel(f"'{name}' exists but has no config.json: pass a folder written by save_pretrained")
     if is_hub_id(name):
@@ -86,13 +96,30 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
     )
 
 
+def base_name(name: str) -> str:
+    """Return a model's name without the path of a local folder: `base_name("/data/llava") == "llava"`.
+
+    Hub ids and shipped names are unchanged.
+    """
+    return name if is_hub_id(name) and not Path(name).exists() else Path(name).resolve().name
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """Raise UnknownModel for the folder of an adapter, which transformers would load without its soft prompts."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise UnknownModel(f"'{name}' is an adapter, not an LVLM: load it with its base by Embedder.from_pretrained")
+
+
 def model_type(name: str) -> str:
     """Return the model_type of a model's config, downloading no more: `model_type("emoji-clip") == "clip"`.
 
-    Raises UnknownModel as `resolve` does, HubError if the download fails.
+    Raises UnknownModel as `resolve` does and for a repository without config.json, HubError if the download fails.
     """
     source = resolve(name, (*SHIPPED_LVLMS, "emoji-clip"))
-    folder = Path(source) if Path(source).exists() else download(name, ("config.json",))
+    folder = Path(source) if Path(source).exists() else download(name, KIND_FILES)
+    if not (folder / "config.json").is_file():
+        _refuse_adapter(name, folder)
+        raise UnknownModel(f"'{name}' has no config.json, so it is no model: correct the name")
     return json.loads((folder / "config.json").read_text()).get("model_type", "")
 
 
@@ -145,7 +172,8 @@ def load_lvlm(
     if not family.verified:
         hint = f"{name}: the family '{family.model_type}' is unverified; run vk.check(lvlm), or `vladva check {name}`"
         warnings.warn(hint, stacklevel=2)
-    return LVLM(name, model, processor, family)
+    commit = Path(source).name if Path(source).parent.name == "snapshots" else None  # the layout of the hub's cache
+    return LVLM(name, model, processor, family, revision=commit)
 
 
 def _local_source(name: str, trust_remote_code: bool, keywords: dict[str, Any]) -> str:
@@ -154,6 +182,7 @@ def _local_source(name: str, trust_remote_code: bool, keywords: dict[str, Any]) 
     hub_options = {key: keywords.pop(key) for key in ("revision", "token", "cache_dir") if key in keywords}
     if source == name and not Path(name).exists():
         source = str(download(name, (*MODEL_FILES, *(["*.py"] if trust_remote_code else [])), **hub_options))
+        _refuse_adapter(name, Path(source))
     if not any(Path(source).glob("*.safetensors")) and "gguf_file" not in keywords:
         raise UnknownModel(
             f"'{name}' has no *.safetensors; other weight formats can run code and are not read: ask the authors for "

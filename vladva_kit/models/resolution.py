@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from vladva_kit.models.families import Family
+from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
+
+
+MAX_RESIZED = 2**24  # pixels of an image that a processor enlarges: 200 MB as float32
 
 
 def shrink_to(image: Image.Image, max_pixels: int | None) -> Image.Image:
@@ -20,6 +24,23 @@ def shrink_to(image: Image.Image, max_pixels: int | None) -> Image.Image:
     scale = math.sqrt(max_pixels / (image.width * image.height))
     size = max(1, math.floor(image.width * scale)), max(1, math.floor(image.height * scale))
     return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def check_resized(processor: ProcessorMixin, size: tuple[int, int]) -> None:
+    """Raise BadInput for an image that the processor enlarges beyond MAX_RESIZED: `check_resized(processor, (1, 900))`.
+
+    A processor that scales the shorter edge to a fixed length makes a narrow image very long.
+    """
+    edges = dict(getattr(processor.image_processor, "size", None) or {})
+    if edges.get("shortest_edge") is None or edges.get("longest_edge") is not None:
+        return
+    width, height = size
+    scale = edges["shortest_edge"] / min(width, height)
+    if scale > 1 and width * height * scale**2 > MAX_RESIZED:
+        raise BadInput(
+            f"an image of {width} x {height} pixels would be enlarged to {round(width * scale)} x "
+            f"{round(height * scale)}: crop it"
+        )
 
 
 def limit_pixels(processor: ProcessorMixin, family: Family, max_pixels: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from vladva_kit.data.hard_batches import caption_keys, image_keys
+from vladva_kit.data.hard_batches import HardBatches, caption_keys, image_keys
 from vladva_kit.data.pairs import Pair, sample_caption
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import (
@@ -22,6 +25,7 @@ from vladva_kit.embedder.prompts import (
     image_inputs,
     text_inputs,
 )
+from vladva_kit.training.distillation import BatchScores, TeacherScores
 from vladva_kit.training.features import ImageFeatures
 from vladva_kit.training.image_cache import CachedImageFeatures
 
@@ -37,6 +41,8 @@ class Batch:
     keys: Tensor  # (n_texts, 2) keys of caption and image, equal on all ranks for equal captions and images
     negative_keys: Tensor | None  # (n_negatives,)
     features: ImageFeatures | None = None  # in place of pixels, if they are cached
+    teacher: BatchScores | None = None  # scores of the paired images' candidates, if they are distilled
+    names: tuple[str, ...] = ()  # where each pair is from, for error messages
 
 
 class Collator:
@@ -46,9 +52,13 @@ class Collator:
     """
 
     def __init__(
-        self, embedder: Embedder, next_token: bool = True, image_features: CachedImageFeatures | None = None
+        self,
+        embedder: Embedder,
+        next_token: bool = True,
+        image_features: CachedImageFeatures | None = None,
+        teacher: TeacherScores | None = None,
     ) -> None:
-        self.image_features = image_features
+        self.image_features, self.teacher = image_features, teacher
         self.processor = embedder.lvlm.processor
         self.image_prompt, self.text_prompt = embedder.image_prompt, embedder.text_prompt
         self.next_token = next_token
@@ -68,14 +78,17 @@ class Collator:
         paired = [row for row, pair in enumerate(pairs) if pair.short]
         shorts = [pairs[row].short for row in paired]
         negatives = [text for pair in pairs for text in pair.negatives]
+        keys = torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1)
         batch = Batch(
             images,
             text_inputs(tokenizer, shorts, self.text_prompt) if shorts else None,
             torch.tensor(paired, dtype=torch.long),
             text_inputs(tokenizer, negatives, self.text_prompt) if negatives else None,
-            torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1),
+            keys,
             caption_keys(negatives) if negatives else None,
             features,
+            None if self.teacher is None else self.teacher.of_batch(keys),
+            tuple(pair.where or str(pair.image if isinstance(pair.image, Path) else pair.short) for pair in pairs),
         )
         return {"batch": batch}  # a dict, since the Trainer moves and counts dicts
 
@@ -100,6 +113,22 @@ class SampledCaptions(Dataset, TrainerCallback):
 
     def __getitem__(self, index: int) -> Pair:
         return sample_caption(self.pairs[index], f"{self.seed} {self.epoch} {index}")
+
+
+def planned_batches(pairs: Sequence[Pair] | SampledCaptions, sampler: HardBatches, steps: int) -> Iterator[list[Pair]]:
+    """Yield the batches of a run's first steps: `next(planned_batches(pairs, sampler, 80))[0].short`."""
+
+    def batches() -> Iterator[list[Pair]]:
+        planned, drawn, size = copy.copy(sampler), copy.copy(pairs), sampler.batch_size
+        for epoch in count():
+            planned.set_epoch(epoch)
+            if isinstance(drawn, SampledCaptions):
+                drawn.epoch = epoch
+            order = list(planned)
+            for start in range(0, len(order), size):
+                yield [drawn[index] for index in order[start : start + size]]
+
+    return islice(batches(), steps)
 
 
 class ByLength(Sampler[int]):

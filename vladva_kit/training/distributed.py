@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vladva_kit.models.device import rank, world_size
-from vladva_kit.training.losses import contrastive_loss
+from vladva_kit.training.distillation import BatchScores
+from vladva_kit.training.losses import contrastive_loss, rank_kl_loss
 
 
 def gather_counts(counts: Sequence[int], device: torch.device) -> list[list[int]]:
@@ -150,3 +151,20 @@ def contrastive_over_ranks(
         )
     share = len(images) * len(sizes) / total
     return loss * share, accuracy * share
+
+
+def rank_kl_over_ranks(images: Tensor, texts: Tensor, captions: Tensor, teacher: BatchScores) -> Tensor:
+    """Compute this rank's part of the distillation loss; its mean over the ranks is the global value.
+
+        rank_kl_over_ranks(images, texts, batch.keys[:, 0], batch.teacher)    # (n, dim), unit length
+
+    captions: (n,) caption keys; a caption that several pairs share is one candidate, whatever rank they are on. Each
+    image's candidates may be on any rank. A rank may have no rows but must take part.
+    """
+    sizes = [n for (n,) in gather_counts([len(images)], images.device)]
+    all_texts, all_captions = gather_rows(texts, sizes), gather_rows(captions.to(images.device), sizes)
+    with torch.autocast(images.device.type, enabled=False):  # cosines in bfloat16 would tie
+        cosines = images @ all_texts.T
+        loss, n = rank_kl_loss(cosines, teacher.dense(len(images), all_captions))
+    total = sum(rows for (rows,) in gather_counts([n], images.device))
+    return loss * (n * len(sizes) / max(total, 1))

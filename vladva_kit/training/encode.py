@@ -13,7 +13,7 @@ from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs, text_inputs
 from vladva_kit.models.device import world_size
 from vladva_kit.training.collator import Batch
 from vladva_kit.training.distributed import any_rank, gather_counts
-from vladva_kit.training.features import with_features
+from vladva_kit.training.features import take_rows, with_features
 from vladva_kit.training.losses import next_token_loss
 
 
@@ -72,6 +72,27 @@ def encode_rows(embedder: Embedder, inputs: ModelInputs, next_token: bool = Fals
     if next_token and inputs.labels is not None:
         loss, n_targets = next_token_loss(hidden, inputs.labels, embedder.logits)
     return summary_embeddings(hidden, inputs), loss, n_targets
+
+
+@torch.no_grad()
+def non_finite_rows(embedder: Embedder, batch: Batch) -> str:
+    """Name the pairs of a batch whose image or captions alone give values that are not finite; empty if none does.
+
+    non_finite_rows(embedder, batch)    # "image 2 (train/metadata.jsonl, line 3)"
+    """
+    image_token, found, n = getattr(embedder.lvlm.model.config, "image_token_id", None), [], len(batch.names)
+    owners = {"image": list(range(n)), "short caption": batch.paired.tolist()}
+    for kind, inputs in (("image", batch.images), ("short caption", batch.texts)):
+        for row in range(0 if inputs is None else len(inputs.summary_positions)):
+            one = take_rows(inputs, [row], image_token)
+            if kind == "image" and batch.features is not None:
+                one = with_features(embedder, one, batch.features, [row])
+            vectors, loss, _ = encode_rows(embedder, one.to(embedder.device), next_token=True)
+            if not bool(vectors.isfinite().all() and loss.isfinite()):
+                found.append(f"{kind} {owners[kind][row]} ({batch.names[owners[kind][row]]})")
+    if len(found) == n + len(batch.paired):
+        return "every image and caption of the batch: a weight is not finite"
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def count_target_tokens(images: ModelInputs, device: torch.device) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -38,12 +39,17 @@ from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, loa
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
-from vladva_kit.models.device import rank, rank_from_env
-from vladva_kit.models.files import atomic_write
-from vladva_kit.training.collator import Collator, SampledCaptions
+from vladva_kit.models.device import NonFiniteError, rank, rank_from_env
+from vladva_kit.models.files import atomic_write, folder_lock
+from vladva_kit.models.load import LVLM
+from vladva_kit.models.turns import ModelLock
+from vladva_kit.training.checkpoints import CompleteCheckpoints, check_run, last_checkpoint, run_record
+from vladva_kit.training.collator import Collator, SampledCaptions, planned_batches
+from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
+from vladva_kit.training.interruption import Interruption, RunInterrupted
 from vladva_kit.training.progress import Progress, history_of
-from vladva_kit.training.settings import Settings, last_checkpoint, trainer_arguments
+from vladva_kit.training.settings import Settings, trainer_arguments
 from vladva_kit.training.trainer import Validate, VladvaTrainer
 
 NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
@@ -73,36 +79,99 @@ def fit(
     function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
     history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
     that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
-    `resume=True` resumes from the last one; a run that has done all its steps is loaded and returned unchanged.
-    Raises ValueError for a base embedder or for fewer pairs than fill a batch; BadInput for unusable data; BadAdapter
-    for a checkpoint of another adapter.
+    `resume=True` resumes from the last complete one; a run that has done all its steps is loaded and returned
+    unchanged. SIGTERM, SIGINT and SIGHUP then end the run after the step, with a checkpoint.
+    With `settings.distill_weight` the base model first scores about steps x batch_size x 5 images with captions, once,
+    and the history has the column "distill".
+    Raises ValueError for a base embedder, for fewer pairs than fill a batch, for a folder in which another run writes,
+    and for one that began with other settings or data; BadInput for unusable data; BadAdapter for a checkpoint of
+    another adapter; NonFiniteError, naming step and images, for losses that are not finite; MemoryShortage, naming the
+    setting to change; RunInterrupted after a signal.
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
     if settings.batch_size == 1:
         fix = "use batch_size=2 or more; micro_batch_size limits the memory"
         warnings.warn(f"a batch of one pair has no negatives, so its contrastive loss is 0: {fix}", stacklevel=2)
-    checkpoint, validate = last_checkpoint(settings), _validation(validation)
-    if isinstance(data, PairStream):
-        pairs = _prepare_stream(embedder, data, settings, checkpoint)
-    else:
-        pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
-    finished = _finished_run(embedder, settings, checkpoint)
-    if finished is not None:
-        return finished
-    bar = Progress(settings.steps, settings.batch_size, visible=progress and rank() == 0, deadline=deadline)
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch)
+    validate = _validation(validation)
+    with _one_run(embedder.lvlm), _run_lock(settings) as check_folder:
+        checkpoint = last_checkpoint(settings)
+        if isinstance(data, PairStream):
+            pairs = _prepare_stream(embedder, data, settings, checkpoint)
+        else:
+            pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
+        if settings.output_dir is not None:
+            check_run(run_record(embedder, pairs, settings), settings, checkpoint)
+        finished = _finished_run(embedder, settings, checkpoint)
+        if finished is not None:
+            return finished
+        visible = progress and rank() == 0
+        bar = Progress(settings.steps, settings.batch_size, visible=visible, deadline=deadline)
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible)
+            trainer.check_folder = check_folder
+            _train(trainer, embedder, settings, checkpoint, bar)
+    return history_of(trainer.state)
+
+
+def _run_lock(settings: Settings) -> AbstractContextManager[Callable[[], None]]:
+    """Lock the folder of checkpoints for this run; rank 0 does it for all."""
+    if settings.output_dir is None or rank_from_env()[0] != 0:
+        return nullcontext(lambda: None)
+    return folder_lock(Path(settings.output_dir))
+
+
+def _train(
+    trainer: VladvaTrainer, embedder: Embedder, settings: Settings, checkpoint: str | None, bar: Progress
+) -> None:
+    """Train until the last step, a signal or an error; what was trained so far remains usable."""
+    interruption, lock = Interruption(embedder.device), embedder.lvlm.lock
+    trainer.add_first_callback(_TakeTurns(lock))
+    if settings.output_dir is not None:
+        trainer.add_first_callback(interruption)
+    with lock, interruption.handling() if settings.output_dir is not None else nullcontext():
         if settings.gradient_checkpointing:
             enable_layer_checkpointing(embedder)
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-        finally:  # after an interruption too: what was trained so far remains usable
+        except NonFiniteError as error:
+            raise trainer.keep_last_good_weights(error) from error
+        finally:
             embedder.lvlm.model.eval()
             if settings.gradient_checkpointing:
                 embedder.lvlm.model.activation_checkpointing_disable()
             bar.close()
-    return history_of(trainer.state)
+    if interruption.number:
+        interrupted = RunInterrupted(interruption.number, trainer.checkpoint_folder())
+        if rank() == 0:
+            with suppress(OSError):  # the terminal may be gone
+                print(interrupted, flush=True)
+        raise interrupted
+
+
+class _TakeTurns(TrainerCallback):
+    """Between two steps, let the threads that wait for the model use it first."""
+
+    def __init__(self, lock: ModelLock) -> None:
+        self.lock = lock
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give the lock to each thread that waits for it now."""
+        with self.lock.released():
+            pass
+
+
+@contextmanager
+def _one_run(lvlm: LVLM) -> Iterator[None]:
+    """Raise ValueError if another thread trains the LVLM: the steps of both runs would change the same weights."""
+    with lvlm.lock:
+        if lvlm.lock.training:
+            raise ValueError(f"{lvlm.name} is being trained in another thread: wait for it, or load the LVLM again")
+        lvlm.lock.training = True
+    try:
+        yield
+    finally:
+        lvlm.lock.training = False
 
 
 def _finished_run(embedder: Embedder, settings: Settings, checkpoint: str | None) -> list[dict[str, float]] | None:
@@ -133,16 +202,21 @@ def _trainer(
     validate: Validate | None,
     callbacks: Sequence[TrainerCallback],
     scratch: str,
+    progress: bool = False,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
     image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
     sampler = batch_sampler(embedder, pairs, settings, image_features)
-    set_seed(settings.seed)
-    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
-    temperature.requires_grad_(settings.learn_temperature)
+    # starts the process group under a launcher, so that ranks can share the teacher's work
+    arguments = trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None)
     dataset, sampled = pairs, []
     if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
         sampled = [dataset := SampledCaptions(pairs, settings.seed)]
+    teacher = _teacher(embedder, dataset, settings, sampler, progress)
+    set_seed(settings.seed)
+    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
+        temperature.requires_grad_(settings.learn_temperature)
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -151,9 +225,16 @@ def _trainer(
         settings.soft_prompt_learning_rate,
         validate,
         sampler,
-        args=trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None),
+        settings.distill_weight,
+        teacher,
+        args=arguments,
         train_dataset=dataset,
-        callbacks=[*callbacks, *sampled, *_refresh(embedder, pairs, settings, sampler, image_features())],
+        callbacks=[
+            *callbacks,
+            *sampled,
+            *_refresh(embedder, pairs, settings, sampler, image_features()),
+            CompleteCheckpoints(),
+        ],
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
@@ -225,15 +306,34 @@ def batch_sampler(
     if settings.batches is not None and settings.group_by_length:
         raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
     groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
-    if settings.batches is None and not groups:
+    if settings.batches is None and not groups and not settings.distill_weight:
         return None
     share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
-    rows = checked_mix(settings.batches or {"groups": share, "random": 1 - share}, settings.batch_size, groups)
+    default = {"groups": share, "random": 1 - share} if groups else {"random": 1.0}
+    rows = checked_mix(settings.batches or default, settings.batch_size, groups)
     if rows["mined"]:
         features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
         with embedder.base():
             neighbors = _mine_once(embedder, pairs, settings, features)
     return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
+
+
+def _teacher(
+    embedder: Embedder,
+    pairs: list[Pair] | SampledCaptions | PairStream,
+    settings: Settings,
+    sampler: HardBatches | None,
+    progress: bool,
+) -> TeacherScores | None:
+    """Score the candidates of the run's batches with the base model, if the settings distill its likelihoods."""
+    if not settings.distill_weight:
+        return None
+    if isinstance(pairs, PairStream):
+        raise ValueError("distill_weight needs all pairs in advance: leave it out for a stream")
+    own = Path(settings.output_dir) / "teacher" if settings.output_dir else None
+    candidates = candidates_of(planned_batches(pairs, sampler, settings.steps))
+    cache, batch_size = settings.distill_cache or own, settings.micro_batch_size or 64
+    return score_candidates(embedder, candidates, settings.distill_temperature, cache, batch_size, progress)
 
 
 def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:
@@ -269,21 +369,25 @@ class _Refresh(TrainerCallback):
 
     def __init__(self, sampler: HardBatches, mine: Callable[[], Tensor], every: int) -> None:
         self.sampler, self.mine, self.every = sampler, mine, every
+        self.due = False  # whether the neighbors of this step are still to be mined
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Restore the neighbors of the checkpoint from which a run resumes."""
+        """Restore the neighbors of the checkpoint from which a run resumes, or mine those that it left out."""
         path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
         if path.is_file():
             self.sampler.neighbors = load_file(path)["neighbors"]
+        elif state.global_step:
+            self.on_step_end(args, state, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mine again if it is time."""
-        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.sampler.neighbors = self.mine()
+        self.due = state.global_step % self.every == 0 and state.global_step < state.max_steps
+        if self.due and not control.should_training_stop:  # a run that was told to stop ends within seconds
+            self.sampler.neighbors, self.due = self.mine(), False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the neighbors into the checkpoint."""
-        if rank() == 0:
+        if rank() == 0 and not self.due:
             path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
             atomic_write({path: save({"neighbors": self.sampler.neighbors})})
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.models.device import world_size
+from vladva_kit.models.device import is_memory_shortage, world_size
 from vladva_kit.training.collator import Batch
 from vladva_kit.training.distributed import any_rank, gather_counts, run_directly
 from vladva_kit.training.encode import EncodedBatch, count_target_tokens, encode_rows
@@ -111,7 +111,7 @@ class _Attempt:
         self.image_token = getattr(self.model.config, "image_token_id", None)
         self.features: ImageFeatures | None = self.batch.features
 
-    def run_step(self) -> tuple[dict[str, Tensor], RuntimeError | None]:
+    def run_step(self) -> tuple[dict[str, Tensor], RuntimeError | MemoryError | None]:
         """Run the three phases; return the metrics, and the memory shortage that ended the attempt on any rank."""
         chunks = self._chunks()
         embeddings, shortage = self._agree(lambda: self._encode(chunks))
@@ -124,13 +124,13 @@ class _Attempt:
         loss = metrics["loss"] + gradients["next_token"] * next_token
         return {**metrics, "loss": loss, "next_token": next_token}, None
 
-    def _agree(self, phase: Callable[[], Any]) -> tuple[Any, RuntimeError | None]:
+    def _agree(self, phase: Callable[[], Any]) -> tuple[Any, RuntimeError | MemoryError | None]:
         """Run a phase; every rank learns whether memory ran out on any rank."""
         result, shortage = None, None
         try:
             result = phase()
-        except RuntimeError as error:
-            if not _is_memory_shortage(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_shortage(error):
                 raise
             shortage = error.with_traceback(None)  # a traceback would keep the chunk's tensors alive
         if any_rank(shortage is not None, self.device) and shortage is None:
@@ -231,10 +231,6 @@ class _Attempt:
         if gradients["scale"] is not None and scale.requires_grad:
             self.backward((scale * gradients["scale"]).sum())
         return next_token
-
-
-def _is_memory_shortage(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-HISTORY_KEYS = ("step", "seconds", "loss", "contrastive", "next_token", "accuracy", "temperature")
+HISTORY_KEYS = ("step", "seconds", "loss", "contrastive", "next_token", "distill", "accuracy", "temperature")
 VALIDATION = "eval_"  # prefix of validation metrics, as in the Trainer
 
 

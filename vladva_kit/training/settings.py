@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +47,10 @@ class Settings:
     warmup: int = 10  # steps
     weight_decay: float = 0.0
     next_token_weight: float = 0.3  # 1 in the paper
+    distill_weight: float = 0.0  # of the loss that ranks captions as the base model's likelihood does (rank_kl_loss)
+    # of the likelihoods, in nats per token; at CORE's 0.05 emoji-llava is certain (entropy 0.005 nats; at 0.2 0.15)
+    distill_temperature: float = 0.2
+    distill_cache: str | None = None  # a folder for the likelihoods; None: output_dir/teacher, if there is one
     learn_temperature: bool = True
     max_grad_norm: float = 1.0
     bf16: bool | None = None  # None: on a GPU that supports it, never on a CPU (models.device.use_bfloat16)
@@ -57,6 +60,7 @@ class Settings:
     long_limit: int = 500  # tokens
     output_dir: str | None = None  # folder for checkpoints; None keeps none
     resume: bool = False  # resume from the last checkpoint in output_dir
+    resume_anyway: bool = False  # resume although settings or data differ from those that the run began with
     save_every: int = 50  # steps
     validate_every: int = 50  # steps; used if fit gets validation=
     report_to: str = "none"  # or "tensorboard", "wandb", …
@@ -84,6 +88,14 @@ class Settings:
                 f"Settings(long_limit={self.long_limit}): a long caption has at least short_limit={self.short_limit} "
                 "tokens, so pass a number of at least that"
             )
+        if self.distill_temperature == 0:
+            raise ValueError("Settings(distill_temperature=0): pass a number above 0, such as 0.2")
+        if self.distill_weight and (self.group_by_length or self.mining.refresh_every):
+            other = "group_by_length" if self.group_by_length else "mining.refresh_every"
+            raise ValueError(
+                f"Settings(distill_weight={self.distill_weight}): the teacher scores batches that are known before "
+                f"training, so leave {other} out"
+            )
         if not isinstance(self.trainer, Mapping):
             raise ValueError(f"Settings(trainer={self.trainer!r}): pass a dict of fields of TrainingArguments")
 
@@ -93,27 +105,9 @@ LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of ea
     **dict.fromkeys(("short_limit", "long_limit"), (Integral, 1)),
     **dict.fromkeys(("warmup", "seed"), (Integral, 0)),
     **dict.fromkeys(("learning_rate", "soft_prompt_learning_rate", "weight_decay"), (Real, 0)),
-    **dict.fromkeys(("next_token_weight", "max_grad_norm"), (Real, 0)),  # max_grad_norm=0 does not clip
+    **dict.fromkeys(("next_token_weight", "distill_weight", "distill_temperature"), (Real, 0)),
+    "max_grad_norm": (Real, 0),  # 0 does not clip
 }
-
-
-def last_checkpoint(settings: Settings) -> str | None:
-    """Return the last complete checkpoint of an interrupted run, or None if there is none yet.
-
-    Raises ValueError if a new run would mix its checkpoints with an older run's, or if output_dir is missing.
-    """
-    if settings.output_dir is None:
-        if settings.resume:
-            raise ValueError("resume=True needs output_dir: the folder that the interrupted run wrote to")
-        return None
-    # trainer_state.json is written last: a checkpoint without it is incomplete
-    complete = [path.parent for path in Path(settings.output_dir).glob("checkpoint-*/trainer_state.json")]
-    if complete and not settings.resume:
-        raise ValueError(
-            f"{settings.output_dir} holds checkpoints of an earlier run: resume it with resume=True (--resume), "
-            "remove the folder, or use another output_dir"
-        )
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
 
 
 def trainer_arguments(

@@ -14,20 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from vladva_kit.data.streaming import PairStream, save_stream_state
+from vladva_kit.embedder.adapter import CONFIG_FILE
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.models.device import check_finite
+from vladva_kit.models.device import (
+    MemoryShortage,
+    NonFiniteError,
+    check_finite,
+    is_memory_shortage,
+    rank,
+    short_reason,
+    world_size,
+)
+from vladva_kit.models.files import write_errors
 from vladva_kit.training.collator import Batch, ByLength, Collator
+from vladva_kit.training.distillation import TeacherScores
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
     mean_over_ranks,
+    rank_kl_over_ranks,
     run_directly,
     run_in_forward,
 )
-from vladva_kit.training.encode import EncodedBatch, encode_batch
+from vladva_kit.training.encode import EncodedBatch, encode_batch, non_finite_rows
 from vladva_kit.training.grad_cache import cached_step
 from vladva_kit.training.image_cache import CachedImageFeatures
 from vladva_kit.training.progress import VALIDATION, history_of, seconds_of
@@ -37,7 +50,11 @@ Validate = Callable[[Embedder], dict[str, float]]
 
 
 def step_losses(
-    embedder: Embedder, batch: Batch, next_token_weight: float = 1.0, encoded: EncodedBatch | None = None
+    embedder: Embedder,
+    batch: Batch,
+    next_token_weight: float = 1.0,
+    encoded: EncodedBatch | None = None,
+    distill_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Compute the losses of one step: contrastive on short captions, next-token on long ones (paper, section 3.2).
 
@@ -45,8 +62,9 @@ def step_losses(
 
     encoded: the batch's embeddings if they are computed already, as with cached gradients; otherwise one forward pass
     over the images with their long captions and one over the short captions compute them.
-    Returns loss, contrastive, next_token and accuracy (in-batch, 0 to 1). With several ranks these are this rank's
-    parts: their mean over the ranks is the global batch's.
+    distill_weight: of the distillation loss (`rank_kl_loss`), for a batch with the teacher's scores.
+    Returns loss, contrastive, next_token and accuracy (in-batch, 0 to 1), and distill if it has a weight. With several
+    ranks these are this rank's parts: their mean over the ranks is the global batch's.
     """
     if encoded is None:
         encoded = encode_batch(embedder, batch, next_token=next_token_weight > 0)
@@ -56,7 +74,11 @@ def step_losses(
     )
     contrastive = contrastive + encoded.images.sum() * 0.0  # keeps the graph if no image has a short caption
     loss = contrastive + next_token_weight * encoded.next_token
-    return {"loss": loss, "contrastive": contrastive, "next_token": encoded.next_token, "accuracy": accuracy}
+    parts = {"contrastive": contrastive, "next_token": encoded.next_token, "accuracy": accuracy}
+    if distill_weight:
+        parts["distill"] = rank_kl_over_ranks(images, encoded.texts, batch.keys[:, 0], batch.teacher)
+        loss = loss + distill_weight * parts["distill"]
+    return {"loss": loss, **parts}
 
 
 class VladvaTrainer(Trainer):
@@ -74,14 +96,18 @@ class VladvaTrainer(Trainer):
         soft_prompt_learning_rate: float | None = None,
         validate: Validate | None = None,
         sampler: Sampler | None = None,
+        distill_weight: float = 0.0,
+        teacher: TeacherScores | None = None,
         **trainer: Any,
     ) -> None:
         self.embedder, self.next_token_weight, self.micro_batch_size = embedder, next_token_weight, micro_batch_size
         self.soft_prompt_learning_rate, self.validate, self.sampler = soft_prompt_learning_rate, validate, sampler
+        self.losses = partial(step_losses, distill_weight=distill_weight)
         self.step_metrics: dict[str, float] = {}  # of the last step, for the log
         self.stream_state: dict[int, str] = {}  # by worker: where a stream resumes
+        self.check_folder: Callable[[], None] = lambda: None  # raises OSError if output_dir was removed or renamed
         self.started: float | None = None  # time.perf_counter() at which training started, less earlier runs' seconds
-        collator = Collator(embedder, next_token=next_token_weight > 0, image_features=image_features)
+        collator = Collator(embedder, next_token_weight > 0, image_features, teacher)
         super().__init__(model=embedder.lvlm.adapter, data_collator=collator, eval_dataset=validate, **trainer)
         if self.is_fsdp_enabled:
             self._name_layers(self.accelerator.state.fsdp_plugin)
@@ -101,21 +127,63 @@ class VladvaTrainer(Trainer):
         self.started = None
         return super().train(*arguments, **keywords)
 
+    def add_first_callback(self, callback: TrainerCallback) -> None:
+        """Add a callback that is called before all but the Trainer's own: `trainer.add_first_callback(bar)`."""
+        self.callback_handler.callbacks.insert(1, callback)  # the first decides whether to save and to stop
+
+    def checkpoint_folder(self) -> str:
+        """Return the folder of the checkpoint after the last step."""
+        return str(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def keep_last_good_weights(self, error: NonFiniteError) -> NonFiniteError:
+        """Save a checkpoint of the weights before the step that failed; return the error with the step and the folder.
+
+        The weights are those of the last update: the step failed before its own.
+        """
+        step, kept = self.state.global_step, ""
+        if step and self.args.save_strategy != SaveStrategy.NO and world_size() == 1:  # other ranks may not fail
+            if not Path(self.checkpoint_folder()).is_dir():
+                self._save_checkpoint(self.model, None)
+                self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            kept = f"; {self.checkpoint_folder()} holds the weights before it"
+        return NonFiniteError(f"step {step + 1}: {error}{kept}")
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Compute the step's loss; its parts go to the log."""
         with self._precision():
-            metrics = self._runner(model)(step_losses, self.embedder, inputs["batch"], self.next_token_weight)
+            metrics = self._runner(model)(self.losses, self.embedder, inputs["batch"], self.next_token_weight)
         self._record_metrics(metrics)
         return (metrics["loss"], metrics) if return_outputs else metrics["loss"]
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **keywords: Any) -> Tensor:
         """Run a step in one graph or with cached gradients; with several ranks, average the gradients."""
         self._start_clock()
-        if "stream_state" in inputs:
+        try:
+            loss = self._step(model, inputs, *arguments, **keywords)
+        except NonFiniteError as error:
+            # a forward pass of a wrapped model needs all ranks
+            rows = non_finite_rows(self.embedder, inputs["batch"]) if self._runner(model) is run_directly else ""
+            raise NonFiniteError(f"{error}{f' ({rows})' if rows else ''}") from error
+        except Exception as error:
+            if not is_memory_shortage(error):
+                raise
+            raise MemoryShortage(self._memory_advice(error)) from error
+        if "stream_state" in inputs:  # after the step: a run that fails in it resumes with this batch
             worker, position = json.loads(inputs["stream_state"])
             self.stream_state[worker] = json.dumps(position)
+        return loss
+
+    def _memory_advice(self, error: BaseException) -> str:
+        batch, rows = self.args.per_device_train_batch_size, self.micro_batch_size
+        if rows is None:
+            fix = f"micro_batch_size={max(1, batch // 4)} (--micro-batch-size) computes the same step in parts"
+        else:
+            fix = "not even one row fits: gradient_checkpointing=True and load_lvlm(max_pixels=…) need less"
+        return f"out of memory with batch_size={batch} and micro_batch_size={rows}; {fix} ({short_reason(error)})"
+
+    def _step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **keywords: Any) -> Tensor:
         if self.micro_batch_size is None:
             loss = super().training_step(model, inputs, *arguments, **keywords)
         elif self.is_deepspeed_enabled:
@@ -123,7 +191,7 @@ class VladvaTrainer(Trainer):
         else:
             model.train()
             metrics, self.micro_batch_size = cached_step(
-                step_losses,
+                self.losses,
                 self.embedder,
                 inputs["batch"],
                 self.next_token_weight,
@@ -155,6 +223,19 @@ class VladvaTrainer(Trainer):
             split_soft_prompt_group(optimizer, model, self.args.learning_rate, rate)
         return optimizer
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both, but keep the learning rates and weight decay of the settings, which `resume_anyway` may change."""
+        rates = list(getattr(self.lr_scheduler, "base_lrs", ()))
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        if checkpoint is not None and rates and rates != list(self.lr_scheduler.base_lrs):
+            self.lr_scheduler.base_lrs, done = rates, self.lr_scheduler.last_epoch
+            factors = [factor(done) for factor in self.lr_scheduler.lr_lambdas]
+            for group, rate, factor in zip(self.optimizer.param_groups, rates, factors, strict=True):
+                group["initial_lr"], group["lr"] = rate, rate * factor
+
     def get_train_dataloader(self) -> DataLoader:
         """Return the Trainer's loader; a stream has its own, which is divided between ranks already."""
         if not isinstance(self.train_dataset, PairStream):
@@ -172,10 +253,18 @@ class VladvaTrainer(Trainer):
         return ByLength(self.train_dataset if train_dataset is None else train_dataset, batch, self.args.seed)
 
     def _save_checkpoint(self, *arguments: Any) -> None:
-        if isinstance(self.train_dataset, PairStream):
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            save_stream_state(folder, self.stream_state, self.state.global_step)
-        super()._save_checkpoint(*arguments)
+        self.check_folder()
+        folder, limit = Path(self.checkpoint_folder()), self.args.save_total_limit
+        self.args.save_total_limit = None  # CompleteCheckpoints removes the oldest when this one is complete
+        try:
+            with write_errors(folder):
+                if isinstance(self.train_dataset, PairStream):
+                    save_stream_state(folder, self.stream_state, self.state.global_step)
+                super()._save_checkpoint(*arguments)
+                if rank() == 0:  # with it, Embedder.from_pretrained loads the checkpoint
+                    (folder / CONFIG_FILE).write_text(self.embedder.config.to_json())
+        finally:
+            self.args.save_total_limit = limit
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as the Trainer does, but tell peft that the embeddings are unchanged: it would ask the hub."""

@@ -6,6 +6,7 @@ from vladva_kit.widgets.cached_embedder import CachedEmbedder, ModelBusy
 from vladva_kit.widgets.chat_box import ChatBox, chat_view
 from vladva_kit.widgets.embedding_map import EmbeddingMap, map_view
 from vladva_kit.widgets.page import View
+from vladva_kit.widgets.playground import Playground
 from vladva_kit.widgets.retrieval_box import RetrievalBox, found_captions_view, found_images_view
 from vladva_kit.widgets.scene_composer import SceneComposer, scene_view
 from vladva_kit.widgets.similarity_explorer import SimilarityExplorer, similarity_view

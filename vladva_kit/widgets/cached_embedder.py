@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.encoding import ImageSource, ImageTextEncoder, all_dots, embed_images, embed_texts
+from vladva_kit.models.turns import ModelLock
 
 STEP_SIZE = 16  # images or captions that one step of background work encodes
-_MODEL = threading.RLock()
 _TRAINING = threading.Event()
 
 
@@ -26,36 +26,33 @@ class ModelBusy(RuntimeError):
 
 @contextmanager
 def model_turn() -> Iterator[None]:
-    """Use the model alone: a baseline switches the adapter off, which must not happen within a training step.
+    """Raise ModelBusy while a dashboard trains: an answer would wait for steps and come from weights in between.
 
-    Raises ModelBusy while a training runs; a paused training lets others use the model.
+    A paused training lets others use the model; the LVLM's own lock keeps threads apart.
     """
     if _TRAINING.is_set():
         raise ModelBusy("the model is being trained: pause or stop the training, then try again")
-    with _MODEL:
-        yield
+    yield
 
 
 @contextmanager
 def training_turn() -> Iterator[None]:
-    """Use the model alone for training; `model_turn` raises ModelBusy meanwhile."""
-    with _MODEL:
-        _TRAINING.set()
-        try:
-            yield
-        finally:
-            _TRAINING.clear()
-
-
-@contextmanager
-def training_paused() -> Iterator[None]:
-    """Within a `training_turn`, let others use the model until the block ends."""
-    _TRAINING.clear()
-    _MODEL.release()
+    """Within the block, `model_turn` raises ModelBusy."""
+    _TRAINING.set()
     try:
         yield
     finally:
-        _MODEL.acquire()
+        _TRAINING.clear()
+
+
+@contextmanager
+def training_paused(lock: ModelLock | None = None) -> Iterator[None]:
+    """Within a `training_turn` that holds the LVLM's lock, let others use the model until the block ends."""
+    _TRAINING.clear()
+    try:
+        with nullcontext() if lock is None else lock.released():
+            yield
+    finally:
         _TRAINING.set()
 
 
@@ -77,11 +74,13 @@ class CachedEmbedder:
 
     def encode_image(self, images: Sequence[ImageSource]) -> np.ndarray:
         """Return unit vectors (n, dim) float32 of images. Raises what the embedder raises, or ModelBusy."""
-        return self._look_up(self._images, self._keys(map(image_key, images)), images, embed_images)
+        with self._lock():
+            return self._look_up(self._images, self._keys(map(image_key, images)), images, embed_images)
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors (n, dim) float32 of captions. Raises what the embedder raises, or ModelBusy."""
-        return self._look_up(self._texts, self._keys(texts), texts, embed_texts)
+        with self._lock():
+            return self._look_up(self._texts, self._keys(texts), texts, embed_texts)
 
     def similarity(self, images: Sequence[ImageSource], texts: Sequence[str]) -> np.ndarray:
         """Return cosines (n_images, n_texts) float32 of images and captions."""
@@ -92,6 +91,11 @@ class CachedEmbedder:
         self._drop_if_trained()
         images_known = {*self._keys(map(image_key, images))} <= self._images.keys()
         return images_known and {*self._keys(texts)} <= self._texts.keys()
+
+    def _lock(self) -> AbstractContextManager:
+        """Keep other threads from switching the adapter between the keys and the forward pass."""
+        lvlm = getattr(self.embedder, "lvlm", None)
+        return nullcontext() if lvlm is None else lvlm.lock
 
     def _keys(self, contents: Iterable[str]) -> list[Hashable]:
         """Combine keys of contents with what `with embedder.base():` changes: the prompts, and the adapter's use."""

@@ -141,7 +141,7 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Stop the run if asked; while it is paused, let others use the model."""
         if not self._go.is_set():
-            with training_paused():
+            with training_paused(self.embedder.lvlm.lock):
                 self._set_state(PAUSED)
                 self._go.wait()
             self._set_state(TRAINING)

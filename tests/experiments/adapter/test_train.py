@@ -1,6 +1,7 @@
 """The shipped adapter's recipe: its data, its validation, the choice of LoRA's weight, and its card."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from tiny import randomize_lora, tiny_lvlm
 
 import vladva_kit as vk
 from experiments.adapter import train
-from experiments.adapter.card import curve_table, weight_table
+from experiments.adapter.card import curve_table, model_card, weight_table
 from experiments.world.twins import held_out
 from vladva_kit.emoji_world.scenes import Scene
+from vladva_kit.models.load import SHIPPED
 
+ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -52,3 +55,21 @@ def test_tables_show_each_weight_and_each_validation():
     assert "| 0.6 | 91.0 | 88.5 | 94.0 | 97.0 |" in weight_table([{"weight": 0.6, **row}])
     curve = curve_table([{"step": 1200.0, **{f"eval_{key}": value for key, value in row.items()}}])
     assert "| 1,200 | 88.5 | 94.0 | 97.0 |" in curve
+
+
+def test_the_shipped_card_is_that_of_the_committed_results():
+    results = json.loads((ROOT / "docs" / "adapter.json").read_text())
+    assert (SHIPPED / "emoji-llava-vladva" / "README.md").read_text() == model_card(results)
+    assert results["training"]["lora_weight"] == train.choose_weight(
+        results["training"]["weights"], results["training"]["base_captions"]
+    )
+
+
+def test_the_committed_scores_are_those_of_the_shipped_adapter():
+    results = json.loads((ROOT / "docs" / "adapter.json").read_text())
+    embedder = vk.Embedder.from_pretrained("emoji-llava-vladva")
+    folder = vk.sample("winoground_mini") / "unseen_style"
+    group = vk.evaluate_winoground(embedder, folder).group.percent
+    assert group == pytest.approx(
+        results["models"]["fine-tuned"]["winoground/unseen style"]["group"]["percent"], abs=1.2
+    )

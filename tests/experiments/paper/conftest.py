@@ -10,7 +10,7 @@ import vladva_kit as vk
 from experiments.paper import runs
 from experiments.paper.measures import Measure
 from experiments.paper.plan import EXPERIMENTS, Plan, experiment
-from experiments.paper.tables import COLUMNS
+from experiments.paper.tables import COLUMNS, STYLES
 from experiments.world import cases, samples
 
 
@@ -67,6 +67,8 @@ def synthetic_record(run):
         chance = None if name.endswith("caption_truth") else 25.0
         measures[name] = asdict(Measure.of(generator.random(N) < (0.7 if generation else share), chance))
     record = {"config": asdict(run), "measures": measures, "seconds": {"training": 60.0, "evaluation": 30.0}}
+    kinds = ("image", "caption", "interaction")
+    record["effects"] = {style: dict(zip(kinds, generator.random(3).tolist(), strict=True)) for style in STYLES}
     if run.steps:
         end = 0.01 if run.captions == "long" else 0.8
         loss = np.linspace(4, end, 20).clip(min=end)

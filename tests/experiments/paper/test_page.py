@@ -51,14 +51,26 @@ def test_representations_have_a_row_per_probed_variant(results):
     assert full.endswith("| dog 12, the 3 |") and "| 0.25 |" in full and CLIP not in table
 
 
-def test_missing_experiments_show_no_values(results):
+def test_experiments_that_were_not_run_are_named_and_their_claims_left_out(results):
     only = {**results, "experiments": {"rank": results["experiments"]["rank"]}, "prompts": None}
-    rows = [row for row in claim_rows(reproduction_page(only, [])) if "**not measured**" in row]
-    assert len(rows) == len(CLAIMS) - 1 and all("| — |" in row for row in rows)
+    page = reproduction_page(only, [])
+    assert len(claim_rows(page)) == 1 and "rank 16" in claim_rows(page)[0].lower()
+    (note,) = (line for line in page.splitlines() if line.startswith("Not run yet: "))
+    assert "components, " in note and "prompts" in note and "rank" not in note
+    assert "Not run yet" not in reproduction_page(results, [])
+
+
+def test_effects_are_the_means_over_seeds(results):
+    page = reproduction_page(results, []).split("## Winoground's effects")[1].split("## ")[0]
+    records = runs_of(results, "components", FULL)
+    expected = np.mean([record["effects"]["seen"]["interaction"] for record in records])
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {FULL} (hard batches) |"))
+    assert row.split("|")[4].strip() == f"{expected:.4f}"
+    assert f"| {FULL} (random batches) |" in page
 
 
 def test_command_writes_page_figures_and_results(results, tmp_path):
-    results["experiments"] = {name: results["experiments"][name] for name in ("rank", "generation")}
+    results["experiments"] = {name: results["experiments"][name] for name in ("rank", "twins")}
     source, out = tmp_path / "results.json", tmp_path / "docs"
     source.write_text(json.dumps(results))
     done = CliRunner().invoke(app, ["reproduction", str(source), "--out", str(out)])
@@ -66,12 +78,12 @@ def test_command_writes_page_figures_and_results(results, tmp_path):
     page = (out / "reproduction.md").read_text()
     assert json.loads((out / "ablation.json").read_text()) == json.loads(source.read_text())
     linked = set(re.findall(r"\((figures/[\w-]+\.png)\)", page))
-    assert {Path(name).stem for name in linked} == {"rank", "generation", "prompts"}
+    assert {Path(name).stem for name in linked} == {"rank", "twins", "prompts"}
     for name in linked:
         with Image.open(out / name) as image:
             image.load()
     assert results["command"] in page and f"reproduction {source}`" in page
-    assert "## Rank" in page and "## Generation" in page
+    assert "## Rank" in page and "## Twins" in page
 
 
 def test_results_of_another_command_are_an_error(tmp_path):

@@ -1,5 +1,7 @@
 """The experiments: how variants differ, which runs they share, and the training settings of a run."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.paper.plan import BASE, BOTH, CLIP, CLIP_TUNED, EXPERIMENTS, FULL, LONG, LORA, SOFT, Plan, experiment
@@ -45,6 +47,16 @@ def test_sweeps_vary_one_setting():
     assert [runs[0].next_token_weight for runs in variants("next-token-weight").values()] == [0, 0.3, 1, 3]
     assert [runs[0].n_pairs for runs in variants("data-size").values()] == [150, 600, None]
     assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
+
+
+def test_distillation_compares_each_kind_of_batches_without_and_with_it_on_three_seeds():
+    one, runs = experiment("distillation"), variants("distillation")
+    assert [name for pair in one.comparisons for name in pair] == list(runs) and len(runs) == 6
+    for first, second in one.comparisons:
+        for plain, distilled in zip(runs[first], runs[second], strict=True):
+            assert replace(plain, distill_weight=1.0) == distilled and plain.distill_weight == 0
+        assert [run.seed for run in runs[second]] == [0, 1, 2]
+    assert training_settings(runs["twins + distillation"][0]).distill_weight == 1
 
 
 def test_soft_prompt_rates_start_at_loras_rate_next_to_the_base():
