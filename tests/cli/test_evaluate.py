@@ -118,7 +118,7 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize(("benchmark", "options"), UNSUPPORTED.items(), ids=UNSUPPORTED)
 def test_an_option_that_a_benchmark_does_not_take_is_an_error_before_the_model_is_loaded(
-    benchmark, options, monkeypatch, small_samples
+    benchmark, options, monkeypatch
 ):
     monkeypatch.setattr("vladva_kit.cli.evaluate.load_embedder", lambda name: pytest.fail("loaded"))
     values = {"--split": "test", "--images": ".", "--template": "a {}", "--cache": "cache"}

@@ -72,7 +72,8 @@ def parameter_counts(embedder: Embedder) -> list[ParameterCount]:
     counted: set[int] = set()
     llm = [model.get_decoder(), model.get_output_embeddings()]  # the head often shares its weights with the embedding
     encoders = [(name, [child]) for name, child in model.model.named_children() if child is not llm[0]]
-    counts = []
+    loose = model.model.named_parameters(recurse=False)  # such as the image_newline of LLaVA-OneVision
+    counts = [ParameterCount(name.replace("_", " "), parameter.numel()) for name, parameter in loose]
     for name, modules in [*encoders, ("language model", llm)]:
         frozen = sum(_count_base_parameters(module, counted) for module in modules)
         if frozen:
