@@ -255,3 +255,18 @@ def load_processor(source: str, config: PreTrainedConfig, family: Family, **shar
     if processor.chat_template is None:
         processor.chat_template = family.template
     return processor
+
+
+def video_settings(lvlm: LVLM) -> dict[str, Any]:
+    """Return the video processor's file, which other libraries expect, if the processor was loaded without it.
+
+    video_settings(lvlm)    # {} or {"video_preprocessor_config.json": {…}}
+    """
+    source, name = Path(lvlm.model.name_or_path), "video_preprocessor_config.json"
+    if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
+        return {}
+    if (source / name).is_file():
+        return {name: json.loads((source / name).read_text())}
+    config = source / "processor_config.json"
+    settings = json.loads(config.read_text()).get("video_processor") if config.is_file() else None
+    return {name: settings} if settings else {}
