@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from vladva_kit.embedder.prompts import (
+    MAX_TOKENS,
     begins_with_bos,
     check_texts,
     check_token_count,
     plain_text,
-    token_limit,
     without_image_tag,
 )
 from vladva_kit.models.images import ImageLike, open_images
@@ -53,7 +53,7 @@ def generate_answers(
     texts = [lvlm.processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
     tokenizer = lvlm.processor.tokenizer
     for number, ids in enumerate(tokenizer(texts, add_special_tokens=False).input_ids):  # the image's tokens come later
-        check_token_count(len(ids), token_limit(lvlm.model.config), f"prompt {number} with its history")
+        check_token_count(len(ids), MAX_TOKENS, f"prompt {number} with its history")
     options = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
     options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
     if has_image:
