@@ -142,6 +142,7 @@ def test_keys_and_squares_change_the_case(play):
 
 def test_scores_follow_the_typed_caption_without_enter_until_a_reset(play):
     before = margins(play)
+    play.get_by_label("caption 1", exact=True).press("End")
     play.get_by_label("caption 1", exact=True).press_sequentially(" that is white")
     play.wait_for_function("() => document.querySelector('.title').textContent.includes('(edited)')")
     wait_for_scores(play)

@@ -34,6 +34,7 @@ def play(browser, lab):
         page.run_all()
         page.output("play").locator(".comparison").first.wait_for(timeout=SLOW)
         page.page.wait_for_function("() => !document.querySelector('.strip .unscored')", timeout=SLOW)
+        page.errors.clear()  # JupyterLab's while it started
         yield page
         assert page.errors == []
 
@@ -73,6 +74,7 @@ def test_the_page_follows_the_theme_of_jupyterlab(play, screenshot):
 
 
 def test_a_saved_notebook_holds_a_static_view(play):
+    play.page.evaluate("document.activeElement.blur()")
     play.page.keyboard.press("Control+s")
     path = play.server.folder / "play.ipynb"
 

@@ -11,7 +11,7 @@ from vladva_kit.cli.app import app, main
 from vladva_kit.models.load import UnknownModel
 
 run = CliRunner().invoke
-COMMANDS = ["demo", "train", "mine", "eval", "compare", "check", "memory", "export"]
+COMMANDS = ["demo", "play", "train", "mine", "eval", "compare", "check", "memory", "export"]
 COMMANDS += ["embed", "search", "index", "caption"]
 
 

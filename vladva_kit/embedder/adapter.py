@@ -219,7 +219,7 @@ def save_adapter(
     return folder
 
 
-def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, AdapterConfig]:
+def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, /, **load: Any) -> tuple[LVLM, AdapterConfig]:
     """Attach a saved adapter to the given LVLM, or else to its base, loaded with the keywords `load`.
 
         lvlm, config = load_adapter("my-adapter", max_pixels=512 * 512)

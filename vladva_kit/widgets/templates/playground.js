@@ -20,6 +20,8 @@ function h(tag, attributes = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
+  // JupyterLab takes keys from whatever has the focus, unless that very element says otherwise: "d d" deletes a cell
+  if (tag === "button" || "tabindex" in attributes) node.setAttribute("data-lm-suppress-shortcuts", "true");
   node.append(...children.flat().filter((child) => child != null));
   return node;
 }
@@ -547,7 +549,7 @@ function render({ model, el }) {
     buttons.forEach((button, i) => { button.setAttribute("aria-selected", String(i === at)); button.tabIndex = i === at ? 0 : -1; panels[i].hidden = i !== at; });
     tabs[at][1].open ? tabs[at][1].open() : tabs[at][1].update();
   }
-  el.append(h("div", { class: "vk-play", "data-lm-suppress-shortcuts": "true" }, h("div", { class: "tabs" }, tablist, h("span", { class: "gap" }), names.length > 1 ? [choice("before", 0), choice("after", 1)] : null), slow, panels));
+  el.append(h("div", { class: "vk-play" }, h("div", { class: "tabs" }, tablist, h("span", { class: "gap" }), names.length > 1 ? [choice("before", 0), choice("after", 1)] : null), slow, panels));
   show(0);
   if (model.send) probe.scoreAll();
   return close;
