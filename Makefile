@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo play test quick types docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo play test quick types wheel docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -38,6 +38,15 @@ types: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet pyright
 	$(BIN)/python docs/snippets.py runs/snippets
 	$(BIN)/pyright --pythonpath $(BIN)/python runs/snippets tests/typing
+
+# Build the wheel and use it away from the checkout, in an environment of its own.
+wheel:
+	rm -rf dist .venv-wheel
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-wheel/bin/python -m pip install --quiet dist/*.whl
+	cp tests/wheel.py .venv-wheel && cd .venv-wheel && HF_HUB_OFFLINE=1 bin/python wheel.py
 
 # Speed and memory, compared with sentence-transformers: more than an hour on two idle cores.
 benchmarks: $(VENV)/.test
@@ -101,4 +110,4 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-smollm2 .venv-torchvision runs
+	rm -rf $(VENV) .venv-smollm2 .venv-torchvision .venv-wheel dist runs

@@ -1,10 +1,15 @@
 """environment.yml lists the dependencies of pyproject.toml, and the README's badges link to the repository."""
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import yaml
+
+import vladva_kit as vk
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,3 +51,60 @@ def test_readme_table_has_a_link_and_a_badge_for_each_notebook():
     )
     assert all(link == badge for link, badge in rows)
     assert [link for link, _ in rows] == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_every_imported_library_is_declared():
+    """A library that only comes with another one may leave it with a new version."""
+    optional = {
+        "bitsandbytes",
+        "faiss",
+        "open_clip",
+        "sentence_transformers",
+        "umap",
+        "ipywidgets",
+        "anywidget",
+        "IPython",
+    }
+    optional |= {"pycocoevalcap", "torchvision", "yaml", "deepspeed"}
+    imported = set()
+    for path in (ROOT / "vladva_kit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add((node.module or "").partition(".")[0])
+    names = {"PIL": "pillow"}
+    used = {names.get(name, name) for name in imported - set(sys.stdlib_module_names) - optional - {"vladva_kit"}}
+    assert used <= {parse_requirement(requirement)[0] for requirement in PROJECT["dependencies"]}
+
+
+def test_one_file_holds_the_repositorys_address_and_all_copies_agree():
+    repository = PROJECT["urls"]["Repository"]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    files = [ROOT / name for name in tracked if name] or [ROOT / "README.md", ROOT / "CITATION.cff"]
+    texts = {".md", ".cff", ".yml", ".yaml", ".ipynb", ".toml", ".j2"}
+    pages = [path for path in files if path.suffix in texts and path.is_file()]
+    owner = repository.removeprefix("https://github.com/").partition("/")[0]
+    for path in pages:
+        found = re.findall(rf"https://github\.com/{owner}/[\w.-]+", path.read_text(encoding="utf-8"))
+        assert {link.removesuffix(".git") for link in found} <= {repository}, path
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["repository-code"] == repository and citation["version"] == PROJECT["version"]
+    assert not [path for path in (ROOT / "vladva_kit").rglob("*.py") if repository in path.read_text()]
+
+
+def test_the_changelog_starts_with_todays_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == PROJECT["version"] == vk.__version__
+
+
+def test_workflow_and_hooks_run_what_the_makefile_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    runs = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {target for run in runs for target in re.findall(r"\bmake ([a-z0-9-]+)", run)}
+    assert used <= targets and {"test", "types", "wheel"} <= used
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [hook["id"] for repo in hooks["repos"] for hook in repo["hooks"]] == ["ruff", "ruff-format"]
+    for template in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert yaml.safe_load(template.read_text())["body" if template.stem != "config" else "contact_links"]

@@ -87,7 +87,7 @@ def train(
     lvlm = vk.load_lvlm("emoji-llava")
     base_captions = true_captions(vk.Embedder(lvlm))
     embedder = vk.attach(lvlm, seed=0)
-    resume = any((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"))
+    resume = any((folder / "checkpoints").glob("checkpoint-*"))
     history = vk.fit(embedder, pairs, settings(folder, steps, resume), validation=validate)
     write_json(folder / "history.json", history)
     weights = [score_weight(embedder, weight) for weight in WEIGHTS]

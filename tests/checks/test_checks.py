@@ -16,7 +16,7 @@ import vladva_kit as vk
 from vladva_kit import checks
 from vladva_kit.checks import adapters, embeddings
 from vladva_kit.cli.app import app
-from vladva_kit.embedder import adapter, embedder
+from vladva_kit.embedder import embedder, lora
 from vladva_kit.models import families
 from vladva_kit.models.load import LVLM
 
@@ -128,7 +128,7 @@ def test_reading_the_summary_at_the_last_position_fails_check_2(folder, monkeypa
 
 
 def test_lora_in_the_image_encoder_fails_check_3(folder, monkeypatch):
-    monkeypatch.setattr(adapter, "llm_linear_pattern", lambda model: r".*\.(q|v)_proj")
+    monkeypatch.setattr(lora, "llm_linear_pattern", lambda model: r".*\.(q|v)_proj")
     details = failures(vk.load_lvlm(folder("llava")))
     assert set(details) == {3} and "vision_tower" in details[3]
 

@@ -27,8 +27,8 @@ def test_a_long_text_is_refused_by_name_before_the_model_runs(embedder, monkeypa
 
 def test_a_long_question_is_refused_before_the_model_runs(embedder, monkeypatch):
     monkeypatch.setattr(type(embedder.lvlm.model.model), "forward", lambda *_, **__: pytest.fail("ran"))
-    with pytest.raises(vk.BadInput, match=r"the longest prompt .* has [\d,]+ tokens, and the limit is 1,024"):
-        embedder.generate(None, "a dog " * 2000)
+    with pytest.raises(vk.BadInput, match=r"prompt 0 with its history has [\d,]+ tokens, and the limit is 8,192"):
+        embedder.generate(None, "a dog " * 8000)
 
 
 def test_one_long_text_among_short_ones_gets_its_own_batch(embedder, monkeypatch):

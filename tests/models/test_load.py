@@ -5,6 +5,7 @@ import warnings
 import pytest
 import tiny_families
 import torch
+import transformers
 from transformers import AutoConfig, AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
 import vladva_kit as vk
@@ -21,6 +22,13 @@ def test_an_unknown_name_lists_the_shipped_models():
 def test_a_folder_without_config_is_rejected(tmp_path):
     with pytest.raises(UnknownModel, match=r"config\.json"):
         vk.load_lvlm(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [vk.load_lvlm, vk.ClipEmbedder], ids=["lvlm", "clip"])
+def test_a_transformers_that_computes_wrong_embeddings_is_refused(load, monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", "5.5.4")
+    with pytest.raises(ImportError, match=r"5\.5\.4 computes wrong image embeddings: pip install 'transformers>=5\.6'"):
+        load()
 
 
 def test_a_hub_id_is_returned_unchanged():

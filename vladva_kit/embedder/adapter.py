@@ -22,7 +22,7 @@ from vladva_kit.embedder.soft_prompt import Temperature, install_soft_prompt, ll
 from vladva_kit.models.device import rank
 from vladva_kit.models.files import atomic_dir
 from vladva_kit.models.hub import ADAPTER_FILES, download, is_hub_id
-from vladva_kit.models.load import LVLM, SHIPPED, UnknownModel, load_lvlm
+from vladva_kit.models.load import LVLM, SHIPPED, UnknownModel, load_lvlm, video_settings
 
 CONFIG_FILE = "vladva.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -214,12 +214,13 @@ def save_adapter(
         lvlm.processor.save_pretrained(tmp_dir)
         lvlm.adapter.save_pretrained(tmp_dir, save_embedding_layers=False, state_dict=state)
         (tmp_dir / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        for name, text in {**texts, CONFIG_FILE: config.to_json()}.items():
+        videos = {name: json.dumps(value, indent=2) + "\n" for name, value in video_settings(lvlm).items()}
+        for name, text in {**texts, **videos, CONFIG_FILE: config.to_json()}.items():
             (tmp_dir / name).write_text(text, encoding="utf-8")
     return folder
 
 
-def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, **load: Any) -> tuple[LVLM, AdapterConfig]:
+def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, /, **load: Any) -> tuple[LVLM, AdapterConfig]:
     """Attach a saved adapter to the given LVLM, or else to its base, loaded with the keywords `load`.
 
         lvlm, config = load_adapter("my-adapter", max_pixels=512 * 512)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vladva_kit.embedder.adapter import AdapterConfig, adapter_state, hand_written_prompts, soft_prompts
 from vladva_kit.embedder.prompts import Prompt, begins_with_bos
 from vladva_kit.embedder.provenance import PROVENANCE_FILE, Provenance, provenance_of
-from vladva_kit.models.load import LVLM, SHIPPED_LVLMS
+from vladva_kit.models.load import LVLM, SHIPPED_LVLMS, video_settings
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -90,6 +90,7 @@ def _template_values(
         "repository": repository_url(),
         "alone": not lvlm.family.prompt_suffix,
         "resize": lvlm.family.resolution_control == "image",
+        "video": "video_processor" in lvlm.processor.get_attributes() or bool(video_settings(lvlm)),
         "soft_prompt": config.soft_prompt,
         "rows_key": next((name for name in adapter_state(lvlm) if name.endswith("soft_prompt.weight")), None),
         "n_image": len(image.ids),

@@ -18,7 +18,7 @@ from torch import Tensor
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import template_around_caption
 from vladva_kit.models.files import atomic_dir
-from vladva_kit.models.load import LVLM
+from vladva_kit.models.load import LVLM, video_settings
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -59,22 +59,10 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
     with atomic_dir(folder) as tmp_dir:
         model.save_pretrained(tmp_dir)
         processor.save_pretrained(tmp_dir)
-        for name, value in {**_sentence_transformers_files(width), **_video_settings(lvlm)}.items():
+        for name, value in {**_sentence_transformers_files(width), **video_settings(lvlm)}.items():
             (tmp_dir / name).parent.mkdir(exist_ok=True)
             (tmp_dir / name).write_text(json.dumps(value, indent=2) + "\n")
     return folder
-
-
-def _video_settings(lvlm: LVLM) -> dict[str, Any]:
-    """Return the video processor's file, which other libraries expect, if the processor was loaded without it."""
-    source, name = Path(lvlm.model.name_or_path), "video_preprocessor_config.json"
-    if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
-        return {}
-    if (source / name).is_file():
-        return {name: json.loads((source / name).read_text())}
-    config = source / "processor_config.json"
-    settings = json.loads(config.read_text()).get("video_processor") if config.is_file() else None
-    return {name: settings} if settings else {}
 
 
 def _processor_with_prompts(embedder: Embedder) -> tuple[ProcessorMixin, list[int]]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from vladva_kit.embedder.prompts import begins_with_bos, check_texts, check_token_count, plain_text, without_image_tag
+from vladva_kit.embedder.prompts import (
+    MAX_TOKENS,
+    begins_with_bos,
+    check_texts,
+    check_token_count,
+    plain_text,
+    without_image_tag,
+)
 from vladva_kit.models.images import ImageLike, open_images
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.resolution import check_resized, shrink_to
@@ -45,6 +52,8 @@ def generate_answers(
     ]
     texts = [lvlm.processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
     tokenizer = lvlm.processor.tokenizer
+    for number, ids in enumerate(tokenizer(texts, add_special_tokens=False).input_ids):  # the image's tokens come later
+        check_token_count(len(ids), MAX_TOKENS, f"prompt {number} with its history")
     options = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
     options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
     if has_image:
@@ -55,9 +64,6 @@ def generate_answers(
     else:
         inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **options)
     inputs.pop("labels", None)  # some processors return their own
-    limit = getattr(lvlm.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None:
-        check_token_count(inputs["input_ids"].shape[1], limit, "the longest prompt with its image and history")
     inputs = inputs.to(lvlm.model.device)
     ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]

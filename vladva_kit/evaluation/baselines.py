@@ -17,7 +17,7 @@ from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import check_texts
 from vladva_kit.models.hub import friendly_hub_errors
 from vladva_kit.models.images import ImageLike, check_image_list, open_images
-from vladva_kit.models.load import UnknownModel, resolve
+from vladva_kit.models.load import UnknownModel, refuse_wrong_transformers, resolve
 
 CLIP_TYPES = ("clip", "siglip", "siglip2")  # the model_type of configs that ClipEmbedder reads
 LIBRARIES = ("open_clip", "sentence_transformers")  # before the colon of a name
@@ -89,6 +89,7 @@ class ClipEmbedder(FeatureEmbedder):
     def __init__(self, name: str = "emoji-clip", device: str | None = None) -> None:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+        refuse_wrong_transformers()
         source = resolve(name, ("emoji-clip",))
         with friendly_hub_errors(name):
             kind = AutoConfig.from_pretrained(source).model_type

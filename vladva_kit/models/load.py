@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "emoji_world"
 SHIPPED_LVLMS = ("emoji-llava",)
+FIRST_RIGHT_TRANSFORMERS = "5.6"
 
 
 class UnknownModel(ValueError):
@@ -96,6 +97,21 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
     )
 
 
+def refuse_wrong_transformers() -> None:
+    """Raise ImportError for a transformers that computes wrong image embeddings, without an error of its own.
+
+    refuse_wrong_transformers()    # 5.3 to 5.5 do: emoji-llava's embeddings differ by up to 0.28
+    """
+    import transformers
+    from packaging.version import Version
+
+    if Version(transformers.__version__) < Version(FIRST_RIGHT_TRANSFORMERS):
+        raise ImportError(
+            f"transformers {transformers.__version__} computes wrong image embeddings: pip install "
+            f"'transformers>={FIRST_RIGHT_TRANSFORMERS}', or better vladva-kit's own requirement"
+        )
+
+
 def base_name(name: str) -> str:
     """Return a model's name without the path of a local folder: `base_name("/data/llava") == "llava"`.
 
@@ -147,10 +163,11 @@ def load_lvlm(
 
     Warns if the model's family is unverified; `vk.check(lvlm)` or `vladva check` verifies it.
     Raises UnknownModel for an unknown name or a model of another kind, HubError if the download fails, MissingExtra
-    without bitsandbytes.
+    without bitsandbytes, ImportError for a transformers that computes wrong embeddings.
     """
     from transformers import AutoModelForImageTextToText
 
+    refuse_wrong_transformers()
     choice = choose_device(device, dtype)
     if "GPUs" in choice.reason:
         warnings.warn(choice.reason, stacklevel=2)
@@ -238,3 +255,18 @@ def load_processor(source: str, config: PreTrainedConfig, family: Family, **shar
     if processor.chat_template is None:
         processor.chat_template = family.template
     return processor
+
+
+def video_settings(lvlm: LVLM) -> dict[str, Any]:
+    """Return the video processor's file, which other libraries expect, if the processor was loaded without it.
+
+    video_settings(lvlm)    # {} or {"video_preprocessor_config.json": {…}}
+    """
+    source, name = Path(lvlm.model.name_or_path), "video_preprocessor_config.json"
+    if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
+        return {}
+    if (source / name).is_file():
+        return {name: json.loads((source / name).read_text())}
+    config = source / "processor_config.json"
+    settings = json.loads(config.read_text()).get("video_processor") if config.is_file() else None
+    return {name: settings} if settings else {}
