@@ -535,7 +535,7 @@ function render({ model, el }) {
   const tabs = [["Probe", probe], ["Search", search], ["Matrix", matrix]];
   const buttons = tabs.map(([name], at) => h("button", { type: "button", role: "tab", id: `${id}-tab-${at}`, "aria-controls": `${id}-panel-${at}`, onclick: () => show(at) }, name));
   const panels = tabs.map(([, tab], at) => h("div", { role: "tabpanel", id: `${id}-panel-${at}`, "aria-labelledby": `${id}-tab-${at}` }, tab.panel));
-  const choice = (label, at) => h("label", { class: "soft" }, `${label} `, h("select", { onchange: (event) => { compare[at] = event.target.selectedIndex; tabs[open][1].update(); } }, names.map((name, m) => h("option", { selected: m === compare[at] }, name))));
+  const choice = (label, at) => h("label", { class: "soft" }, `${label} `, h("select", { "aria-label": label, onchange: (event) => { compare[at] = event.target.selectedIndex; tabs[open][1].update(); } }, names.map((name, m) => h("option", { selected: m === compare[at] }, name))));
   const tablist = h("div", { role: "tablist", "aria-label": "playground", onkeydown: (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!by) return;
