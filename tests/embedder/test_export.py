@@ -100,6 +100,7 @@ def test_a_limit_of_pixels_which_only_the_kit_applies_is_refused(tmp_path, famil
     with pytest.raises(ValueError, match="max_pixels=4000, by which the kit shrinks images"):
         export(vk.Embedder(vk.load_lvlm(folder, max_pixels=4000)), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
+    assert export(vk.Embedder(vk.load_lvlm(folder, max_pixels=4000)), tmp_path / "exported", full_size=True).is_dir()
 
 
 def test_a_baseline_is_exported_without_the_adapter_attached_to_its_lvlm(tmp_path):

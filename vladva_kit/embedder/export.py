@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 
-def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
+def export(embedder: Embedder, folder: str | os.PathLike, full_size: bool = False) -> Path:
     """Write the image and text encoders to a folder atomically, and return it; the embedder is unchanged.
 
         export(embedder, "my-model")
@@ -36,6 +36,7 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
     differently than in the kit: special tokens written in a caption act as such, and an image that is not upright 8-bit
     RGB looks as sentence-transformers opens it, for example without its transparency. Open images with `open_image`,
     or load the folder with `load_baseline("sentence_transformers:my-model")`, and they look the same.
+    full_size: export an LVLM that was loaded with max_pixels all the same; the folder sees images at their full size.
     Raises ValueError for 4-bit weights, for an LVLM loaded with max_pixels, for LoRA that cannot be merged (lora_bias
     on a layer without bias), and for PaliGemma: sentence-transformers cannot encode text alone with it.
     """
@@ -45,10 +46,12 @@ def export(embedder: Embedder, folder: str | os.PathLike) -> Path:
             f"{lvlm.name} is a {lvlm.family.model_type}: its processor appends to the prompt, and with it "
             "sentence-transformers reads no caption without an image; use save_pretrained and the kit"
         )
-    if lvlm.family.max_pixels is not None:  # even a family's own limit resizes a large image to other pixels
+    if (
+        lvlm.family.max_pixels is not None and not full_size
+    ):  # even a family's own limit resizes a large image to other pixels
         raise ValueError(
             f"{lvlm.name} was loaded with max_pixels={lvlm.family.max_pixels}, by which the kit shrinks images and an "
-            "exported folder cannot: load it without max_pixels, and both see the same pixels"
+            "exported folder cannot: load it without max_pixels, or pass full_size=True if your images are smaller"
         )
     if getattr(lvlm.model, "is_quantized", False):
         raise ValueError(f"{lvlm.name} has 4-bit weights, into which LoRA cannot be merged: load it without four_bit")
