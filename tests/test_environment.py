@@ -63,6 +63,7 @@ def test_every_imported_library_is_declared():
         "umap",
         "ipywidgets",
         "anywidget",
+        "traitlets",
         "IPython",
     }
     optional |= {"pycocoevalcap", "torchvision", "yaml", "deepspeed"}

@@ -69,7 +69,8 @@ def test_notebook_starts_with_title_badge_contents_and_duration_then_install_and
         "install",
         "form",
     ]
-    for line in ('MODEL = "emoji-llava"', r"N = \d+", r"SEED = \d+"):
+    number = [] if path.stem.startswith("06") else [r"N = \d+"]  # 06 uses all cases
+    for line in ('MODEL = "emoji-llava"', *number, r"SEED = \d+"):
         assert re.search(rf"(?m)^{line}  #@param ", form.source), f"the form cell has no line {line}  #@param"
 
 
@@ -190,7 +191,8 @@ def test_a_name_that_the_form_lacks_is_rejected(small):
 
 def test_stored_winoground_scores_of_notebook_06_equal_the_function():
     cell = next(cell for cell in code_cells(read(rn.FOLDER / "06_failure_cases.ipynb")) if cell.id == "parts")
-    names, *rows = (line.split() for line in cell.outputs[0].data["text/plain"].splitlines())
+    lines = cell.outputs[0].data["text/plain"].splitlines()
+    names, *rows = (re.split(r"\s{2,}", line.strip()) for line in lines)  # a model's name may hold a space
     stored = {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
     result = vk.evaluate_winoground(vk.load_baseline(), vk.sample("winoground_mini") / "unseen_style")
     for part in ("text", "image", "group"):

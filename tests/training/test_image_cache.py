@@ -85,7 +85,8 @@ def test_an_image_of_several_pairs_is_kept_once(embedder):
     assert len(cache_image_features(embedder, [*pairs, *copies], "memory").images) == 3
 
 
-def test_the_size_is_logged(embedder, caplog):
+def test_the_size_is_logged_and_a_large_one_is_a_warning(embedder, caplog, monkeypatch):
+    monkeypatch.setattr("vladva_kit.training.image_cache.NOTABLE_BYTES", 0)
     features = cache_image_features(embedder, tiny_pairs(3), "memory")
     n_bytes = sum(layer.numel() * 4 for _, layers in features.images for layer in layers)
     assert f"3 images: about {n_bytes / 1e9:.2f} GB in memory" in caplog.text

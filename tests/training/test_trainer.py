@@ -124,7 +124,8 @@ def test_metrics_travel_through_the_trainers_log(rows):
     for entry, row in zip(entries, history, strict=True):
         assert {name: entry[name] for name in row} == row
         assert row.keys() == {"step", "seconds", "loss", "contrastive", "next_token", "accuracy", "temperature"}
-        assert entry["loss"] == pytest.approx(entry["contrastive"] + entry["next_token"])
+        weight = vk.Settings().next_token_weight
+        assert entry["loss"] == pytest.approx(entry["contrastive"] + weight * entry["next_token"])
         assert entry.keys() >= {"grad_norm", "learning_rate"}
 
 
@@ -135,9 +136,9 @@ def test_trainer_fields_reach_the_trainer():
 
 
 def test_plain_and_cached_steps_call_the_same_losses(monkeypatch):
-    def losses_with_penalty(embedder, batch, next_token_weight=1.0, encoded=None):
+    def losses_with_penalty(embedder, batch, next_token_weight=1.0, encoded=None, **weights):
         encoded = encoded or encode_batch(embedder, batch, next_token_weight > 0)
-        metrics = step_losses(embedder, batch, next_token_weight, encoded)
+        metrics = step_losses(embedder, batch, next_token_weight, encoded, **weights)
         return {**metrics, "loss": metrics["loss"] + 10 * encoded.images.mean(0).square().sum()}
 
     without = fit_tiny()

@@ -30,6 +30,7 @@ from vladva_kit.training.features import (
 )
 
 SHARD_SIZE = 256  # images per file
+NOTABLE_BYTES = 10**9  # a larger cache is announced
 CachedImage = tuple[dict[str, Tensor], tuple[Tensor, ...]]  # token ids and masks without padding, and feature layers
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def cache_image_features(
     _, first = _encode(embedder, list(images.values())[:1])
     size = first.nbytes() * len(images)
     target = "in memory" if where == "memory" else f"in {where}"
-    logger.warning("image features of %d images: about %.2f GB %s", len(images), size / 1e9, target)
+    level = logging.WARNING if size > NOTABLE_BYTES else logging.INFO
+    logger.log(level, "image features of %d images: about %.2f GB %s", len(images), size / 1e9, target)
     cached = CachedImageFeatures({key: index for index, key in enumerate(images)}, first.layout, pad_id)
     if where != "memory":
         cached.store = _open_store(embedder, Path(where), images, first.layout, size)
