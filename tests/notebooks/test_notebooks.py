@@ -191,9 +191,12 @@ def test_a_name_that_the_form_lacks_is_rejected(small):
 
 def test_stored_winoground_scores_of_notebook_06_equal_the_function():
     cell = next(cell for cell in code_cells(read(rn.FOLDER / "06_failure_cases.ipynb")) if cell.id == "parts")
-    lines = cell.outputs[0].data["text/plain"].splitlines()
-    names, *rows = (re.split(r"\s{2,}", line.strip()) for line in lines)  # a model's name may hold a space
-    stored = {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+    head, body = cell.outputs[0].data["text/html"].split("</thead>")
+    names = re.findall(r"<th>([^<]+)</th>", head)
+    stored = {
+        part: dict(zip(names, re.findall(r"<td>([^<]+)</td>", row), strict=True))
+        for part, row in re.findall(r"<th>(\w+)</th>(.*?)</tr>", body, re.DOTALL)
+    }
     result = vk.evaluate_winoground(vk.load_baseline(), vk.sample("winoground_mini") / "unseen_style")
     for part in ("text", "image", "group"):
         assert stored[part]["emoji-clip"] == f"{getattr(result, part).percent:.1f}"

@@ -105,7 +105,7 @@ def test_validation_curves_show_each_run_and_the_reference_lines(texts_of):
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert drawn["twins"] == [[0, 10], [5, 80]] and drawn["random"] == [[0, 10], [5, 20]]
     assert any(list(line.get_ydata()) == [16.7, 16.7] for line in axes.lines)
-    assert "group score (%) at the end: twins 80, random 20" in " ".join(texts_of(figure))
+    assert "Group score (%) at the end: twins 80, random 20" in " ".join(texts_of(figure))
 
 
 def test_a_validation_metric_that_no_run_has_is_an_error():

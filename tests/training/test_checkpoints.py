@@ -26,8 +26,23 @@ from vladva_kit.training.checkpoints import MANIFEST, RUN, incomplete
 from vladva_kit.training.checkpoints import write_manifest as write
 from vladva_kit.training.interruption import RunInterrupted
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "default_signals")
 TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def default_signals():
+    """Handle signals as in a terminal: under nohup, or in the background of a script, some are ignored from the start.
+
+    Processes started by a test inherit it.
+    """
+    handlers = {
+        signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL,
+    }  # fmt: skip
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class AtStep(TrainerCallback):
