@@ -19,12 +19,13 @@ ROWS, DIM = 3000, 34  # 34: faiss trains 2 sub-quantizers instead of 32, which t
 
 
 def embed(out, rows=ROWS, dim=DIM, seed=0):
-    """Embed rows around a hundred centers into shards of unequal size; an image's width, at most 1000 heights, encodes its row."""
+    """Embed rows around a hundred centers into shards of unequal size; an image's width encodes its row."""
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(100, dim, generator=generator)
     noise = 0.5 * torch.randn(rows, dim, generator=generator)
     vectors = F.normalize(centers.repeat(rows // 100 + 1, 1)[:rows] + noise)
-    images = [ImageRecord(f"{row}.png", Image.new("L", (row + 1, rows // 1000 + 1))) for row in range(rows)]
+    height = rows // 1000 + 1  # so that no image is narrower than MAX_ASPECT_RATIO
+    images = [ImageRecord(f"{row}.png", Image.new("L", (row + 1, height))) for row in range(rows)]
 
     def encode(images):
         return vectors[[image.width - 1 for image in images]]

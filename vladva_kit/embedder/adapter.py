@@ -189,11 +189,22 @@ def adapter_state(lvlm: LVLM) -> dict[str, Tensor]:
     return get_peft_model_state_dict(lvlm.adapter, state_dict=_full_tensors(lvlm), save_embedding_layers=False)
 
 
+def adapter_names(lvlm: LVLM) -> list[str]:
+    """Return peft's names of the adapter's tensors; under FSDP2, one rank alone may call this."""
+    from peft import get_peft_model_state_dict
+
+    return list(get_peft_model_state_dict(lvlm.adapter, state_dict=_tensors(lvlm), save_embedding_layers=False))
+
+
 def _full_tensors(lvlm: LVLM) -> dict[str, Tensor]:
     """Return the adapter's tensors by the model's names, gathered from all ranks if they are sharded."""
-    state = lvlm.adapter.state_dict()
-    state = {name: value for name, value in state.items() if _is_saved(name)}
+    state = _tensors(lvlm)
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def _tensors(lvlm: LVLM) -> dict[str, Tensor]:
+    """Return the adapter's tensors by the model's names, of which each rank holds a shard under FSDP2."""
+    return {name: value for name, value in lvlm.adapter.state_dict().items() if _is_saved(name)}
 
 
 def _is_saved(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.embedder.adapter import AdapterConfig, adapter_state, hand_written_prompts, soft_prompts
+from vladva_kit.embedder.adapter import AdapterConfig, adapter_names, hand_written_prompts, soft_prompts
 from vladva_kit.embedder.prompts import Prompt, begins_with_bos
 from vladva_kit.embedder.provenance import PROVENANCE_FILE, Provenance, provenance_of
 from vladva_kit.models.load import LVLM, SHIPPED_LVLMS, video_settings
@@ -92,7 +92,7 @@ def _template_values(
         "resize": lvlm.family.resolution_control == "image",
         "video": "video_processor" in lvlm.processor.get_attributes() or bool(video_settings(lvlm)),
         "soft_prompt": config.soft_prompt,
-        "rows_key": next((name for name in adapter_state(lvlm) if name.endswith("soft_prompt.weight")), None),
+        "rows_key": next((name for name in adapter_names(lvlm) if name.endswith("soft_prompt.weight")), None),
         "n_image": len(image.ids),
         "n_text": len(text.ids),
         "image_ids": list(image.ids),

@@ -7,7 +7,7 @@ from figure_text import assert_text_is_readable
 
 from experiments.paper.claims import CLAIMS
 from experiments.paper.figures import claim_figures, density_before_after, prompt_scatter, score_panels
-from experiments.paper.plan import BASE, FULL
+from experiments.paper.plan import BASE, CLIP, CLIP_FASTER, CLIP_TUNED, FULL, LORA, SOFT
 from experiments.paper.tables import value_of, variants_of
 
 
@@ -40,7 +40,15 @@ def test_panel_shows_means_and_intervals(results):
 
 def test_panel_marks_variants_that_were_not_measured(results, texts_of):
     figure = score_panels(results, "components", ["question accuracy, seen"], "t")
-    assert texts_of(figure).count("not measured") == 2  # the two CLIPs
+    assert texts_of(figure).count("not measured") == 5
+    rows = [text.get_position()[1] for text in figure.axes[0].texts if text.get_text() == "not measured"]
+    assert [list(variants_of(results, "components"))[row] for row in rows] == [
+        CLIP,
+        CLIP_TUNED,
+        CLIP_FASTER,
+        SOFT,
+        LORA,
+    ]
 
 
 def test_densities_are_shown_in_percent(texts_of):

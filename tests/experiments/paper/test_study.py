@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from contextlib import nullcontext
 
 import pytest
@@ -77,7 +78,8 @@ def test_interrupted_study_resumes_after_its_last_run(interrupted_and_resumed):
 @pytest.mark.parametrize("variant", [CLIP_TUNED, FULL])
 def test_repeated_run_gives_equal_numbers(interrupted_and_resumed, small_world, tmp_path, variant):
     requested, _, saved = interrupted_and_resumed
-    again = write_json(tmp_path / "again.json", runs.train_and_evaluate(requested[VARIANTS.index(variant)]))
+    run = requested[VARIANTS.index(variant)]
+    again = write_json(tmp_path / "again.json", runs.train_and_evaluate(run, tmp_path / "cache"))
     assert without_time(json.loads(again.read_text())) == without_time(runs_of(saved, "components", variant)[0])
 
 
@@ -139,7 +141,7 @@ def test_changed_settings_and_weights_start_new_runs(small_plan, tmp_path):
     assert study._path(tmp_path, run, {**fingerprints, "emoji-llava": "other"}) == path
     others = [study._path(tmp_path, run, {**fingerprints, "emoji-clip": "other"})]
     others += [
-        study._path(tmp_path, dataclasses.replace(run, **{key: 7}), fingerprints) for key in ("steps", "n_pairs")
+        study._path(tmp_path, dataclasses.replace(run, **{key: 7}), fingerprints) for key in ("steps", "n_groups")
     ]
     assert len({path, *others}) == 4
 
@@ -172,12 +174,28 @@ def test_code_of_runs_exists():
 
 
 def test_long_captions_variant_trains_the_contrastive_loss_on_long_captions(small_world, small_plan):
-    run = plan_run(small_plan, "components", LONG)
+    run = plan_run(small_plan, "components-random", LONG)
     usual, pairs = load_pairs(small_world["emoji_pairs"], "train"), runs.training_pairs(run)
-    assert [pair.short for pair in pairs] == [pair.long for pair in usual]
-    assert all(pair.long is None for pair in pairs)
-    few = runs.training_pairs(dataclasses.replace(run, captions="short", n_pairs=3))
-    assert [pair.short for pair in few] == [pair.short for pair in usual[:3]]
+    assert [pair.short for pair in pairs] == [pair.long for pair in usual if pair.group is None]
+    assert all(pair.long is None and pair.short for pair in pairs)
+
+
+def test_runs_train_on_the_first_groups_and_on_the_chosen_swaps(small_world, small_plan):
+    run = plan_run(small_plan, "components", FULL)
+    usual = load_pairs(small_world["emoji_pairs"], "train")
+    assert [pair.short for pair in runs.training_pairs(run)] == [pair.short for pair in usual]
+    groups = list(dict.fromkeys(pair.group for pair in usual if pair.group is not None))
+    few = runs.training_pairs(dataclasses.replace(run, n_groups=3))
+    kept = [pair.short for pair in usual if pair.group is None or pair.group in groups[:3]]
+    assert [pair.short for pair in few] == kept and len(kept) < len(usual)
+    lines = (small_world["emoji_pairs"] / "train" / "metadata.jsonl").read_text().splitlines()
+    swaps = [json.loads(line).get("swap") for line in lines]
+    twins = [pair for pair in runs.training_pairs(dataclasses.replace(run, swaps=("noun",))) if pair.group is not None]
+    allowed = {
+        pair.short for pair, swap in zip(usual, swaps, strict=True) if pair.group is not None and swap in (None, "noun")
+    }
+    assert twins and {pair.short for pair in twins} <= allowed
+    assert min(Counter(pair.group for pair in twins).values()) > 1
 
 
 def test_command_runs_an_experiment_and_trains_on_hard_negatives(small_world, small_plan, tmp_path):
@@ -187,7 +205,7 @@ def test_command_runs_an_experiment_and_trains_on_hard_negatives(small_world, sm
     done = CliRunner().invoke(app, ["ablate", *options, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     results = json.loads((tmp_path / "results.json").read_text())
-    random, swapped = (runs_of(results, "negatives", name)[0] for name in ("random negatives", "+ swapped captions"))
+    random, swapped = (runs_of(results, "negatives", name)[0] for name in ("random batches", "+ swapped captions"))
     assert random["history"]["contrastive"][0] < swapped["history"]["contrastive"][0]  # more candidates
     assert "generation/seen/questions" not in swapped["measures"] and "| text → image R@1, seen |" in done.output
 
