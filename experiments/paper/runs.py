@@ -120,7 +120,7 @@ def training_settings(run: Run, cache: Path | None = None) -> vk.Settings:
         bf16=run.bf16 or None,
         cache_images=str(cache / "features") if cache else None,
         micro_batch_size=64 if run.batch_size > 256 else None,
-        **({"short_limit": LONG_LIMIT + 1} if run.captions == "long" else {}),
+        **(dict.fromkeys(("short_limit", "long_limit"), LONG_LIMIT + 1) if run.captions == "long" else {}),
     )
 
 
