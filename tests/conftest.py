@@ -1,16 +1,21 @@
 """Shared fixtures: the shipped LVLM, and a few scenes of the emoji world with images and captions."""
 
+import io
+import json
 import os
 import random
 import sys
+import zipfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may need the hub
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: a second thread each would slow both down
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import datasets
 import pytest
 import torch
 from matplotlib.text import Text
+from PIL import Image
 
 import vladva_kit as vk
 from vladva_kit.emoji_world.captions import long_caption, short_caption
@@ -85,3 +90,17 @@ def pairs(pictures, captions, long_captions):
 def lvlm():
     """A newly loaded emoji-llava."""
     return vk.load_lvlm("emoji-llava")
+
+
+@pytest.fixture
+def zipped(tmp_path, monkeypatch):
+    """Return an imagefolder in a zip as `datasets` opens it: with paths such as zip://0.png::pairs.zip."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
+    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
+        for number in range(3):
+            file.writestr(f"{number}.png", buffer.getvalue())
+        lines = (json.dumps({"file_name": f"{number}.png", "short": f"dog {number}"}) for number in range(3))
+        file.writestr("metadata.jsonl", "\n".join(lines))
+    load = {"path": "imagefolder", "data_files": str(tmp_path / "pairs.zip"), "split": "train"}
+    return lambda **more: datasets.load_dataset(**load, cache_dir=str(tmp_path / "cache"), **more)

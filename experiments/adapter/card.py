@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.adapter.train import BATCH_SIZE, BATCHES, settings
+from experiments.adapter.train import BATCH_SIZE, settings
 from experiments.world.twins import HELD_OUT_SHARE
+from vladva_kit.data.hard_batches import TWINS_AND_NEIGHBORS
 from vladva_kit.evaluation.overview import COLUMNS, overview
 from vladva_kit.evaluation.tables import markdown_rows, markdown_table
 
@@ -42,7 +43,7 @@ def model_card(results: Mapping[str, Any]) -> str:
         rows = [[model, *cells.values()] for model, cells in overview(results, style).items()]
         parts += ["", markdown_rows([f"{style}, percent", *COLUMNS], rows, "l" + "r" * len(COLUMNS)).rstrip()]
     options = settings(None, train["steps"])
-    mix = ", ".join(f"{100 * share:g} % {name}" for name, share in BATCHES.items())
+    mix = ", ".join(f"{100 * share:g} % {name}" for name, share in TWINS_AND_NEIGHBORS.items())
     parts += [
         "\n## Training\n",
         f"`{COMMAND}`: {train['steps']:,} steps of {BATCH_SIZE} pairs ({mix}) on {train['pairs']:,} drawn pairs, "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 import vladva_kit as vk
 from experiments.world.cases import swap_cases
 from experiments.world.samples import write_training_pairs
 from vladva_kit.cli.demo import BASE, CLIP, TUNED, evaluate_all
+from vladva_kit.data.hard_batches import TWINS_AND_NEIGHBORS
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.embedder.identity import describe
 from vladva_kit.emoji_world.render import render
@@ -26,7 +29,6 @@ from vladva_kit.training.fit import recall_at_1
 
 N_SCENES, N_GROUPS = 16_000, 4_500  # random scenes before held-out combinations are removed; groups of twins
 SEED = 1  # of the drawn pairs; the shipped samples have seed 0
-BATCHES = {"groups": 0.125, "mined": 0.5, "random": 0.375}
 STEPS, BATCH_SIZE = 2_600, 64
 N_CASES = 30  # validation cases per kind of swap
 WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
@@ -43,7 +45,7 @@ def settings(folder: Path | None, steps: int = STEPS, resume: bool = False) -> v
         warmup=50,
         next_token_weight=0.3,
         bf16=True if device.type == "cpu" and supports_bfloat16(device) else None,
-        batches=BATCHES,
+        batches=TWINS_AND_NEIGHBORS,
         cache_images="memory",
         output_dir=str(folder / "checkpoints") if folder else None,
         save_every=200,
@@ -60,15 +62,23 @@ def draw_pairs(folder: Path, n_scenes: int = N_SCENES, n_groups: int = N_GROUPS)
     return pairs
 
 
-def validate(embedder: vk.Embedder) -> dict[str, float]:
-    """Compute recall@1 on the validation split, and the Winoground scores on drawn cases, in percent."""
-    metrics = recall_at_1(embedder, load_pairs(vk.sample("emoji_pairs"), "validation"))
+@cache
+def validation_data() -> tuple[list[vk.Pair], list[Image.Image], list[str]]:
+    """Load the validation split and draw the Winoground cases, two images and two captions each, once for all calls."""
     rng, cases = random.Random("adapter validation"), []
     for kind in ("object", "color", "size", "relation"):
         cases += [case for case, _ in zip(swap_cases(rng, kind), range(N_CASES), strict=False)]
-    images = embedder.encode_image([render(scene, 160) for case in cases for scene in case.scenes])
-    texts = embedder.encode_text([caption for case in cases for caption in case.captions])
-    similarity = images.view(len(cases), 2, -1) @ texts.view(len(cases), 2, -1).transpose(1, 2)
+    images = [render(scene, 160) for case in cases for scene in case.scenes]
+    captions = [caption for case in cases for caption in case.captions]
+    return load_pairs(vk.sample("emoji_pairs"), "validation"), images, captions
+
+
+def validate(embedder: vk.Embedder) -> dict[str, float]:
+    """Compute recall@1 on the validation split, and the Winoground scores on drawn cases, in percent."""
+    pairs, images, captions = validation_data()
+    metrics = recall_at_1(embedder, pairs)
+    first, second = embedder.encode_image(images), embedder.encode_text(captions)
+    similarity = first.view(len(first) // 2, 2, -1) @ second.view(len(second) // 2, 2, -1).transpose(1, 2)
     margins = winoground_margins(similarity.numpy())
     return metrics | {f"winoground_{name}": 100 * float(each.correct.mean()) for name, each in margins.items()}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vladva_kit.data.hard_batches import TWINS_AND_NEIGHBORS
+
 LONG = "contrastive on long captions"
 BASE, SOFT, LORA, BOTH, FULL = "base", "+ soft prompt", "+ LoRA", "+ both", "+ both + next-token"
 CLIP, CLIP_TUNED, CLIP_FASTER = "emoji-clip", "emoji-clip, fine-tuned", "emoji-clip, fine-tuned, 5 x learning rate"
@@ -12,7 +14,7 @@ RANDOM: Mix = (("random", 1.0),)
 TWINS: Mix = (("groups", 0.5), ("random", 0.5))
 MINED: Mix = (("mined", 0.75), ("random", 0.25))
 DISTILLED = {"random": RANDOM, "mined": MINED, "twins": TWINS}  # batches with and without distillation
-HARD: Mix = (("groups", 0.125), ("mined", 0.5), ("random", 0.375))
+HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
 POOLS = (1_000, 4_000, 16_000, 64_000)
 BATCH_SIZES = (16, 64, 256, 1024)

@@ -1,9 +1,7 @@
 """Pairs are loaded from folders, datasets and lists; bad entries are named; captions are sorted by length."""
 
-import io
 import json
 import warnings
-import zipfile
 
 import datasets
 import pytest
@@ -247,20 +245,6 @@ def test_missing_captions_name_the_keys_and_tables_that_are_there(tmp_path):
     imagefolder(tmp_path / "table", ["file_name,text"], "captions.csv")
     with pytest.raises(BadInput, match=r"has no metadata.jsonl \(it holds captions.csv\)"):
         load_pairs(tmp_path / "table")
-
-
-@pytest.fixture
-def zipped(tmp_path, monkeypatch):
-    """Return an imagefolder in a zip as `datasets` opens it: with paths such as zip://0.png::pairs.zip."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
-    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
-        for number in range(3):
-            file.writestr(f"{number}.png", buffer.getvalue())
-        lines = (json.dumps({"file_name": f"{number}.png", "short": f"dog {number}"}) for number in range(3))
-        file.writestr("metadata.jsonl", "\n".join(lines))
-    load = {"path": "imagefolder", "data_files": str(tmp_path / "pairs.zip"), "split": "train"}
-    return lambda **more: datasets.load_dataset(**load, cache_dir=str(tmp_path / "cache"), **more)
 
 
 def test_an_imagefolder_in_a_zip_is_read(zipped):

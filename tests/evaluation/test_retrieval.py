@@ -1,13 +1,10 @@
 """Retrieval against plain loops over all pairs."""
 
-import io
 import json
 import tracemalloc
-import zipfile
 from itertools import combinations
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -234,15 +231,6 @@ def test_reranking_needs_a_scorer(oracle, random_encoder):
         evaluate_retrieval(random_encoder, gallery(3), rerank=0, scorer=ByColor())
 
 
-def test_each_file_of_a_zip_is_an_image_of_its_own_as_in_a_folder(tmp_path, random_encoder):
-    buffer = io.BytesIO()
-    Image.new("RGB", (6, 4), "red").save(buffer, "PNG")
-    with zipfile.ZipFile(tmp_path / "pairs.zip", "w") as file:
-        for number in range(3):
-            file.writestr(f"{number}.png", buffer.getvalue())
-        lines = (json.dumps({"file_name": f"{number}.png", "short": f"dog {number}"}) for number in range(3))
-        file.writestr("metadata.jsonl", "\n".join(lines))
-    load = {"path": "imagefolder", "data_files": str(tmp_path / "pairs.zip"), "split": "train"}
-    rows = datasets.load_dataset(**load, cache_dir=str(tmp_path / "cache"))
-    result = evaluate_retrieval(random_encoder, rows)
+def test_each_file_of_a_zip_is_an_image_of_its_own_as_in_a_folder(zipped, random_encoder):
+    result = evaluate_retrieval(random_encoder, zipped())
     assert result.n_images == result.n_captions == 3

@@ -83,7 +83,8 @@ def run_demo(
     settings = replace(settings, mining=replace(settings.mining, cache=str(folder / "neighbors")))
     log(f"fine-tuning: {settings.steps} steps of {settings.batch_size} pairs")
     embedder = vk.attach(lvlm, seed=settings.seed)
-    history = vk.fit(embedder, vk.sample("emoji_pairs"), settings)
+    pairs = load_pairs(vk.sample("emoji_pairs"))  # decoded and checked once, for both models
+    history = vk.fit(embedder, pairs, settings)
     vk.interpolate(embedder, LORA_WEIGHT)
     record_time("fine-tuning")
     log("emoji-llava, fine-tuned")
@@ -92,7 +93,7 @@ def run_demo(
     after = _similarity_matrix(embedder, test_pairs)
     record_time("evaluating the fine-tuned model")
     log("emoji-clip, as shipped and fine-tuned on the same batches")
-    results |= _clip_results(embedder, settings, identity, log)
+    results |= _clip_results(embedder, pairs, settings, identity, log)
     record_time("fine-tuning and evaluating emoji-clip")
     embedder.save_pretrained(folder / "adapter")
     order = (CLIP, CLIP_TUNED, BASE, LIKELIHOOD, TUNED)
@@ -110,13 +111,16 @@ def run_demo(
 
 
 def _clip_results(
-    embedder: vk.Embedder, settings: vk.Settings, identity: dict[str, Any], log: Callable[[str], None]
+    embedder: vk.Embedder,
+    pairs: list[vk.Pair],
+    settings: vk.Settings,
+    identity: dict[str, Any],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Evaluate emoji-clip before and after training on the batches that the LVLM had."""
     clip = vk.ClipEmbedder("emoji-clip")
     results = {CLIP: evaluate_all(clip, generation=False, log=log)}
     identity[CLIP] = describe(clip)
-    pairs = load_pairs(vk.sample("emoji_pairs"))
     fit_clip(
         clip, pairs, settings.steps, settings.batch_size, CLIP_LEARNING_RATE, settings.warmup, seed=settings.seed,
         sampler=batch_sampler(embedder, pairs, settings),

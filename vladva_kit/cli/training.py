@@ -22,9 +22,6 @@ from vladva_kit.cli.options import (
     resolve_data,
 )
 
-# Batches of the demo: an eighth twins, half nearest neighbors, the rest random.
-DEMO_BATCHES = {"groups": 0.125, "mined": 0.5, "random": 0.375}
-
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
     """Fine-tune emoji-llava and compare it with its base model and a CLIP: about five minutes on two cores."""
@@ -32,6 +29,7 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize
     import torch
 
     from vladva_kit.cli.demo import run_demo
+    from vladva_kit.data.hard_batches import TWINS_AND_NEIGHBORS
     from vladva_kit.evaluation.overview import overview_table
     from vladva_kit.models.device import choose_device, supports_bfloat16
     from vladva_kit.training.settings import Settings
@@ -41,7 +39,7 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize
     device = torch.device(choose_device().device)
     bf16 = True if device.type == "cpu" and supports_bfloat16(device) else None
     settings = Settings(
-        steps=steps, batch_size=batch_size, seed=seed, bf16=bf16, batches=DEMO_BATCHES, cache_images="memory",
+        steps=steps, batch_size=batch_size, seed=seed, bf16=bf16, batches=TWINS_AND_NEIGHBORS, cache_images="memory",
     )  # fmt: skip
     quiet_libraries()
     results = run_demo(out, settings, command, typer.echo)

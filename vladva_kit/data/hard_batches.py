@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vladva_kit.embedder.embedder import Embedder
 
 PARTS = ("groups", "mined", "random")
+TWINS_AND_NEIGHBORS = {"groups": 0.125, "mined": 0.5, "random": 0.375}  # of the demo, the study and the shipped adapter
 APPROXIMATE_FROM = 100_000  # rows; from here on faiss searches an index instead of all rows
 COLUMN_BLOCK = 65_536
 
