@@ -16,7 +16,7 @@ MINED: Mix = (("mined", 0.75), ("random", 0.25))
 DISTILLED = {"random": RANDOM, "mined": MINED, "twins": TWINS}  # batches with and without distillation
 HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
-POOLS = (1_000, 4_000, 16_000, 64_000)
+POOLS = (1_000, 10_000, 100_000)
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
 
@@ -103,6 +103,8 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
         variants = _components(plan, _COMPONENTS[name])
         names = {variant.name for variant in variants}
         return Experiment(name, tuple(variants), tuple(pair for pair in _COMPARISONS if names.issuperset(pair)))
+    if name == "clip-steps":
+        return Experiment(name, tuple(_clip_steps(plan)), ())
     seeds = plan.seeds if name == "distillation" else plan.sweep_seeds
     sweep = [Variant(level, _sweep_runs(plan, changes, seeds)) for level, changes in _sweeps(plan)[name].items()]
     variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep
@@ -112,6 +114,7 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
 
 
 _COMPONENTS = {"components": HARD, "components-random": RANDOM}  # experiment -> its batches
+_CLIP_RATES = {"": 1, ", 5 x learning rate": 5}
 _COMPARISONS = (
     (CLIP, CLIP_TUNED), (CLIP, CLIP_FASTER), (BASE, SOFT), (SOFT, LORA), (LORA, BOTH), (BOTH, FULL), (BASE, FULL),
     (BOTH, LONG), (BASE, LONG), (CLIP_TUNED, FULL), (CLIP_FASTER, FULL),
@@ -139,14 +142,12 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
         return Variant(name, tuple(_trained(plan, seed, batches=batches, **changes) for seed in plan.seeds))
 
     embedding_only = {"n_generation_images": 0, "n_probe_images": 0}  # a soft prompt takes no part in generation
-    # The CLIP baseline sees the same batches as the LVLM.
-    rate = plan.clip_learning_rate
-    clip = Run(CLIP, steps=plan.steps, batch_size=plan.batch_size, learning_rate=rate, batches=batches)
-    faster = replace(clip, learning_rate=5 * rate)
     clips = [
         Variant(CLIP, (Run(CLIP),)),
-        Variant(CLIP_TUNED, tuple(replace(clip, seed=seed) for seed in plan.seeds)),
-        Variant(CLIP_FASTER, tuple(replace(faster, seed=seed) for seed in plan.seeds)),
+        *(
+            Variant(name, tuple(_tuned_clip(plan, seed, rate, batches=batches) for seed in plan.seeds))
+            for name, rate in ((CLIP_TUNED, 1), (CLIP_FASTER, 5))
+        ),
     ]
     parts = [
         variant(SOFT, lora_rank=0, next_token_weight=0.0, **embedding_only),
@@ -158,6 +159,24 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
     # only pairs outside the groups have long captions
     long = variant(LONG, next_token_weight=0.0, captions="long", **embedding_only)
     return [*clips[:2], _base(plan), *both, long]
+
+
+def _tuned_clip(plan: Plan, seed: int, rate: float, **changes: object) -> Run:
+    """The CLIP, fine-tuned on the LVLM's batches with a multiple of the plan's learning rate."""
+    changes = {"steps": plan.steps, "batches": HARD, **changes}
+    return Run(CLIP, seed=seed, batch_size=plan.batch_size, learning_rate=rate * plan.clip_learning_rate, **changes)
+
+
+def _clip_steps(plan: Plan) -> list[Variant]:
+    """The CLIP on hard batches at both learning rates, for as many steps as the LVLM and for ten times as many."""
+    levels = {
+        f"{n} steps{title}": (n, rate) for n in (plan.steps, 10 * plan.steps) for title, rate in _CLIP_RATES.items()
+    }
+    tuned = [
+        Variant(name, tuple(_tuned_clip(plan, seed, rate, steps=n) for seed in plan.sweep_seeds))
+        for name, (n, rate) in levels.items()
+    ]
+    return [Variant(CLIP, (Run(CLIP),)), *tuned]
 
 
 def _sweep_runs(plan: Plan, changes: dict[str, object], seeds: tuple[int, ...]) -> tuple[Run, ...]:
@@ -220,4 +239,4 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
     }
 
 
-EXPERIMENTS = (*_COMPONENTS, *_sweeps(Plan()))
+EXPERIMENTS = (*_COMPONENTS, "clip-steps", *_sweeps(Plan()))

@@ -21,17 +21,21 @@ from experiments.paper.representations import probe_representations
 from experiments.paper.swaps import swapped_captions
 from experiments.world.samples import write_training_pairs, write_winoground
 from experiments.world.twins import held_out
-from vladva_kit.analysis import winoground_effects
+from vladva_kit.analysis import twin_loss, winoground_effects
 from vladva_kit.cli.demo import evaluate_all
 from vladva_kit.data.hard_batches import Mining
 from vladva_kit.data.pairs import load_pairs
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
+from vladva_kit.evaluation.winoground import load_winoground
 from vladva_kit.training.fit import batch_sampler
+from vladva_kit.training.progress import VALIDATION
 
 HELD_OUT_CASES = {"object": 30, "color": 30, "size": 30, "relation": 30}
 STYLES = {"seen": "test", "unseen style": "unseen_style"}  # style -> split of emoji_pairs
+TWIN_STRIDE = 7  # every seventh Winoground case is evaluated during training
+TWIN_LOSS = f"{VALIDATION}twin_loss"
 LONG_LIMIT = 500  # tokens of the longest caption when the contrastive loss takes long captions
 _evaluate = partial(evaluate_all, generation=False, log=lambda message: None)  # the study logs one line per run
 
@@ -52,9 +56,9 @@ def train_and_evaluate(run: Run, cache: Path | None = None) -> dict[str, Any]:
             sampler = batch_sampler(vk.Embedder(vk.load_lvlm()), pairs, settings)  # the LVLM's batches
             history = fit_clip(
                 clip, pairs, run.steps, run.batch_size, run.learning_rate, settings.warmup, seed=run.seed,
-                sampler=sampler,
+                sampler=sampler, validate=twin_metrics, validate_every=settings.validate_every,
             )  # fmt: skip
-            record["history"] = _columns(history)
+            record |= _histories(history)
             timer.stop("training")
         record |= _measures(_evaluate(clip) | _generalization(clip, cache))
         timer.stop("evaluation")
@@ -91,7 +95,9 @@ def _trained_embedder(run: Run, record: dict[str, Any], timer: _Timer, cache: Pa
     embedder = vk.attach(lvlm, run.soft_prompt, lora, run.temperature, seed=run.seed, quiet=True)
     record["trainable"] = embedder.trainable()
     settings = training_settings(run, cache)
-    record["history"] = _columns(vk.fit(embedder, training_pairs(run, cache), settings, progress=False))
+    record |= _histories(
+        vk.fit(embedder, training_pairs(run, cache), settings, validation=twin_metrics, progress=False)
+    )
     if run.lora_weight < 1:
         vk.interpolate(embedder, run.lora_weight)
     with embedder.base():
@@ -110,6 +116,7 @@ def training_settings(run: Run, cache: Path | None = None) -> vk.Settings:
         learning_rate=run.learning_rate,
         soft_prompt_learning_rate=run.soft_prompt_learning_rate or None,
         warmup=_warmup(run),
+        validate_every=max(1, run.steps // 8),
         next_token_weight=run.next_token_weight,
         distill_weight=run.distill_weight,
         distill_cache=str(cache / "teacher") if cache else None,
@@ -128,9 +135,26 @@ def _warmup(run: Run) -> int:
     return max(1, run.steps // 10)
 
 
-def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Turn one dict per step into one list per metric. Drops the seconds, so that equal seeds give equal records."""
-    return {key: [row[key] for row in history] for key in history[0] if key != "seconds"}
+def twin_metrics(model: Any) -> dict[str, float]:
+    """Evaluate test twins during training: `twin_metrics(embedder)["twin_loss"]`, which starts near ln 2."""
+    cases = load_winoground(vk.sample("winoground_mini"))[::TWIN_STRIDE]
+    images = model.encode_image([image for case in cases for image in case.images]).reshape(len(cases), 2, -1)
+    texts = model.encode_text([caption for case in cases for caption in case.captions]).reshape(len(cases), 2, -1)
+    similarities = images @ texts.transpose(1, 2)
+    return {"twin_loss": float(twin_loss(similarities.float().cpu().numpy()).mean())}
+
+
+def _histories(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
+    """Return one list per metric of the steps, and of the validations; without the seconds, so equal seeds agree."""
+    validated = [row for row in history if TWIN_LOSS in row]
+    return {
+        "history": _columns(history, [key for key in history[0] if not key.startswith(VALIDATION)]),
+        "validation": _columns(validated, ["step", TWIN_LOSS]),
+    }
+
+
+def _columns(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, list[float]]:
+    return {key: [row[key] for row in rows] for key in keys if key != "seconds"}
 
 
 def training_pairs(run: Run, cache: Path | None = None) -> list[vk.Pair]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 import torch
@@ -15,6 +15,7 @@ from vladva_kit.data.pairs import Pair
 from vladva_kit.evaluation.baselines import ClipEmbedder
 from vladva_kit.training.collator import SampledCaptions
 from vladva_kit.training.losses import contrastive_loss, same_caption_mask
+from vladva_kit.training.progress import VALIDATION
 
 
 def fit_clip(
@@ -27,6 +28,8 @@ def fit_clip(
     weight_decay: float = 0.05,
     seed: int = 0,
     sampler: HardBatches | None = None,
+    validate: Callable[[ClipEmbedder], dict[str, float]] | None = None,
+    validate_every: int = 10,
 ) -> list[dict[str, float]]:
     """Train all weights of a CLIP on images and short captions; return the history, one dict per step.
 
@@ -35,6 +38,7 @@ def fit_clip(
     sampler: `training.fit.batch_sampler(embedder, pairs, settings)` gives the CLIP the batches that `fit` gives an
     LVLM; by default batches are random. Of several short captions, each epoch uses the one that `fit` does. Uses
     AdamW, a cosine schedule, gradients clipped at norm 1, and CLIP's own temperature. Images are decoded once and kept.
+    validate: a function from the CLIP to metrics, which are in the history as "eval_…" every `validate_every` steps.
     Raises ValueError for a pair without a short caption, or for fewer pairs than one batch.
     """
     missing = next((index for index, pair in enumerate(pairs) if not pair.short), None)
@@ -61,6 +65,10 @@ def fit_clip(
             schedule.step()
             optimizer.zero_grad()
             history.append({"step": step, "contrastive": float(loss.detach()), "accuracy": float(accuracy)})
+            if validate is not None and step % validate_every == 0:
+                clip.model.eval()
+                history[-1] |= {f"{VALIDATION}{name}": value for name, value in validate(clip).items()}
+                clip.model.train()
     finally:
         clip.model.eval()
     return history
