@@ -275,3 +275,27 @@ def test_sampling_takes_each_caption_and_repeats_for_a_seed():
     assert sample_caption(pair, "1").image_key is sample_caption(pair, "2").image_key  # hashed once in all epochs
     single = Pair(pair.image, short="a", long="d")
     assert sample_caption(single, "0") is single
+
+
+@pytest.mark.parametrize("name", ["captions", "negatives"])
+def test_a_text_in_place_of_a_list_is_not_split_into_characters(name):
+    with pytest.raises(BadInput, match=f"{name} is the text 'dog'; give a list of captions"):
+        Pair(Image.new("RGB", (4, 4)), **{"short": "a dog", name: "dog"})
+
+
+def test_an_archive_is_refused_with_the_way_out(tmp_path):
+    for name in ("pairs.zip", "pairs.tar"):
+        (tmp_path / name).write_bytes(b"PK")
+        with pytest.raises(BadInput, match=f"{name} is not a folder; unpack it"):
+            load_pairs(tmp_path / name)
+        with pytest.raises(BadInput, match=f"{name} is neither .* unpack the archive"):
+            list_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("columns", "fix"), [(("img", "text"), "'img': 'image'"), (("image", "Text"), "'Text': 'short'")]
+)
+def test_the_columns_to_rename_are_those_of_the_dataset(columns, fix):
+    dataset = datasets.Dataset.from_dict({name: ["0.png"] for name in columns})
+    with pytest.raises(BadInput, match=fix):
+        load_pairs(dataset)

@@ -113,7 +113,8 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
     if not folder.is_dir():
         if is_hub_id(str(source)):
             return DatasetImages(datasets.load_dataset(str(source), split=split))
-        raise BadInput(f"{source} is neither a folder nor a hub id")
+        unpack = "; give the image's folder, or unpack the archive" if folder.is_file() else ""
+        raise BadInput(f"{source} is neither a folder nor a hub id{unpack}")
     if (folder / split).is_dir() and not metadata_file(folder):
         folder = folder / split
     if (metadata := metadata_file(folder)) is not None:

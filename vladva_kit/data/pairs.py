@@ -26,7 +26,7 @@ from vladva_kit.data.validation import (
     undecoded_rows,
 )
 from vladva_kit.embedder.identity import image_key
-from vladva_kit.models.images import BadInput, open_image
+from vladva_kit.models.images import BadInput, WrongType, open_image
 
 if TYPE_CHECKING:
     import datasets
@@ -55,6 +55,9 @@ class Pair:
     def __post_init__(self) -> None:
         if isinstance(self.image, str):
             object.__setattr__(self, "image", Path(self.image))
+        for name in ("captions", "negatives"):
+            if isinstance(getattr(self, name), str):
+                raise WrongType(f"{name} is the text {getattr(self, name)!r}; give a list of captions")
         object.__setattr__(self, "negatives", tuple(self.negatives))
         short = self.short if self.short is not None else next(iter(self.captions), None)
         object.__setattr__(self, "short", short)
@@ -152,7 +155,8 @@ def split_folder(source: Path, split: str) -> Path:
     Raises BadInput if there is none.
     """
     if not source.is_dir():
-        raise BadInput(f"{source} is not a folder; give an imagefolder, or vk.sample('emoji_pairs')")
+        fix = "unpack it" if source.is_file() else "give an imagefolder, or vk.sample('emoji_pairs')"
+        raise BadInput(f"{source} is not a folder; {fix}")
     folder = source / split
     if metadata_file(folder):
         return folder
@@ -170,11 +174,13 @@ def split_folder(source: Path, split: str) -> Path:
 
 
 def _dataset_entries(dataset: datasets.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    columns = dataset.column_names
-    if "image" not in columns or not {"short", "long", "captions", *USUAL_KEYS} & set(columns):
+    columns, captions = dataset.column_names, {"short", "long", "captions", *USUAL_KEYS}
+    if "image" not in columns or not captions & set(columns):
+        missing = "image" if "image" not in columns else "short"
+        other = next((name for name in columns if name not in captions | {"image"}), "old")
         raise BadInput(
             f"the dataset has the columns {', '.join(columns)}; it needs image and short or long: "
-            "rename them with dataset.rename_columns({'caption': 'short'})"
+            f"rename them, as in dataset.rename_columns({{{other!r}: {missing!r}}})"
         )
     for index, row in enumerate(undecoded_rows(dataset, ["image"])):
         yield f"dataset row {index}", row

@@ -156,7 +156,7 @@ def data_fingerprint(parts: Iterable[str]) -> str:
     """Compute a SHA-256 of a benchmark's contents, in order: two runs are comparable if theirs are equal."""
     digest = hashlib.sha256()
     for part in parts:
-        raw = part.encode()
+        raw = part.encode("utf-8", "surrogatepass")  # file names need not be UTF-8
         digest.update(len(raw).to_bytes(8, "big") + raw)  # with lengths, so that different lists never collide
     return digest.hexdigest()
 
