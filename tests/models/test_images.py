@@ -236,3 +236,9 @@ def test_an_image_without_pixels_is_refused(size):
 def test_a_long_message_keeps_its_place_and_its_fix():
     message = str(BadInput(f"line 3: the name {'x' * 5000} is too long; shorten it"))
     assert len(message) < 2000 and message.startswith("line 3: the name x") and message.endswith("; shorten it")
+
+
+@pytest.mark.parametrize("value", [None, 3, np.zeros((4, 4, 3), np.uint8), {"bytes": b""}, float("nan")])
+def test_what_is_no_image_is_refused_by_its_type(value):
+    with pytest.raises(BadInput, match=f"image 4 cannot be read .it is of type {type(value).__name__}; pass a PIL"):
+        open_images([value], first=4)

@@ -84,6 +84,11 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     if isinstance(image, Image.Image):
         check_size(image.size)
         return _to_rgb(image)
+    if not isinstance(image, Path | str | bytes):
+        kind = type(image).__name__
+        raise WrongType(
+            f"it is of type {kind}; pass a PIL image (Image.fromarray of an array), a path or a file's bytes"
+        )
     with open_file(image) as opened:
         return _to_rgb(opened)
 
