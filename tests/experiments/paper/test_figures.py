@@ -63,7 +63,7 @@ def test_twin_loss_curves_say_which_models_end_below_ln_2(texts_of):
     curves = {name: [{"step": [1, 2], "eval_twin_loss": [0.8, end]}] * 2 for name, end in (("a", 0.7), ("b", 0.2))}
     figure = twin_loss_curves(curves)
     shown = " ".join(texts_of(figure)).replace("\n", " ").replace("  ", " ")
-    assert "below ln 2 at the end: b 0.20; not: a 0.70" in shown
+    assert "Below ln 2 at the end: b 0.20; not: a 0.70" in shown
     (axes,) = figure.axes
     assert any(list(line.get_ydata()) == pytest.approx([math.log(2)] * 2) for line in axes.lines)
     assert sum(list(line.get_ydata()) == [0.8, 0.2] for line in axes.lines) == 2  # one curve per seed
