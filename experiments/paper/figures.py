@@ -111,14 +111,14 @@ def twin_loss_curves(
     for name, end in ends.items():
         sides["below ln 2 at the end" if end < bound else "not"].append(f"{name} {end:.2f}")
     answer = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
-    figure = new_figure(6.4, 3.8, title, wrap_text(answer, 90))
+    figure = new_figure(6.4, 3.8, title, wrap_text(answer, 76))
     axes = figure.subplots()
     for (name, runs), (color, marker) in zip(curves.items(), MODEL_STYLES, strict=False):
         for index, run in enumerate(runs):
             line = {"color": color, "marker": marker, "markersize": 4, "alpha": 0.8}
             axes.plot(run["step"], run["eval_twin_loss"], label=None if index else name, **line)
     axes.axhline(bound, linestyle="--", color=INK, linewidth=1.2)
-    axes.annotate("ln 2: word order ignored", (1, bound), (-4, 4), xycoords=("axes fraction", "data"),
+    axes.annotate("ln 2: word order ignored", (1, bound), (-4, -12), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
     axes.set(xlabel="step", ylabel="loss (nats)")
     axes.legend(fontsize=8)
