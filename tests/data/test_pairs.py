@@ -290,12 +290,3 @@ def test_an_archive_is_refused_with_the_way_out(tmp_path):
             load_pairs(tmp_path / name)
         with pytest.raises(BadInput, match=f"{name} is neither .* unpack the archive"):
             list_images(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("columns", "fix"), [(("img", "text"), "'img': 'image'"), (("image", "Text"), "'Text': 'short'")]
-)
-def test_the_columns_to_rename_are_those_of_the_dataset(columns, fix):
-    dataset = datasets.Dataset.from_dict({name: ["0.png"] for name in columns})
-    with pytest.raises(BadInput, match=fix):
-        load_pairs(dataset)

@@ -238,7 +238,7 @@ def test_a_long_message_keeps_its_place_and_its_fix():
     assert len(message) < 2000 and message.startswith("line 3: the name x") and message.endswith("; shorten it")
 
 
-@pytest.mark.parametrize("value", [None, 3, np.zeros((4, 4, 3), np.uint8), {"bytes": b""}, float("nan")])
+@pytest.mark.parametrize("value", [None, 3, {"bytes": b""}, float("nan")])
 def test_what_is_no_image_is_refused_by_its_type(value):
     with pytest.raises(BadInput, match=f"image 4 cannot be read .it is of type {type(value).__name__}; pass a PIL"):
         open_images([value], first=4)

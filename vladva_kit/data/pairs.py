@@ -53,11 +53,11 @@ class Pair:
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.image, str):
-            object.__setattr__(self, "image", Path(self.image))
         for name in ("captions", "negatives"):
             if isinstance(getattr(self, name), str):
                 raise WrongType(f"{name} is the text {getattr(self, name)!r}; give a list of captions")
+        if isinstance(self.image, str):
+            object.__setattr__(self, "image", Path(self.image))
         object.__setattr__(self, "negatives", tuple(self.negatives))
         short = self.short if self.short is not None else next(iter(self.captions), None)
         object.__setattr__(self, "short", short)
@@ -174,13 +174,11 @@ def split_folder(source: Path, split: str) -> Path:
 
 
 def _dataset_entries(dataset: datasets.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    columns, captions = dataset.column_names, {"short", "long", "captions", *USUAL_KEYS}
-    if "image" not in columns or not captions & set(columns):
-        missing = "image" if "image" not in columns else "short"
-        other = next((name for name in columns if name not in captions | {"image"}), "old")
+    columns = dataset.column_names
+    if "image" not in columns or not {"short", "long", "captions", *USUAL_KEYS} & set(columns):
         raise BadInput(
             f"the dataset has the columns {', '.join(columns)}; it needs image and short or long: "
-            f"rename them, as in dataset.rename_columns({{{other!r}: {missing!r}}})"
+            "rename them with dataset.rename_columns({'caption': 'short'})"
         )
     for index, row in enumerate(undecoded_rows(dataset, ["image"])):
         yield f"dataset row {index}", row

@@ -84,11 +84,6 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     if isinstance(image, Image.Image):
         check_size(image.size)
         return _to_rgb(image)
-    if not isinstance(image, Path | str | bytes):
-        kind = type(image).__name__
-        raise WrongType(
-            f"it is of type {kind}; pass a PIL image (Image.fromarray of an array), a path or a file's bytes"
-        )
     with open_file(image) as opened:
         return _to_rgb(opened)
 
@@ -110,7 +105,12 @@ def open_file(image: Path | str | bytes) -> Iterator[Image.Image]:
 
 
 def check_regular(path: Path | str) -> None:
-    """Raise BadInput for a pipe, a device or a folder, which may never end: `check_regular("cat.png")`."""
+    """Raise BadInput for a pipe, a device or a folder, which may never end, WrongType for no path at all.
+
+    check_regular("cat.png")
+    """
+    if not isinstance(path, Path | str):  # a number would be taken for an open file
+        raise WrongType(f"it is of type {type(path).__name__}; pass a PIL image, a path or a file's bytes")
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise BadInput(f"{path} is not a regular file; give the path of an image file")
 
