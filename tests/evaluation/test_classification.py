@@ -203,3 +203,13 @@ def test_a_class_without_images_is_named(tmp_path):
     (tmp_path / "test" / "empty").mkdir()
     with pytest.warns(UserWarning, match="no images in the classes empty, which are still possible answers"):
         assert len(evaluate_classification(Recognizes([*WORDS, "empty"]), tmp_path, ("a {}",)).classes) == 7
+
+
+def test_splits_are_not_taken_for_classes(tmp_path, random_encoder):
+    for split in ("train", "val"):
+        for name in ("dog", "train"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / split / name / "0.png")
+    with pytest.raises(BadInput, match="has no split 'test'; it has train, val"):
+        evaluate_classification(random_encoder, tmp_path)
+    assert evaluate_classification(random_encoder, tmp_path, split="val").classes == ("dog", "train")

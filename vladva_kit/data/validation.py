@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # of an imagefolder, as `datasets` reads them
+USUAL_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 HIDDEN_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # made by macOS, a NAS and Windows
+
+
+def split_names(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's visible folders: those of usual splits, and the others, such as classes.
+
+    split_names(Path("imagenet"))    # (["train", "val"], [])
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits = [name for name in names if name.lower() in USUAL_SPLITS]
+    return splits, [name for name in names if name not in splits]
 
 
 def is_hidden(path: PurePath | str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.data.validation import clean_caption, error_list, is_hidden, visible_files
+from vladva_kit.data.validation import clean_caption, error_list, split_names, visible_files
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
@@ -179,7 +179,10 @@ def _from_folder(source: Path, split: str) -> tuple[list[str], Iterator[Any]]:
     folder = source / split if (source / split).is_dir() else source
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give an ImageFolder, with one folder of images per class")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits, others = split_names(folder)
+    if splits and not others:
+        raise BadInput(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
+    classes = sorted([*splits, *others])
     if not classes:
         raise BadInput(f"{folder} holds no folders; an ImageFolder has one folder of images per class")
     files = [visible_files(folder / name, IMAGE_SUFFIXES) for name in classes]
