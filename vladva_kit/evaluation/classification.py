@@ -149,15 +149,19 @@ def load_classification(
 
     def read(entry: tuple[str, Any, Any], location: str) -> ClassificationCase:
         key, image, label = entry
-        if not isinstance(label, int) or not 0 <= label < len(names):
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(names):
             cast = ": dataset.class_encode_column('label') numbers text labels" if isinstance(label, str) else ""
-            raise BadInput(f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1}{cast}")
+            raise BadInput(
+                f"{location}: the label is {label!r}; it must be a whole number from 0 to {len(names) - 1}{cast}"
+            )
         return ClassificationCase(image, label, key)
 
     return read_cases(entries, read, source, skipped), names
 
 
 def _class_names(classes: list[str], class_names: ClassNames) -> list[str]:
+    if isinstance(class_names, str):
+        raise BadInput(f"class_names is the text {class_names!r}; give a list of names")
     if isinstance(class_names, Mapping):
         missing = [name for name in classes if name not in class_names]
         if missing:
