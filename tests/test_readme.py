@@ -293,7 +293,8 @@ def test_programs_of_the_claims_print_their_help_with_each_option(command):
 @pytest.mark.parametrize(
     "page",
     [
-        "README.md", "docs/results.md", "docs/reproduction.md", "docs/getting-started.md", "docs/concepts/likelihood.md",
+        "README.md", "docs/results.md", "docs/reproduction.md", "docs/getting-started.md",
+        "docs/concepts/likelihood.md",
         *(f"vladva_kit/emoji_world/{name}/README.md" for name in ("emoji-llava", "emoji-clip")),
         *(f"notebooks/{name}.ipynb" for name in ("00_playground", "01_load_an_lvlm", "04_embeddings", "05_similarity")),
         "notebooks/06_failure_cases.ipynb",
