@@ -152,7 +152,7 @@ def load_classification(
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(names):
             cast = ": dataset.class_encode_column('label') numbers text labels" if isinstance(label, str) else ""
             raise BadInput(
-                f"{location}: the label is {label!r}; it must be a whole number from 0 to {len(names) - 1}{cast}"
+                f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1} (int){cast}"
             )
         return ClassificationCase(image, label, key)
 
