@@ -19,7 +19,7 @@ from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.evaluation.overview import count_changes
 from vladva_kit.evaluation.results import save_results
-from vladva_kit.training.fit import batch_sampler
+from vladva_kit.training.batches import batch_sampler
 
 CLIP, CLIP_TUNED = "emoji-clip", "CLIP, same batches"
 BASE, LIKELIHOOD, TUNED = "base", "base, likelihood", "fine-tuned"

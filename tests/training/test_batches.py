@@ -7,7 +7,7 @@ from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.data.hard_batches import Mining
-from vladva_kit.training import fit as fit_module
+from vladva_kit.training import batches
 from vladva_kit.training.collator import Collator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,10 +96,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path, refresh):
 
 def test_neighbors_are_mined_again_with_the_trained_embedder(monkeypatch):
     calls = []
-    original = fit_module.mine_neighbors
-    monkeypatch.setattr(
-        fit_module, "mine_neighbors", lambda e, *a, **k: calls.append(e.adapted) or original(e, *a, **k)
-    )
+    original = batches.mine_neighbors
+    monkeypatch.setattr(batches, "mine_neighbors", lambda e, *a, **k: calls.append(e.adapted) or original(e, *a, **k))
     vk.fit(
         tiny_embedder(), grouped_pairs(), settings(steps=5, mining=Mining(margin=None, refresh_every=2)), progress=False
     )
@@ -123,8 +121,8 @@ def test_unusable_combinations_are_refused():
 
 
 def test_cached_neighbors_are_reused_for_the_same_model_and_data_only(tmp_path, monkeypatch):
-    calls, original = [], fit_module.mine_neighbors
-    monkeypatch.setattr(fit_module, "mine_neighbors", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls, original = [], batches.mine_neighbors
+    monkeypatch.setattr(batches, "mine_neighbors", lambda *a, **k: calls.append(1) or original(*a, **k))
     chosen = settings(steps=1, mining=Mining(margin=None, cache=str(tmp_path / "neighbors")))
     histories = [vk.fit(tiny_embedder(), grouped_pairs(), chosen, progress=False) for _ in range(2)]
     assert len(calls) == 1 and histories[0][0]["loss"] == histories[1][0]["loss"]
