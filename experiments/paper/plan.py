@@ -104,7 +104,8 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
         names = {variant.name for variant in variants}
         return Experiment(name, tuple(variants), tuple(pair for pair in _COMPARISONS if names.issuperset(pair)))
     if name == "clip-steps":
-        return Experiment(name, tuple(_clip_steps(plan)), ())
+        frozen, *tuned = _clip_steps(plan)
+        return Experiment(name, (frozen, *tuned), tuple((CLIP, variant.name) for variant in tuned))
     seeds = plan.seeds if name == "distillation" else plan.sweep_seeds
     sweep = [Variant(level, _sweep_runs(plan, changes, seeds)) for level, changes in _sweeps(plan)[name].items()]
     variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep

@@ -106,7 +106,7 @@ def test_sweeps_have_the_levels_that_their_names_say():
     assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
     assert [runs[0].lora_weight for runs in variants("interpolation").values()] == [1, 0.8, 0.6, 0.4]
     assert {name: runs[0].n_scenes for name, runs in variants("pool").items()} == {
-        "1,000 scenes": 1000, "4,000 scenes": 4000, "16,000 scenes": 16000, "64,000 scenes": 64000
+        "1,000 scenes": 1_000, "10,000 scenes": 10_000, "100,000 scenes": 100_000
     }  # fmt: skip
     assert all("groups" not in dict(run.batches) for run in trained_runs("pool"))  # drawn scenes have no twins
 
@@ -170,3 +170,12 @@ def test_training_settings_follow_the_run():
 def test_unknown_experiment_lists_the_known_ones():
     with pytest.raises(ValueError, match="'ranks'.*components.*negatives"):
         experiment("ranks")
+
+
+def test_clip_is_trained_at_two_rates_and_ten_times_as_long_as_in_the_components():
+    plan, levels = Plan(), variants("clip-steps")
+    assert list(levels) == [CLIP, *(f"{n} steps{rate}" for n in (80, 800) for rate in ("", ", 5 x learning rate"))]
+    tuned, faster, long, long_faster = (runs[0] for runs in list(levels.values())[1:])
+    components = variants("components")
+    assert tuned == components[CLIP_TUNED][0] and faster == components[CLIP_FASTER][0]
+    assert replace(tuned, steps=10 * plan.steps) == long and replace(faster, steps=10 * plan.steps) == long_faster

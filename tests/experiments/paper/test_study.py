@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections import Counter
 from contextlib import nullcontext
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import vladva_kit as vk
@@ -94,6 +96,9 @@ def test_record_holds_history_measures_and_representations(saved):
     assert 0 <= full["representations"]["prompt"]["image"]["unchanged"] <= 1
     assert base["representations"]["attention_density"] and "history" not in base
     assert "representations" not in clip and clip["history"]["contrastive"][0] > 0
+    for run in (full, clip):
+        assert run["validation"]["step"] == [1, 2] and all(0 < loss < 2 for loss in run["validation"]["eval_twin_loss"])
+        assert not any(name.startswith("eval_") for name in run["history"])
 
 
 def test_adapter_off_generation_is_shown_only_where_it_was_measured(saved):
@@ -222,3 +227,15 @@ def test_prompt_study_is_stored_and_not_repeated(small_world, small_plan, tmp_pa
     assert len(first["prompts"]["prompts"]) == 3 and first["prompts"]["n"] == 4
     monkeypatch.setattr(study, "study_prompts", None)  # stored: must not be called again
     assert run_experiments(["prompts"], small_plan, tmp_path, log=lambda _: None)["prompts"] == first["prompts"]
+
+
+def test_twin_loss_of_a_model_that_ignores_word_order_is_at_least_ln_2(small_world):
+    class BagOfWords:
+        def encode_image(self, images):
+            return torch.nn.functional.normalize(torch.arange(1.0, 1 + 3 * len(images)).reshape(-1, 3), dim=1)
+
+        def encode_text(self, captions):
+            rows = [[hash("".join(sorted(one.split()))) % 97 + 1.0, 2.0, 3.0] for one in captions]
+            return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+    assert runs.twin_metrics(BagOfWords())["twin_loss"] >= math.log(2)
