@@ -1,5 +1,7 @@
 """Fine-tuning on composed batches: what the step sees, on one process, with cached gradients and after a resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +70,17 @@ def test_cached_gradients_see_the_same_batches():
     ]
     for plain, cached in zip(*histories, strict=True):
         assert cached["loss"] == pytest.approx(plain["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"distill_weight": 0.5}, {"batches": None, "group_by_length": True}], ids=str)
+def test_the_number_of_workers_changes_no_batch(changes):
+    pairs = [replace(pair, captions=(pair.short, f"{pair.short} here")) for pair in grouped_pairs()]
+    alone, helped = [
+        [row["loss"] for row in vk.fit(tiny_embedder(), pairs, settings(steps=4, workers=workers, **changes),
+                                       progress=False)]
+        for workers in (0, 2)
+    ]  # fmt: skip
+    assert helped == alone and len(alone) == 4  # an epoch has three
 
 
 @pytest.mark.parametrize("refresh", [None, 2])
