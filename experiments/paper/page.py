@@ -57,7 +57,7 @@ dropped, so scores in that style are optimistic.
 """
 _QUESTIONS = {  # experiment -> what it asks
     "components": "What does each part add, if batches require word order?",
-    "components-random": "And if batches are random?",
+    "components-random": "And if batches are random, of the random pairs only, so that no twins meet by chance?",
     "clip-steps": "Does a CLIP learn word order from the same batches, with more steps or a higher learning rate?",
     "twins": "How many twins does a batch need? Batches of twins and random pairs, without mined neighbors.",
     "swaps": "Does one kind of twins teach the others?",
@@ -116,7 +116,7 @@ def reproduction_page(results: Results, figures: Sequence[str], command: str = f
 def _effect(results: Results, figures: Sequence[str]) -> str:
     """State what the study shows: composition by kind of batches, and the number of claims by verdict."""
     lines = []
-    for experiment, batches in (("components", "that require word order"), ("components-random", "at random")):
+    for experiment, batches in (("components", "that require word order"), ("components-random", "of random pairs")):
         if experiment in results["experiments"]:
             base, full, clip = (_group(results, experiment, name) for name in (BASE, FULL, CLIP_TUNED))
             lines.append(

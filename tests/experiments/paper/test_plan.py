@@ -52,7 +52,7 @@ def test_random_components_differ_from_components_in_their_batches():
     assert random[CLIP] == hard[CLIP] and random[BASE] == hard[BASE]
     for name in (CLIP_TUNED, BOTH, FULL):
         for run, other in zip(random[name], hard[name], strict=True):
-            assert replace(other, batches=(("random", 1.0),), generate_adapter_off=False) == run
+            assert replace(other, batches=(("random", 1.0),), n_groups=0, generate_adapter_off=False) == run
     for run, short in zip(random[LONG], random[BOTH], strict=True):
         assert replace(short, captions="long", n_generation_images=0, n_probe_images=0) == run
 
@@ -87,10 +87,11 @@ def test_random_batches_of_negatives_train_like_random_components():
 
 @pytest.mark.parametrize(
     "name, settings",
-    [("twins", {"batches"}), ("swaps", {"swaps"}), ("pool", {"n_scenes"}), ("interpolation", {"lora_weight"}),
+    [("twins", {"batches", "n_groups"}), ("swaps", {"swaps"}), ("pool", {"n_scenes"}),
+     ("interpolation", {"lora_weight"}),
      ("next-token-weight", {"next_token_weight"}), ("batch-size", {"batch_size", "steps"}), ("data-size", {"n_groups"}),
      ("rank", {"lora_rank"}), ("temperature", {"temperature", "learn_temperature"}), ("negatives", {"hard_negatives"}),
-     ("distillation", {"batches", "distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
+     ("distillation", {"batches", "n_groups", "distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
      ("collapse", {"captions"})],
 )  # fmt: skip
 def test_sweeps_vary_one_setting(name, settings):
@@ -113,8 +114,9 @@ def test_sweeps_have_the_levels_that_their_names_say():
 
 def test_twins_and_swaps_are_compared_with_the_base():
     shares = [dict(run.batches) for run in trained_runs("twins")]
-    assert [share["groups"] for share in shares] == [0, 0.125, 0.25, 0.5, 1]
-    assert all(share.keys() == {"groups", "random"} and sum(share.values()) == 1 for share in shares)
+    assert [share.get("groups") for share in shares] == [None, 0, 0.125, 0.25, 0.5, 1]
+    assert all(sum(share.values()) == 1 for share in shares)
+    assert [run.n_groups for run in trained_runs("twins")] == [0, None, None, None, None, None]
     swaps = [run.swaps for run in trained_runs("swaps")]
     assert swaps == [("positions",), ("noun",), ("color",), ("size",)]
     for name in ("twins", "swaps"):
