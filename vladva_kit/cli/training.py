@@ -22,8 +22,9 @@ from vladva_kit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vladva_kit import Embedder, Pair
     from vladva_kit.cli.run_config import RunConfig
+    from vladva_kit.data.pairs import Pair
+    from vladva_kit.embedder.embedder import Embedder
 
 
 def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize = 64, seed: Seed = 0) -> None:
