@@ -23,19 +23,15 @@ from vladva_kit.widgets.base import WIDGET_VIEW, error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
 from vladva_kit.widgets.case_browser import Grid
 from vladva_kit.widgets.page import View, page, templates, unseen_words
+from vladva_kit.widgets.playground_answers import FieldError, lvlm_of, packed, rerank_hits, text_in
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 IMAGE_SIDE = 224  # pixels of the images on the page
 GALLERY_STEP = 16  # pairs that one message encodes, so that a busy gallery does not delay a typed caption
 KINDS = ("fixed", "broken", "right", "wrong")
-
-
-class FieldError(ValueError):
-    """An error of one field, which the page shows below that field."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(text)
-        self.field = field
+ESM = ("common.js", "probe.js", "search.js", "matrix.js", "page.js")  # one module, in this order
+CSS = ("page.css",)
+REQUESTS = ("cases", "score", "gallery", "search", "rerank")
 
 
 def playground(
@@ -92,6 +88,7 @@ class Playground:
         case_images, gallery = self._numbers[: 2 * len(self.cases)], self._numbers[2 * len(self.cases) :]
         return {
             "models": list(self.models),
+            "lvlms": [lvlm_of(model) is not None for model in self.models.values()],
             "images": [image_uri(image, IMAGE_SIDE) for image in self._images],
             "cases": [
                 {
@@ -113,18 +110,18 @@ class Playground:
         - `{"do": "cases", "cases": [number, …]}`: scores of unedited cases;
         - `{"do": "score", "images": [image, image], "captions": [text, text]}`: scores of an edited case;
         - `{"do": "gallery", "start": n}`: encode the next pairs; at the end, each model's matrix, float32 in base64;
-        - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs.
+        - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs;
+        - `{"do": "rerank", "text": text, "hits": [[pair, …], …]}`: log-probabilities of each model's best hits.
 
         An image is a number in `state["images"]` or a data URI. The answer repeats the message's id. An error is
         answered as `{"error": text}`, with "field" if it belongs to one, and never raised. A model that fails has None
         as its scores, and the reason is in "notes".
         """
-        answers = {"cases": self._cases, "score": self._score, "gallery": self._gallery, "search": self._search}
         reply = {"id": message.get("id")}
         try:
-            if message.get("do") not in answers:
-                raise BadInput(f"unknown request {message.get('do')!r}; known are {', '.join(answers)}")
-            return reply | answers[message["do"]](message)
+            if message.get("do") not in REQUESTS:
+                raise BadInput(f"unknown request {message.get('do')!r}; known are {', '.join(REQUESTS)}")
+            return reply | getattr(self, f"_{message['do']}")(message)
         except FieldError as error:
             return reply | {"error": str(error), "field": error.field}
         except Exception as error:  # a page has no caller that could catch it
@@ -140,7 +137,7 @@ class Playground:
         return {"scores": {str(n): self.scores[n] for n in message["cases"]}, "notes": list(dict.fromkeys(notes))}
 
     def _score(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        captions = [_text(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
+        captions = [text_in(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
         images = [self._image(image, f"image {number}") for number, image in enumerate(message["images"], 1)]
         scores, notes = self._similarities(images, captions)
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, " ".join(captions)))}
@@ -153,9 +150,7 @@ class Playground:
             return {"next": end, "notes": notes}
         images, captions = [pair.image for pair in self.pairs], [str(pair.short) for pair in self.pairs]
         found, notes = self._similarities(images, captions, as_lists=False)
-        self._matrices = [
-            None if one is None else base64.b64encode(one.astype("<f4").tobytes()).decode() for one in found
-        ]
+        self._matrices = [None if one is None else packed(one) for one in found]
         return {"matrices": self._matrices, "notes": notes}
 
     def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,10 +158,14 @@ class Playground:
             image = self._image(message["image"], "image")
             found, notes = self._similarities([image], [str(pair.short) for pair in self.pairs])
             return {"scores": [one and one[0] for one in found], "notes": notes, "unseen": []}
-        text = _text(message["text"], "search")
+        text = text_in(message["text"], "search")
         found, notes = self._similarities([pair.image for pair in self.pairs], [text])
         scores = [one and [row[0] for row in one] for one in found]
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, text))}
+
+    def _rerank(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        images = {str(number): pair.image for number, pair in enumerate(self.pairs)}
+        return rerank_hits(self.models, text_in(message["text"], "search"), message["hits"], images)
 
     def _similarities(
         self, images: Sequence[Any], captions: Sequence[str], as_lists: bool = True
@@ -225,7 +224,7 @@ class Playground:
 
     def html(self, endpoint: str = "") -> str:
         """Return a self-contained page. It shows the cases scored so far, and scores new input at `endpoint`, a URL."""
-        values = {"state": self._state_and_scores(), "endpoint": endpoint, "css": _asset("css"), "esm": _asset("js")}
+        values = {"state": self._state_and_scores(), "endpoint": endpoint, "css": _assets(CSS), "esm": _assets(ESM)}
         return templates("vladva_kit.widgets").get_template("playground.html.j2").render(**values)
 
     def _state_and_scores(self) -> dict[str, Any]:
@@ -257,18 +256,10 @@ class Playground:
             return page("message", text=error_text(error))
 
 
-def _text(text: str, field: str) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise FieldError(field, f"{field} is empty: type some words")
-    return text
-
-
-def _packed(scores: np.ndarray) -> str:
-    return base64.b64encode(scores.astype("<f4").tobytes()).decode()
-
-
-def _asset(kind: str) -> str:
-    return (resources.files("vladva_kit.widgets") / "templates" / f"playground.{kind}").read_text(encoding="utf-8")
+def _assets(names: Sequence[str]) -> str:
+    """Join files of the page; a front end takes one module and one style sheet."""
+    folder = resources.files("vladva_kit.widgets") / "templates" / "playground"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 @lru_cache
@@ -280,8 +271,8 @@ def _widget_class() -> type:
         raise ImportError("the playground needs anywidget: pip install 'vladva-kit[notebooks]'") from error
 
     class PlaygroundWidget(anywidget.AnyWidget):
-        _esm = _asset("js")
-        _css = _asset("css")
+        _esm = _assets(ESM)
+        _css = _assets(CSS)
         state = traitlets.Dict().tag(sync=True)
 
     return PlaygroundWidget
