@@ -6,8 +6,10 @@ from PIL import Image
 from tiny import tiny_embedder
 
 import vladva_kit as vk
+from vladva_kit.analysis import probe_images
 
 from .test_playground import CASES, served, tab
+from .widget_page import EVIL
 
 COLORS = ("red", "green", "blue")
 
@@ -61,3 +63,68 @@ def test_an_image_query_is_not_re_ranked(play):
     play.locator("section[aria-label=tiny] .hit").first.click()
     play.get_by_text("Click a caption to search by it").wait_for()
     assert play.get_by_role("button", name="re-rank the top ten").count() == 0
+
+
+def test_attention_of_each_head_is_shown_over_the_image(play, embedder, screenshot):
+    play.get_by_role("tab", name="Attention").click()
+    column = play.locator(".attention section[aria-label=tiny]")
+    column.locator(".hit").first.wait_for()
+    maps = probe_images(embedder, [next(shades()).image], attention=True, k=1).maps[0]
+    assert f"{100 * maps.mean((0, 1)).sum():.1f} % of the attention" in column.inner_text()
+    assert column.locator(".hit").count() == 1 + maps.shape[1]
+    play.get_by_label("layer").select_option(index=2)
+    column.get_by_role("button", name="head 2").click()
+    assert f"{100 * maps[1, 1].sum():.1f} % of the attention" in column.inner_text()
+    assert f"brightest patch: {100 * maps[1, 1].max():.1f} %" in column.inner_text()
+    assert column.get_by_role("button", name="head 2").get_attribute("aria-pressed") == "true"
+    canvas = column.locator("> canvas")
+    pixel = "canvas => [...canvas.getContext('2d').getImageData(210, 210, 1, 1).data].slice(0, 3)"
+    play.get_by_label("opacity").fill("0")
+    assert canvas.evaluate(pixel) == pytest.approx(next(shades()).image.getpixel((0, 0)), abs=4)
+    play.get_by_label("opacity").fill("100")
+    assert sum(canvas.evaluate(pixel)) < sum(next(shades()).image.getpixel((0, 0)))
+    canvas.hover(position={"x": 5, "y": 5})
+    assert f"{100 * maps[1, 1, 0, 0]:.1f} % at row 1, column 1" in column.inner_text()
+    screenshot(play)
+    play.get_by_label("image to look at", exact=True).press("ArrowRight")
+    play.wait_for_function("() => document.querySelector('.picks img:nth-child(2)').ariaSelected === 'true'")
+
+
+def bubbles(page):
+    page.wait_for_function("() => ![...document.querySelectorAll('.bubble')].some((one) => one.textContent === '…')")
+    return page.locator(".bubble").all_inner_texts()
+
+
+def test_answers_with_the_adapter_on_and_off_are_side_by_side(play, embedder, screenshot):
+    play.get_by_role("tab", name="Chat").click()
+    question, image = "what is in the picture?", next(shades()).image
+    play.get_by_role("button", name=question).click()
+    with embedder.base():
+        off = embedder.generate(image, question, max_new_tokens=64)
+    on = embedder.generate(image, question, max_new_tokens=64)
+    shown = [" ".join(text.split()) for text in bubbles(play)]
+    assert shown == [" ".join(text.split()) or "(no words)" for text in (question, on, off)]
+    play.get_by_label("question", exact=True).fill(EVIL)
+    play.get_by_label("question", exact=True).press("Enter")
+    assert bubbles(play)[3] == EVIL and play.locator("img[src=x]").count() == 0
+    screenshot(play)
+    play.get_by_label("question", exact=True).fill("  ")
+    play.get_by_role("button", name="ask", exact=True).click()
+    play.locator(".chat .message", has_text="the question is empty").wait_for()
+    play.get_by_role("button", name="new chat").click()
+    assert play.locator(".bubble").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [720, 1600])
+def test_every_tab_fits_the_window_in_both_themes(browser, embedder, screenshot, scheme, width):
+    page = vk.playground({"CLIP": ColorEmbedder(), "tiny": embedder}, CASES[:2], [*shades()])
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+    with served(page) as url, tab(browser, url, **options) as shown:
+        for name in shown.get_by_role("tab").all_inner_texts():
+            shown.get_by_role("tab", name=name).click()
+            shown.wait_for_timeout(300)
+            assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+            widths = [card.bounding_box()["width"] for card in shown.locator(".card:visible, .bubble:visible").all()]
+            assert min(widths, default=200) > 100, name
+            screenshot(shown, f"-{name}")

@@ -1,4 +1,4 @@
-"""The playground: probe Winoground cases and search images on one page, which asks Python only to encode."""
+"""The playground: one page to probe, compose, search, map and ask, which asks Python only to run models."""
 
 from __future__ import annotations
 
@@ -23,32 +23,49 @@ from vladva_kit.widgets.base import WIDGET_VIEW, error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
 from vladva_kit.widgets.case_browser import Grid
 from vladva_kit.widgets.page import View, page, templates, unseen_words
-from vladva_kit.widgets.playground_answers import FieldError, lvlm_of, packed, rerank_hits, text_in
+from vladva_kit.widgets.playground_answers import (
+    QUESTIONS,
+    FieldError,
+    answer,
+    ask_each,
+    lvlm_of,
+    packed,
+    read_attention,
+    rerank_hits,
+    text_in,
+)
+from vladva_kit.widgets.playground_map import PairMap
+from vladva_kit.widgets.playground_world import world_state
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 IMAGE_SIDE = 224  # pixels of the images on the page
 GALLERY_STEP = 16  # pairs that one message encodes, so that a busy gallery does not delay a typed caption
 KINDS = ("fixed", "broken", "right", "wrong")
-ESM = ("common.js", "probe.js", "search.js", "matrix.js", "page.js")  # one module, in this order
+TABS = ("probe", "compose", "search", "matrix", "map", "attention", "chat")
+ESM = ("common.js", *(f"{tab}.js" for tab in TABS), "page.js")  # joined to one module, in this order
 CSS = ("page.css",)
-REQUESTS = ("cases", "score", "gallery", "search", "rerank")
+REQUESTS = ("cases", "score", "gallery", "search", "rerank", "map", "thumbnail", "attention", "chat")
 
 
 def playground(
-    models: Mapping[str, ImageTextEncoder | CachedEmbedder], cases: Any = None, pairs: Sequence[Pair] | None = None
+    models: Mapping[str, ImageTextEncoder | CachedEmbedder],
+    cases: Any = None,
+    pairs: Sequence[Pair] | None = None,
+    map_pairs: Sequence[Pair] | None = None,
 ) -> Playground:
     """Open the playground: `vk.playground({"base": baseline, "fine-tuned": embedder})`.
 
     cases: Winoground cases, as `evaluate_winoground` takes them, or a list of them.
     pairs: pairs with short captions to search, a few hundred at most.
+    map_pairs: pairs of the map, thousands at most; by default those to search.
     Both default to shipped samples in a drawing style that no training used.
     The squares of the probe compare the first model with the last: put the model before the fine-tune first.
     """
-    return Playground(models, cases, pairs)
+    return Playground(models, cases, pairs, map_pairs)
 
 
 class Playground:
-    """One page with the tabs Probe and Search: a notebook displays it, `html()` returns it as one file.
+    """One page with a tab for each way to look at models: a notebook displays it, `html()` returns it as one file.
 
         page = vk.playground({"base": baseline, "fine-tuned": embedder})
         page.handle({"do": "score", "images": [0, 1], "captions": ["a dog", "a cat"]})["scores"]
@@ -62,6 +79,7 @@ class Playground:
         models: Mapping[str, ImageTextEncoder | CachedEmbedder],
         cases: Any = None,
         pairs: Sequence[Pair] | None = None,
+        map_pairs: Sequence[Pair] | None = None,
     ) -> None:
         self.models = with_caches(models)
         if unfit := [name for name, one in self.models.items() if not hasattr(one.embedder, "encode_image")]:
@@ -74,6 +92,8 @@ class Playground:
             raise ValueError(
                 f"{len(self.cases)} cases and {len(self.pairs)} captioned pairs; give at least one of each"
             )
+        self.map_pairs = self.pairs if map_pairs is None else [pair for pair in map_pairs if pair.short]
+        self._pair_map = PairMap(self.models, self.map_pairs)
         self.scores: dict[int, list[Grid | None]] = {}  # case -> one grid [image][caption] per model
         self._matrices: list[str | None] | None = None  # of the gallery, once it is encoded
         self._tokenizer = tokenizer_of(self.models)
@@ -89,7 +109,11 @@ class Playground:
         return {
             "models": list(self.models),
             "lvlms": [lvlm_of(model) is not None for model in self.models.values()],
+            "adapters": [getattr(model.embedder, "config", None) is not None for model in self.models.values()],
+            "questions": QUESTIONS,
+            "world": world_state(),
             "images": [image_uri(image, IMAGE_SIDE) for image in self._images],
+            "map": None if self.map_pairs is self.pairs else [pair.short for pair in self.map_pairs],
             "cases": [
                 {
                     "id": case.id,
@@ -111,7 +135,11 @@ class Playground:
         - `{"do": "score", "images": [image, image], "captions": [text, text]}`: scores of an edited case;
         - `{"do": "gallery", "start": n}`: encode the next pairs; at the end, each model's matrix, float32 in base64;
         - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs;
-        - `{"do": "rerank", "text": text, "hits": [[pair, …], …]}`: log-probabilities of each model's best hits.
+        - `{"do": "map", "start": n, "method": "PCA", "gap": false}`: encode the next pairs; at the end, all maps;
+        - `{"do": "thumbnail", "pair": n}`: the image of a pair of the map;
+        - `{"do": "rerank", "text": text, "hits": [[pair, …], …]}`: log-probabilities of each model's best hits;
+        - `{"do": "attention", "image": image}`: each LVLM's attention on the image, by layer and head;
+        - `{"do": "chat", "model": n, "adapter": true, "image": image, "question": text, "turns": []}`: an answer.
 
         An image is a number in `state["images"]` or a data URI. The answer repeats the message's id. An error is
         answered as `{"error": text}`, with "field" if it belongs to one, and never raised. A model that fails has None
@@ -167,22 +195,49 @@ class Playground:
         images = {str(number): pair.image for number, pair in enumerate(self.pairs)}
         return rerank_hits(self.models, text_in(message["text"], "search"), message["hits"], images)
 
+    def _map(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return self._pair_map.answer(message["start"], message["method"], message["gap"])
+
+    def _thumbnail(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return {"uri": image_uri(self.map_pairs[message["pair"]].image, IMAGE_SIDE)}
+
+    def _attention(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return read_attention(self.models, self._image(message["image"], "image"))
+
+    def _chat(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        model, image = list(self.models.values())[message["model"]], self._image(message["image"], "image")
+        question = text_in(message["question"], "question")
+        reply = answer(model, image, question, message["turns"], message["adapter"])
+        return {"answer": reply, "unseen": sorted(unseen_words(self._tokenizer, question))}
+
+    @property
+    def selection(self) -> list[int]:
+        """The pairs selected in the map: `[page.map_pairs[number] for number in page.selection]`."""
+        return list(self.widget.selection) if "widget" in self.__dict__ else []
+
+    def to_frame(self, model: str | None = None) -> Any:
+        """Return the map of a model, by default the last, as a DataFrame with a row per point.
+
+            jscatter.Scatter(data=page.to_frame(), x="x", y="y", color_by="kind").show()
+            EmbeddingAtlasWidget(page.to_frame(), x="x", y="y", text="caption")
+
+        Columns: pair, kind ("image" or "caption"), caption, x, y, selected. Pairs that are not encoded yet are encoded.
+        Raises KeyError for an unknown model, ValueError if it fails, and ImportError without pandas.
+        """
+        return self._pair_map.frame(list(self.models)[-1] if model is None else model, self.selection)
+
     def _similarities(
         self, images: Sequence[Any], captions: Sequence[str], as_lists: bool = True
     ) -> tuple[list[Any], list[str]]:
         """Return each model's cosines (n_images, n_captions), None for a model that fails, and why it failed."""
-        found: list[Any] = []
-        notes = []
-        for name, model in self.models.items():
-            try:
-                scores = model.similarity(images, captions)
-                if not np.isfinite(scores).all():
-                    raise BadInput("a similarity is not a number; look for NaN in its weights or use float32")
-                found.append(scores.tolist() if as_lists else scores)
-            except Exception as error:  # the other models stay usable
-                found.append(None)
-                notes.append(f"{name}: {error_text(error)}")
-        return found, notes
+
+        def score(model: CachedEmbedder) -> Any:
+            scores = model.similarity(images, captions)
+            if not np.isfinite(scores).all():
+                raise BadInput("a similarity is not a number; look for NaN in its weights or use float32")
+            return scores.tolist() if as_lists else scores
+
+        return ask_each(self.models, score)
 
     def _image(self, image: int | str, field: str) -> Any:
         """Return the image with a number, or decode a data URI."""
@@ -229,7 +284,7 @@ class Playground:
 
     def _state_and_scores(self) -> dict[str, Any]:
         scores = {str(number): grids for number, grids in self.scores.items()}
-        return self.state | {"scores": scores, "matrices": self._matrices}
+        return self.state | {"scores": scores, "matrices": self._matrices, "maps": self._pair_map.packed()}
 
     @cached_property
     def widget(self) -> Any:
@@ -274,5 +329,6 @@ def _widget_class() -> type:
         _esm = _assets(ESM)
         _css = _assets(CSS)
         state = traitlets.Dict().tag(sync=True)
+        selection = traitlets.List(traitlets.Int()).tag(sync=True)  # pairs selected in the map
 
     return PlaygroundWidget

@@ -4,10 +4,11 @@ function render({ model, el }) {
   const slow = h("p", { class: "message", role: "status" });
   const { ask, close } = connect(model, (isSlow) => (slow.textContent = isSlow ? SLOW_PYTHON : ""));
   let compare = [0, names.length - 1], open = 0;
-  const shared = { state, results, ask, compared: () => compare };
-  const probe = probeTab(shared), search = searchTab(shared);
+  const shared = { model, state, results, ask, compared: () => compare };
+  const probe = probeTab(shared), compose = composeTab(shared), search = searchTab(shared);
   const matrix = matrixTab({ ...shared, encodeAll: search.encodeAll });
-  const tabs = [["Probe", probe], ["Search", search], ["Matrix", matrix]];
+  const map = mapTab(shared);
+  const tabs = [["Probe", probe], ["Compose", compose], ["Search", search], ["Matrix", matrix], ["Map", map], ["Attention", attentionTab(shared)], ["Chat", chatTab(shared)]];
   const buttons = tabs.map(([name], at) => h("button", { type: "button", role: "tab", id: `${id}-tab-${at}`, "aria-controls": `${id}-panel-${at}`, onclick: () => show(at) }, name));
   const panels = tabs.map(([, tab], at) => h("div", { role: "tabpanel", id: `${id}-panel-${at}`, "aria-labelledby": `${id}-tab-${at}` }, tab.panel));
   const choice = (label, at) => h("label", { class: "soft" }, `${label} `, h("select", { "aria-label": label, onchange: (event) => { compare[at] = event.target.selectedIndex; tabs[open][1].update(); } }, names.map((name, m) => h("option", { selected: m === compare[at] }, name))));

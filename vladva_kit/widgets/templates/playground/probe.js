@@ -102,22 +102,8 @@ function probeTab({ state, results, ask, compared }) {
     status.textContent = own.stale ? "" : `case ${current + 1} of ${n}, ${edited ? "edited" : kind(current)}. ${verdict.join(", ")}`;
   }
   function drawModels(own) {
-    const grids = own.grids || [], largest = Math.max(0.05, ...grids.filter(Boolean).flatMap((grid) => marginsOf(grid).flat().map(Math.abs)));
-    const bar = (name, margin) => {
-      const right = margin > 0, side = right ? "left" : "right";
-      return h("div", { class: "comparison" }, h("span", {}, `${name} `, h("b", { class: right ? "yes" : "no" }, `${right ? "✓" : "✗"} ${signed(margin)}`)),
-        h("div", { class: "track" }, h("i", { class: right ? "pos" : "neg", style: `${side}: 50%; width: ${((50 * Math.abs(margin)) / largest).toFixed(1)}%` })));
-    };
-    const rows = state.models.map((name, m) => {
-      const grid = grids[m];
-      if (!grid) return h("div", { class: "model" }, h("b", {}, name), h("div", { class: "card soft wide" }, grid === undefined ? "no scores yet" : "no score: see the message below"));
-      const [byImage, byCaption] = marginsOf(grid), right = sum([...byImage, ...byCaption].map((x) => x > 0));
-      return h("div", { class: "model" }, h("b", {}, name),
-        h("div", { class: "card" }, bar("image 1", byImage[0]), bar("image 2", byImage[1])),
-        h("div", { class: "card" }, bar("caption 1", byCaption[0]), bar("caption 2", byCaption[1])),
-        h("div", { class: `verdict ${right === 4 ? "yes" : "no"}` }, `${right} of 4`, h("small", {}, `group ${right === 4 ? "✓" : "✗"}`)));
-    });
-    models.replaceChildren(h("div", { class: "model head soft" }, h("span"), h("span", {}, "does each ", h("b", {}, "image"), " pick its own caption?"), h("span", {}, "does each ", h("b", {}, "caption"), " pick its own image?"), h("span", {}, "Winoground")), ...rows);
+    const grids = own.grids || [], [rows, largest] = modelRows(state.models, grids);
+    models.replaceChildren(...rows);
     models.classList.toggle("stale", Boolean(own.stale));
     models.setAttribute("aria-busy", Boolean(own.stale));
     const chosen = [...new Set(compared())].filter((m) => grids[m]);
@@ -187,6 +173,27 @@ function probeTab({ state, results, ask, compared }) {
   current = Math.max(0, state.cases.findIndex((_, i) => kind(i) === "fixed"));
   update();
   return { panel, update, scoreAll };
+}
+
+// Return a row for each model with the margins of its four comparisons, below a heading, and the largest margin.
+function modelRows(names, grids) {
+  const largest = Math.max(0.05, ...grids.filter(Boolean).flatMap((grid) => marginsOf(grid).flat().map(Math.abs)));
+  const bar = (name, margin) => {
+    const right = margin > 0, side = right ? "left" : "right";
+    return h("div", { class: "comparison" }, h("span", {}, `${name} `, h("b", { class: right ? "yes" : "no" }, `${right ? "✓" : "✗"} ${signed(margin)}`)),
+      h("div", { class: "track" }, h("i", { class: right ? "pos" : "neg", style: `${side}: 50%; width: ${((50 * Math.abs(margin)) / largest).toFixed(1)}%` })));
+  };
+  const rows = names.map((name, m) => {
+    const grid = grids[m];
+    if (!grid) return h("div", { class: "model" }, h("b", {}, name), h("div", { class: "card soft wide" }, grid === undefined ? "no scores yet" : "no score: see the message below"));
+    const [byImage, byCaption] = marginsOf(grid), right = sum([...byImage, ...byCaption].map((x) => x > 0));
+    return h("div", { class: "model" }, h("b", {}, name),
+      h("div", { class: "card" }, bar("image 1", byImage[0]), bar("image 2", byImage[1])),
+      h("div", { class: "card" }, bar("caption 1", byCaption[0]), bar("caption 2", byCaption[1])),
+      h("div", { class: `verdict ${right === 4 ? "yes" : "no"}` }, `${right} of 4`, h("small", {}, `group ${right === 4 ? "✓" : "✗"}`)));
+  });
+  const head = h("div", { class: "model head soft" }, h("span"), h("span", {}, "does each ", h("b", {}, "image"), " pick its own caption?"), h("span", {}, "does each ", h("b", {}, "caption"), " pick its own image?"), h("span", {}, "Winoground"));
+  return [[head, ...rows], largest];
 }
 
 // Draw a case on white, for a slide or a paper: its images, its captions and each model's margins.
