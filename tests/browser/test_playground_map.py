@@ -55,7 +55,7 @@ def page():
 def opened(browser, page):
     with served(page) as url, tab(browser, url) as shown:
         shown.get_by_role("tab", name="Map").click()
-        shown.locator(".map p b").first.wait_for()
+        shown.locator(".map .summary b").first.wait_for()
         shown.wait_for_function("() => !document.querySelector('.map progress')")
         yield shown
 
@@ -122,7 +122,7 @@ def test_keys_walk_to_images_select_them_and_zoom(page, opened):
 
 
 def test_the_animation_ends_at_the_model_after_whose_captions_are_nearer(opened):
-    text = opened.locator(".map p b").first.inner_text()
+    text = opened.locator(".map .summary b").first.inner_text()
     before, after = (int(part.split()[1]) for part in text.split(", "))
     assert after < 20 < before
     opened.get_by_role("button", name="▶ before → after").click()
@@ -159,6 +159,6 @@ def test_a_map_of_a_saved_page_needs_no_python(browser, page, tmp_path):
     path.write_text(page.html(), encoding="utf-8")
     with tab(browser, path.as_uri()) as shown:
         shown.get_by_role("tab", name="Map").click()
-        shown.locator(".map p b").first.wait_for()
+        shown.locator(".map .summary b").first.wait_for()
         shown.get_by_role("button", name="keep the modality gap").click()
         shown.locator(".map .message", has_text="needs Python").wait_for()

@@ -13,7 +13,7 @@ function mapTab({ model, state, results, ask, compared }) {
   const play = chip("", animate), slider = h("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": "from the model before to the model after", oninput: () => { stop(); part = slider.value / 100; draw(); } });
   const lasso = chip("lasso", () => { lassoing = !lassoing; update(); }), gapChip = chip("keep the modality gap", () => { gap = !gap; load(); });
   const methods = h("label", { class: "soft" }, "map ", h("select", { "aria-label": "map", onchange: (event) => { method = event.target.value; load(); } }, ["PCA", "UMAP"].map((name) => h("option", {}, name))));
-  const message = h("p", { class: "message", role: "alert" }), progress = h("p", { class: "soft", role: "status" }), summary = h("p", {}), hidden = h("div", { class: "hidden", role: "status" });
+  const message = h("p", { class: "message", role: "alert" }), progress = h("p", { class: "soft", role: "status" }), summary = h("p", { class: "summary" }), hidden = h("div", { class: "hidden", role: "status" });
   const picture = h("img", { alt: "" }), about = h("p", {}), chosen = h("div", {});
   const panel = h("div", { class: "map" },
     h("div", { class: "bar" }, play, slider, lasso, chip("+", () => zoom(1.4), "zoom in"), chip("−", () => zoom(1 / 1.4), "zoom out"), chip("fit", () => { view = { zoom: 1, x: 0, y: 0 }; draw(); }), gapChip, methods),
@@ -54,44 +54,56 @@ function mapTab({ model, state, results, ask, compared }) {
   function draw() {
     if (frame === null) frame = requestAnimationFrame(() => { frame = null; paint(); });
   }
-  function stamp(color, shape, radius) {
-    const ratio = devicePixelRatio, one = h("canvas", { width: 2 * radius * ratio, height: 2 * radius * ratio }), context = one.getContext("2d");
-    context.scale(ratio, ratio);
-    context.fillStyle = color;
-    context.beginPath();
-    shape === "circle" ? context.arc(radius, radius, radius - 0.5, 0, 7) : [[radius, 0.5], [2 * radius - 0.5, 2 * radius - 1], [0.5, 2 * radius - 1]].forEach((at) => context.lineTo(...at));
-    context.fill();
-    return one;
+  // The opacity of each pixel of a mark.
+  const masks = new Map();
+  function maskOf(shape, radius) {
+    const ratio = devicePixelRatio, side = Math.ceil(2 * radius * ratio), key = `${shape} ${side}`;
+    if (!masks.has(key)) {
+      const context = h("canvas", { width: side, height: side }).getContext("2d"), middle = side / 2;
+      context.beginPath();
+      shape === "circle" ? context.arc(middle, middle, middle - 0.5, 0, 7) : [[middle, 0], [side, side - 1], [0, side - 1]].forEach((at) => context.lineTo(...at));
+      context.fill();
+      masks.set(key, { side, opacity: context.getImageData(0, 0, side, side).data.filter((_, i) => i % 4 === 3) });
+    }
+    return masks.get(key);
   }
+  // Blend marks into pixels: thousands of them take a few milliseconds, where `drawImage` takes a hundred.
+  function blend(image, { side, opacity }, start, { scale, x, y }, color, alpha, is) {
+    const pixels = image.data, { width, height } = image, ratio = devicePixelRatio, [red, green, blue] = color;
+    for (let i = 0; i < n; i++) {
+      if (!is(i)) continue;
+      const left = Math.round(ratio * (x + scale * points[2 * (start + i)]) - side / 2), top = Math.round(ratio * (y - scale * points[2 * (start + i) + 1]) - side / 2);
+      if (left < 0 || top < 0 || left + side > width || top + side > height) continue;
+      for (let row = 0, from = 0; row < side; row++)
+        for (let at = 4 * ((top + row) * width + left), end = at + 4 * side; at < end; at += 4) {
+          const part = (alpha * opacity[from++]) / 255;
+          pixels[at] += (red - pixels[at]) * part;
+          pixels[at + 1] += (green - pixels[at + 1]) * part;
+          pixels[at + 2] += (blue - pixels[at + 2]) * part;
+        }
+    }
+  }
+  let image = null; // kept between frames
   function paint() {
-    const ratio = devicePixelRatio, width = canvas.clientWidth, height = canvas.clientHeight, context = canvas.getContext("2d");
+    const ratio = devicePixelRatio, width = canvas.clientWidth, height = canvas.clientHeight, context = canvas.getContext("2d"), size = [width, height].map((one) => Math.round(one * ratio));
     if (!width || !bounds || !place()) return;
-    if (canvas.width !== Math.round(width * ratio)) [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+    if (image?.width !== size[0] || image?.height !== size[1]) image = context.createImageData(...size);
+    const style = getComputedStyle(panel), colors = ["--bg", "--yes", "--no", "--fg"].map((name) => style.getPropertyValue(name).replace(/light-dark\((.*),(.*)\)/, (_, light, dark) => (isDark() ? dark : light)).trim());
+    const [ground, blue, orange] = colors.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16))), to = transform(), some = selection.size > 0, radius = n > 1000 ? 3 : 4.5;
+    new Uint32Array(image.data.buffer).fill(((255 << 24) | (ground[2] << 16) | (ground[1] << 8) | ground[0]) >>> 0);
+    for (const front of some ? [false, true] : [true]) // selected points last, so that they are on top
+      [["circle", 0, blue], ["triangle", n, orange]].forEach(([shape, start, color]) => blend(image, maskOf(shape, radius), start, to, color, front ? (n > 1000 && !some ? 0.7 : 0.9) : 0.18, (i) => !some || selection.has(i) === front));
+    context.putImageData(image, 0, 0);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    const style = getComputedStyle(panel), [blue, orange, ink] = ["--yes", "--no", "--fg"].map((name) => style.getPropertyValue(name)), { scale, x, y } = transform();
-    const colors = [blue, orange, ink].map((color) => color.replace(/light-dark\((.*),(.*)\)/, (_, light, dark) => (isDark() ? dark : light)));
-    const at = (k) => [x + scale * points[2 * k], y - scale * points[2 * k + 1]], some = selection.size > 0;
-    context.strokeStyle = colors[2];
-    for (const [list, alpha] of [[n <= LINKED && !some ? Array(n).keys() : selection, 0.22], [focus === null ? [] : [focus % n], 0.9]]) {
+    const at = (k) => [to.x + to.scale * points[2 * k], to.y - to.scale * points[2 * k + 1]];
+    context.strokeStyle = colors[3];
+    for (const [list, alpha] of [[n <= LINKED && !some ? Array(n).keys() : selection.size <= LINKED ? selection : [], 0.22], [focus === null ? [] : [focus % n], 0.9]]) {
       context.globalAlpha = alpha;
       context.beginPath();
       for (const i of list) { context.moveTo(...at(i)); context.lineTo(...at(n + i)); }
       context.stroke();
     }
-    const radius = n > 1000 ? 3 : 4.5;
-    [["circle", 0, colors[0]], ["triangle", n, colors[1]]].forEach(([shape, start, color]) => {
-      const mark = stamp(color, shape, radius);
-      for (const front of [false, true]) { // selected points last, so that they are on top
-        if (front && !some) break;
-        context.globalAlpha = some && !front ? 0.18 : n > 1000 ? 0.7 : 0.9;
-        for (let i = 0; i < n; i++) {
-          if (some && selection.has(i) !== front) continue;
-          const left = x + scale * points[2 * (start + i)] - radius, top = y - scale * points[2 * (start + i) + 1] - radius;
-          if (left > -9 && top > -9 && left < width && top < height) context.drawImage(mark, left, top, 2 * radius, 2 * radius);
-        }
-      }
-    });
     context.globalAlpha = 1;
     if (focus !== null) for (const k of [focus % n, n + (focus % n)]) { context.lineWidth = 2; context.beginPath(); context.arc(...at(k), radius + 4, 0, 7); context.stroke(); context.lineWidth = 1; }
     if (path) { context.beginPath(); path.forEach((one) => context.lineTo(...one)); context.closePath(); context.setLineDash([5, 4]); context.stroke(); context.setLineDash([]); }
