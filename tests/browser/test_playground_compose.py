@@ -27,6 +27,7 @@ def url():
 @pytest.fixture
 def composer(browser, url):
     with tab(browser, url) as page:
+        page.wait_for_function("() => !document.querySelector('.strip .unscored')")
         page.get_by_role("tab", name="Compose").click()
         page.locator(".compose .verdict").first.wait_for()
         wait(page)

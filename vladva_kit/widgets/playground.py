@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -16,7 +15,7 @@ from vladva_kit.data.samples import sample
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation import ImageTextEncoder
 from vladva_kit.evaluation.winoground import load_winoground
-from vladva_kit.models.images import BadInput, open_image
+from vladva_kit.models.images import BadInput
 from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.plots.style import image_uri
 from vladva_kit.widgets.base import WIDGET_VIEW, error_text
@@ -28,6 +27,7 @@ from vladva_kit.widgets.playground_answers import (
     FieldError,
     answer,
     ask_each,
+    image_in,
     lvlm_of,
     packed,
     read_attention,
@@ -166,7 +166,7 @@ class Playground:
 
     def _score(self, message: Mapping[str, Any]) -> dict[str, Any]:
         captions = [text_in(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
-        images = [self._image(image, f"image {number}") for number, image in enumerate(message["images"], 1)]
+        images = [image_in(image, f"image {number}", self._images) for number, image in enumerate(message["images"], 1)]
         scores, notes = self._similarities(images, captions)
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, " ".join(captions)))}
 
@@ -183,7 +183,7 @@ class Playground:
 
     def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if "image" in message:
-            image = self._image(message["image"], "image")
+            image = image_in(message["image"], "image", self._images)
             found, notes = self._similarities([image], [str(pair.short) for pair in self.pairs])
             return {"scores": [one and one[0] for one in found], "notes": notes, "unseen": []}
         text = text_in(message["text"], "search")
@@ -202,10 +202,10 @@ class Playground:
         return {"uri": image_uri(self.map_pairs[message["pair"]].image, IMAGE_SIDE)}
 
     def _attention(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        return read_attention(self.models, self._image(message["image"], "image"))
+        return read_attention(self.models, image_in(message["image"], "image", self._images))
 
     def _chat(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        model, image = list(self.models.values())[message["model"]], self._image(message["image"], "image")
+        model, image = list(self.models.values())[message["model"]], image_in(message["image"], "image", self._images)
         question = text_in(message["question"], "question")
         reply = answer(model, image, question, message["turns"], message["adapter"])
         return {"answer": reply, "unseen": sorted(unseen_words(self._tokenizer, question))}
@@ -238,17 +238,6 @@ class Playground:
             return scores.tolist() if as_lists else scores
 
         return ask_each(self.models, score)
-
-    def _image(self, image: int | str, field: str) -> Any:
-        """Return the image with a number, or decode a data URI."""
-        if isinstance(image, int):
-            if not 0 <= image < len(self._images):
-                raise FieldError(field, f"{field} is number {image}, but the page has {len(self._images)} images")
-            return self._images[image]
-        try:
-            return open_image(base64.b64decode(image.partition(",")[2], validate=True))
-        except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
-            raise FieldError(field, f"{field} is not a readable image: use a PNG, JPEG or WebP file") from error
 
     def score_cases(self) -> dict[str, int]:
         """Score all cases, and count what changes from the first model to the last: `{"fixed": 12, "broken": 3, …}`."""

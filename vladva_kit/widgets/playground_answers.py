@@ -13,7 +13,7 @@ import numpy as np
 from vladva_kit.analysis import encoder_crop, probe_images
 from vladva_kit.embedder.prompts import SHORT_REQUEST
 from vladva_kit.evaluation.encoding import embed_texts
-from vladva_kit.models.images import BadInput, ImageLike
+from vladva_kit.models.images import BadInput, ImageLike, open_image
 from vladva_kit.models.load import LVLM
 from vladva_kit.plots.style import image_uri
 from vladva_kit.search.rerank import rerank
@@ -38,6 +38,18 @@ def text_in(text: Any, field: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise FieldError(field, f"{field} is empty: type some words")
     return text
+
+
+def image_in(image: int | str, field: str, images: Sequence[ImageLike]) -> ImageLike:
+    """Return the image with a number, or decode a data URI: `image_in(0, "image 1", images)`. Raises FieldError."""
+    if isinstance(image, int):
+        if not 0 <= image < len(images):
+            raise FieldError(field, f"{field} is number {image}, but the page has {len(images)} images")
+        return images[image]
+    try:
+        return open_image(base64.b64decode(image.partition(",")[2], validate=True))
+    except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
+        raise FieldError(field, f"{field} is not a readable image: use a PNG, JPEG or WebP file") from error
 
 
 def packed(values: np.ndarray) -> str:
@@ -76,12 +88,13 @@ def rerank_hits(
     to re-rank. Scores of a model that fails are None, and "notes" has the reason.
     """
     shared = next((one for one in map(lvlm_of, models.values()) if one is not None), None)
-    numbers = dict(zip(map(id, models.values()), hits, strict=True))
+    left = iter(hits)
 
     def score(model: CachedEmbedder) -> tuple[list[float], list[float]] | None:
+        wanted = next(left)
         if shared is None:
             raise BadInput("re-ranking needs an LVLM: pass an Embedder to vk.playground")
-        if (wanted := numbers[id(model)]) is None:
+        if wanted is None:
             return None
         start = time.perf_counter()
         with model_turn():

@@ -52,19 +52,18 @@ class PairMap:
 
     def __init__(self, models: Mapping[str, CachedEmbedder], pairs: Sequence[Pair]) -> None:
         self.models, self.pairs = models, pairs
-        self.maps: dict[str, list[Projection | None]] = {}  # method and gap -> one map per model
+        self.maps: dict[str, list[Projection | None]] = {}  # method and gap -> the last maps
 
     def answer(self, start: int, method: str, gap: bool) -> dict[str, Any]:
         """Encode the next pairs, or return all maps once these are encoded: `answer(0, "PCA", False)["next"]`."""
-        key, end = f"{method} {json.dumps(gap)}", start + STEP
-        if key not in self.maps and end < len(self.pairs):
+        end = start + STEP
+        if end < len(self.pairs):
             _, notes = ask_each(self.models, lambda model: _vectors(model, self.pairs[start:end]))
             return {"next": end, "notes": notes}
-        notes = []
-        if key not in self.maps:
-            found, notes = ask_each(self.models, lambda model: _vectors(model, self.pairs))
-            made = iter(project_models([one for one in found if one is not None], method, gap))
-            self.maps[key] = [None if one is None else next(made) for one in found]
+        found, notes = ask_each(self.models, lambda model: _vectors(model, self.pairs))
+        made = iter(project_models([one for one in found if one is not None], method, gap))
+        key = f"{method} {json.dumps(gap)}"
+        self.maps[key] = [None if one is None else next(made) for one in found]
         return {"maps": self.packed()[key], "notes": notes}
 
     def packed(self) -> dict[str, list[dict[str, str] | None]]:

@@ -24,7 +24,7 @@ function imagePicker(state, name, onPick, onError) {
     if (!own.image.hidden) Object.assign(own.image, { src: image, alt: "your image" });
     onPick(image);
   }
-  const picker = { node: h("div", { class: "query picker" }, strip, own.field), image: numbers[0], choose, source: () => (typeof picker.image === "number" ? state.images[picker.image] : picker.image) };
+  const picker = { node: h("div", { class: "picker" }, strip, own.field), image: numbers[0], choose, source: () => (typeof picker.image === "number" ? state.images[picker.image] : picker.image) };
   return picker;
 }
 

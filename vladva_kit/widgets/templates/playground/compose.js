@@ -264,10 +264,8 @@ function composeTab({ state, results, ask, compared }) {
     [...palette.children].forEach((node, i) => { const context = node.firstChild.getContext("2d"); context.clearRect(0, 0, 64, 64); context.drawImage(paint.sprite(world.nouns[i], style, null), 0, 0); });
   }
   function open() {
-    if (!opened) changed();
+    opened ? update() : changed();
     opened = true;
-    update();
   }
-  update();
   return { panel, update, open };
 }

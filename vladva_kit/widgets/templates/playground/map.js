@@ -267,7 +267,8 @@ function mapTab({ model, state, results, ask, compared }) {
     draw();
   }
   model.on("change:selection", () => { selection = new Set(model.get("selection")); list(); draw(); });
-  new ResizeObserver(draw).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  return { panel, update, open: () => (current() ? update() : load()) };
+  const observer = new ResizeObserver(draw), scheme = matchMedia("(prefers-color-scheme: dark)");
+  observer.observe(canvas);
+  scheme.addEventListener("change", draw);
+  return { panel, update, open: () => (current() ? update() : load()), close: () => { observer.disconnect(); scheme.removeEventListener("change", draw); } };
 }

@@ -28,7 +28,7 @@ function render({ model, el }) {
   el.append(h("div", { class: "vk-play" }, h("div", { class: "tabs" }, tablist, h("span", { class: "gap" }), names.length > 1 ? [choice("before", 0), choice("after", 1)] : null), slow, panels));
   show(0);
   if (model.send) probe.scoreAll();
-  return close;
+  return () => { close(); map.close(); };
 }
 
 export default { render };
