@@ -110,7 +110,7 @@ class Settings:
         trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         if self.output_dir is None and any(name in LOCAL_TRACKERS for name in trackers):
             raise ValueError(
-                f"Settings(report_to={self.report_to!r}) writes its logs to output_dir: set output_dir too, since a "
+                f"Settings(report_to={self.report_to!r}): its logs are written to output_dir, so set output_dir too; a "
                 "run without it keeps no files"
             )
         if not isinstance(self.trainer, Mapping):
