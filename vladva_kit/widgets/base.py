@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,13 @@ from vladva_kit.widgets.page import View, page
 DISPLAY_WAIT = 2.0  # seconds that a widget waits for its background work before it is displayed
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # MIME type of a live widget in a notebook
 NO_IMAGE = -1  # value of the menu's entry without an image; ipywidgets reserves None for "nothing selected"
+# A saved notebook has no kernel, and JupyterLab shows an error in place of its widgets: hide it, and show the static
+# view that follows. As long as a widget is live, the static view is hidden.
+STATIC_STYLE = """<style>
+.jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets),
+.jp-OutputArea-child:has(> .jp-OutputArea-output > .lm-Widget) + .jp-OutputArea-child:has(.vk-static)
+{ display: none }
+</style>"""
 _EXPECTED = (ValueError, OSError, ImportError, ModelBusy)  # their messages say what to do
 
 
@@ -33,6 +41,35 @@ def controls() -> ModuleType:
     return ipywidgets
 
 
+def saved_by_jupyter() -> bool:
+    """Tell whether JupyterLab or Notebook 7 shows and saves the outputs, and not Colab, Kaggle, VS Code or a script."""
+    hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+    return "JPY_SESSION_NAME" in os.environ and not hosted
+
+
+def static_html(view: str) -> str:
+    """Mark a static view, which is shown in a saved notebook only: `static_html(widget.view.value)`."""
+    return f'<div class="vk-static">{STATIC_STYLE}{view}</div>'
+
+
+def display_live_and_static(bundle: Mapping[str, Any]) -> Any:
+    """Display a widget and its static view as two outputs, and return the handle of the second one.
+
+        display_live_and_static(widget._repr_mimebundle_()).update({"text/html": static_html(…)}, raw=True)
+
+    Of one output with both, JupyterLab shows the widget only, which a saved notebook has no longer. Raises
+    NotImplementedError, which makes IPython display the bundle itself, for other front ends and for a bundle without
+    one of the two.
+    """
+    if not saved_by_jupyter() or not {WIDGET_VIEW, "text/html"} <= bundle.keys():
+        raise NotImplementedError("one output is shown here")
+    from IPython.display import display
+
+    display({key: value for key, value in bundle.items() if key != "text/html"}, raw=True)
+    static = {"text/html": static_html(bundle["text/html"]), "text/plain": bundle["text/plain"]}
+    return display(static, raw=True, display_id=True)
+
+
 class WidgetBase:
     """Base of all widgets: a notebook displays `box`; `view.value` is the current HTML, `message.value` an error.
 
@@ -45,6 +82,7 @@ class WidgetBase:
         self.view, self.message = controls().HTML(), controls().HTML()
         self._draw_lock = threading.RLock()  # an older view must not overwrite the view of another thread
         self._on_hold = False
+        self._static: Any = None  # handle of the static view, if it is a separate output
         self.box: Any = None
 
     def _assemble(self, *rows: Sequence[Any]) -> None:
@@ -104,6 +142,17 @@ class WidgetBase:
         """Redraw whenever the value of one of these controls changes."""
         for control in watched:
             control.observe(self.handler(self.refresh), "value")
+
+    def _ipython_display_(self) -> None:
+        """Display the live widget, and a static view that follows it and that a saved notebook shows."""
+        is_first = self._static is None
+        self._static = display_live_and_static(self._repr_mimebundle_())
+        if is_first:
+            self.view.observe(self._update_static, "value")
+
+    def _update_static(self, *_: object) -> None:
+        content = {"text/html": static_html(self.view.value), "text/plain": type(self).__name__}
+        self._static.update(content, raw=True)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Return the live widget together with its current view as static HTML.
