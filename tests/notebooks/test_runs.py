@@ -23,7 +23,7 @@ import run_notebooks as rn
 
 PATHS = sorted(rn.FOLDER.glob("*.ipynb"))
 MAX_SECONDS = 120
-FORM = {"N": "24", "STEPS": "3", "BATCH": "8", "PAIRS": "48"}  # replaces the values of the form cells
+FORM = {"N": "24", "STEPS": "3", "BATCH": "16", "PAIRS": "48"}  # replaces the values of the form cells
 PATCH = """
 from pathlib import Path
 import vladva_kit.data.samples
