@@ -178,8 +178,11 @@ def test_probes_the_composer_and_the_playground_compare_a_scorer_with_embedders(
     assert composer.correct()["asked"] == composer.correct()["sees"]
     page = vk.playground(models, cases, [vk.Pair(plain("red"), f"a red wall {n}") for n in range(9)])
     assert page.score_cases() == {"fixed": 0, "broken": 0, "right": 3, "wrong": 0}
-    answer = page.handle({"do": "search", "text": "a red wall"})
-    assert answer["scores"][0] is not None
+    answer = page.handle({"do": "gallery", "start": 0})
+    assert answer["matrices"][0] is not None and answer["matrices"][1] is None
+    assert "asked: 9 images x 9 captions: a scorer needs a forward pass for each pair" in answer["notes"][0]
+    with pytest.raises(ValueError, match="a ColorScorer scores pairs and has no embeddings"):
+        page.models["asked"].encode_text(["a dog"])
 
 
 def test_likelihoods_of_the_base_and_of_the_trained_model_are_kept_apart(one_thread):

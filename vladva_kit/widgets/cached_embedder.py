@@ -177,6 +177,12 @@ class CachedScorer:
                 self._scores |= {keys[row][column]: value for column, value in zip(columns, values, strict=True)}
         return np.array([[self._scores[key] for key in row] for row in keys], dtype=np.float32)
 
+    def encode_image(self, images: Sequence[ImageSource]) -> np.ndarray:
+        """Raise ValueError, since a scorer has no embeddings."""
+        raise ValueError(f"a {type(self.embedder).__name__} scores pairs and has no embeddings: leave it out here")
+
+    encode_text = encode_image
+
     def has(self, images: Sequence[ImageSource], texts: Sequence[str]) -> bool:
         """Return whether all these scores are known."""
         return all(key in self._scores for row in self._keys(images, texts) for key in row)
