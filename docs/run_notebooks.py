@@ -29,7 +29,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from vladva_kit.models.files import atomic_write
-from vladva_kit.widgets.base import STATIC_STYLE, WIDGET_VIEW
+from vladva_kit.widgets.static_view import STATIC_STYLE, WIDGET_VIEW
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"

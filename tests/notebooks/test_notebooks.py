@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 import vladva_kit as vk
-from vladva_kit.widgets.base import STATIC_STYLE, static_html
+from vladva_kit.widgets.static_view import STATIC_STYLE, static_html
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "docs"))
 import run_notebooks as rn

@@ -28,8 +28,9 @@ from vladva_kit.widgets import (
     WinogroundProbe,
     winoground_view,
 )
-from vladva_kit.widgets.base import WIDGET_VIEW, BackgroundTask, upload_button, uploaded
+from vladva_kit.widgets.base import BackgroundTask, upload_button, uploaded
 from vladva_kit.widgets.page import mark_unseen, page, score_text, unseen_words
+from vladva_kit.widgets.static_view import WIDGET_VIEW
 
 INPUTS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
 OUTPUTS = ("HTML", "IntProgress")

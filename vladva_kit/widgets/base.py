@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,17 +14,10 @@ from PIL import Image
 from vladva_kit.models.images import BadInput, ImageLike, open_image
 from vladva_kit.widgets.cached_embedder import ModelBusy
 from vladva_kit.widgets.page import View, page
+from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static, static_html
 
 DISPLAY_WAIT = 2.0  # seconds that a widget waits for its background work before it is displayed
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # MIME type of a live widget in a notebook
 NO_IMAGE = -1  # value of the menu's entry without an image; ipywidgets reserves None for "nothing selected"
-# A saved notebook has no kernel, and JupyterLab shows an error in place of its widgets: hide it, and show the static
-# view that follows. As long as a widget is live, the static view is hidden.
-STATIC_STYLE = """<style>
-.jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets),
-.jp-OutputArea-child:has(> .jp-OutputArea-output > .lm-Widget) + .jp-OutputArea-child:has(.vk-static)
-{ display: none }
-</style>"""
 _EXPECTED = (ValueError, OSError, ImportError, ModelBusy)  # their messages say what to do
 
 
@@ -39,35 +31,6 @@ def controls() -> ModuleType:
             "the functions whose names end in _view work without it"
         ) from error
     return ipywidgets
-
-
-def saved_by_jupyter() -> bool:
-    """Tell whether JupyterLab or Notebook 7 shows and saves the outputs, and not Colab, Kaggle, VS Code or a script."""
-    hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-    return "JPY_SESSION_NAME" in os.environ and not hosted
-
-
-def static_html(view: str) -> str:
-    """Mark a static view, which is shown in a saved notebook only: `static_html(widget.view.value)`."""
-    return f'<div class="vk-static">{STATIC_STYLE}{view}</div>'
-
-
-def display_live_and_static(bundle: Mapping[str, Any]) -> Any:
-    """Display a widget and its static view as two outputs, and return the handle of the second one.
-
-        display_live_and_static(widget._repr_mimebundle_()).update({"text/html": static_html(…)}, raw=True)
-
-    Of one output with both, JupyterLab shows the widget only, which a saved notebook has no longer. Raises
-    NotImplementedError, which makes IPython display the bundle itself, for other front ends and for a bundle without
-    one of the two.
-    """
-    if not saved_by_jupyter() or not {WIDGET_VIEW, "text/html"} <= bundle.keys():
-        raise NotImplementedError("one output is shown here")
-    from IPython.display import display
-
-    display({key: value for key, value in bundle.items() if key != "text/html"}, raw=True)
-    static = {"text/html": static_html(bundle["text/html"]), "text/plain": bundle["text/plain"]}
-    return display(static, raw=True, display_id=True)
 
 
 class WidgetBase:

@@ -23,7 +23,7 @@ from vladva_kit.evaluation.baselines import load_baseline
 from vladva_kit.models.load import load_lvlm
 from vladva_kit.training.fit import fit
 from vladva_kit.training.settings import Settings
-from vladva_kit.widgets.base import STATIC_STYLE, saved_by_jupyter
+from vladva_kit.widgets.static_view import STATIC_STYLE, saved_by_jupyter
 
 RENDERED = "emoji-llava"  # knows rendered scenes only; every other model gets photos
 PHOTOS = "UCSC-VLAA/Recap-COCO-30K"  # public: photos of COCO with short and long captions

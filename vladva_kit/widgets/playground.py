@@ -18,7 +18,7 @@ from vladva_kit.evaluation.winoground import load_winoground
 from vladva_kit.models.images import BadInput
 from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.plots.style import image_uri
-from vladva_kit.widgets.base import WIDGET_VIEW, display_live_and_static, error_text
+from vladva_kit.widgets.base import error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
 from vladva_kit.widgets.case_browser import Grid
 from vladva_kit.widgets.page import View, page, templates, unseen_words
@@ -36,6 +36,7 @@ from vladva_kit.widgets.playground_answers import (
 )
 from vladva_kit.widgets.playground_map import PairMap
 from vladva_kit.widgets.playground_world import world_state
+from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 IMAGE_SIDE = 224  # pixels of the images on the page
