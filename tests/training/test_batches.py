@@ -1,5 +1,7 @@
 """Fine-tuning on composed batches: what the step sees, on one process, with cached gradients and after a resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +9,7 @@ from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.data.hard_batches import Mining
-from vladva_kit.training import fit as fit_module
+from vladva_kit.training import batches
 from vladva_kit.training.collator import Collator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,6 +72,17 @@ def test_cached_gradients_see_the_same_batches():
         assert cached["loss"] == pytest.approx(plain["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("changes", [{"distill_weight": 0.5}, {"batches": None, "group_by_length": True}], ids=str)
+def test_the_number_of_workers_changes_no_batch(changes):
+    pairs = [replace(pair, captions=(pair.short, f"{pair.short} here")) for pair in grouped_pairs()]
+    alone, helped = [
+        [row["loss"] for row in vk.fit(tiny_embedder(), pairs, settings(steps=4, workers=workers, **changes),
+                                       progress=False)]
+        for workers in (0, 2)
+    ]  # fmt: skip
+    assert helped == alone and len(alone) == 4  # an epoch has three
+
+
 @pytest.mark.parametrize("refresh", [None, 2])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path, refresh):
     def run(folder, steps_until=None, resume=False):
@@ -96,10 +109,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path, refresh):
 
 def test_neighbors_are_mined_again_with_the_trained_embedder(monkeypatch):
     calls = []
-    original = fit_module.mine_neighbors
-    monkeypatch.setattr(
-        fit_module, "mine_neighbors", lambda e, *a, **k: calls.append(e.adapted) or original(e, *a, **k)
-    )
+    original = batches.mine_neighbors
+    monkeypatch.setattr(batches, "mine_neighbors", lambda e, *a, **k: calls.append(e.adapted) or original(e, *a, **k))
     vk.fit(
         tiny_embedder(), grouped_pairs(), settings(steps=5, mining=Mining(margin=None, refresh_every=2)), progress=False
     )
@@ -123,8 +134,8 @@ def test_unusable_combinations_are_refused():
 
 
 def test_cached_neighbors_are_reused_for_the_same_model_and_data_only(tmp_path, monkeypatch):
-    calls, original = [], fit_module.mine_neighbors
-    monkeypatch.setattr(fit_module, "mine_neighbors", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls, original = [], batches.mine_neighbors
+    monkeypatch.setattr(batches, "mine_neighbors", lambda *a, **k: calls.append(1) or original(*a, **k))
     chosen = settings(steps=1, mining=Mining(margin=None, cache=str(tmp_path / "neighbors")))
     histories = [vk.fit(tiny_embedder(), grouped_pairs(), chosen, progress=False) for _ in range(2)]
     assert len(calls) == 1 and histories[0][0]["loss"] == histories[1][0]["loss"]
