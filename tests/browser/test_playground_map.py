@@ -23,6 +23,10 @@ RENDER = """async ([esm, css, state]) => {
 }"""
 
 
+def units(vectors):
+    return (np.array(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("f4")
+
+
 class Spread:
     """Embed the k-th image or caption at random, with the caption near its image in the second model."""
 
@@ -30,12 +34,11 @@ class Spread:
         self.noise = noise
 
     def encode_image(self, images, batch_size=64):
-        return np.array([self.vector(int(np.asarray(image)[0, 0] @ [65536, 256, 1])) for image in images], dtype="f4")
+        return units([self.vector(int(np.asarray(image)[0, 0] @ [65536, 256, 1])) for image in images])
 
     def encode_text(self, texts, batch_size=64):
         numbers = [int(text.split()[0]) if text[0].isdigit() else 0 for text in texts]
-        moved = [self.vector(k) + self.noise * np.random.default_rng([1, k]).normal(size=8) for k in numbers]
-        return np.array(moved, dtype="f4")
+        return units([self.vector(k) + self.noise * np.random.default_rng([1, k]).normal(size=8) for k in numbers])
 
     def vector(self, number):
         return np.random.default_rng([0, number]).normal(size=8) * [4, 3, 1, 1, 1, 1, 1, 1]
