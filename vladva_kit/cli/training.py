@@ -49,7 +49,7 @@ def demo(out: Out = Path("runs/demo"), steps: Steps = 200, batch_size: BatchSize
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="An imagefolder with metadata.jsonl, or a sample such as emoji_pairs.")],
+    data: Annotated[str, typer.Argument(help="An imagefolder, a Hub id of pairs, or a sample such as emoji_pairs.")],
     out: Out = Path("runs/train"),
     model: Annotated[str, typer.Option(help="emoji-llava, a model folder or a Hub id.")] = "emoji-llava",
     steps: Steps = 150,
