@@ -36,8 +36,9 @@ from vladva_kit.data.validation import (
     read_metadata,
 )
 from vladva_kit.embedder.identity import image_key
-from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput, is_array, open_image
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput, WrongType, is_array, open_image
 
+DECODED = "_decoded"  # in a pair's __dict__, which `dataclasses.replace` does not copy: what load_pairs decoded
 TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class Pair:
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("captions", "negatives"):
+            if isinstance(getattr(self, name), str):
+                raise WrongType(f"{name} is the text {getattr(self, name)!r}; give a list of captions")
         if isinstance(self.image, str):
             object.__setattr__(self, "image", Path(self.image))
         elif is_array(self.image):
@@ -113,7 +117,8 @@ def load_pairs(
     image, short, long, captions, negatives, group: the source's names of these columns. Without short, long and
     captions, the column `text` or `caption` is read; without image, one named as images are, such as `jpg`; a note says
     so.
-    Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels.
+    Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels. A pair
+    that comes from `load_pairs` is decoded again only if its file has changed since.
     Raises BadInput at the first bad entry, naming file and line; `on_error="skip"` lists bad entries in one warning
     instead, appends them to the list `skipped` if given, and returns the rest. Raises BadInput if no pair is valid.
     """
@@ -181,7 +186,8 @@ def split_folder(source: Path, split: str) -> Path:
     if source.suffix in TABLE_SUFFIXES and source.is_file():
         raise BadInput(f"{source} is a table, not a folder; give pandas.read_csv(…) of it, or the folder of its images")
     if not source.is_dir():
-        raise BadInput(f"{source} is not a folder; give an imagefolder, or vk.sample('emoji_pairs')")
+        fix = "unpack it" if source.is_file() else "give an imagefolder, or vk.sample('emoji_pairs')"
+        raise BadInput(f"{source} is not a folder; {fix}")
     folder = source / split
     if metadata_file(folder):
         return folder
@@ -213,6 +219,7 @@ def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], column
     if path not in decoded:  # several lines may name one image
         check_image(path, where)
         decoded.add(path)
+    vars(pair)[DECODED] = _version(path)
     return pair
 
 
@@ -227,7 +234,10 @@ def _parse_row(row: Any, where: str, rows: Rows, columns: Columns, noted: set[st
         rows.check_image(record[key], where)
         image, record = as_image(record[key], where), renamed(record, columns)
     pair = parse_pair(image, record, where, noted)
-    check_image(pair.image, where)
+    version = _version(pair.image)
+    if version is None or record.get(DECODED) != version:
+        check_image(pair.image, where)
+    vars(pair)[DECODED] = version
     return pair
 
 
@@ -238,6 +248,16 @@ def _usual_image_key(record: Mapping[str, Any], where: str, noted: set[str]) -> 
         logger.warning("%s: images are read from %r", where, key)
         noted.add(key)
     return key
+
+
+def _version(image: Any) -> tuple[Any, ...] | None:
+    """Identify the file, by name, date and size, or the bytes that were decoded; None for what may change unnoticed."""
+    if isinstance(image, bytes):
+        return (id(image),)
+    if not isinstance(image, Path) or not image.is_file():
+        return None
+    status = image.stat()
+    return str(image), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def named_captions(record: dict[str, Any]) -> dict[str, Any]:
