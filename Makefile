@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo play test quick types wheel docs benchmarks test-browser test-smollm2 test-torchvision notebooks screenshots lab clean
+.PHONY: demo play test quick types wheel docs benchmarks test-browser test-smollm2 test-torchvision test-interop notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -71,6 +71,10 @@ test-torchvision: .venv-torchvision/.test
 	.venv-torchvision/bin/python -c "import torchvision"
 	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/models/test_families.py tests/checks tests/models/test_resolution.py
 
+# Outside CI: the kit's models in mteb and CLIP_benchmark, and open_clip's and sentence-transformers' models in the kit.
+test-interop: .venv-interop/.test
+	HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest -rs tests/evaluation/test_interop.py tests/embedder/test_export.py
+
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
 
@@ -109,5 +113,11 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 	.venv-torchvision/bin/python -m pip install --quiet -e ".[test]"
 	touch $@
 
+.venv-interop/.test: pyproject.toml
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet $(TORCHVISION)
+	.venv-interop/bin/python -m pip install --quiet "mteb>=2.26" "clip-benchmark>=1.6" "open_clip_torch>=3.3" -e ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-smollm2 .venv-torchvision .venv-wheel dist runs
+	rm -rf $(VENV) .venv-smollm2 .venv-torchvision .venv-interop .venv-wheel dist runs

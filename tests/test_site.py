@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 NAVIGATION = (ROOT / "mkdocs.yml").read_text()
-TESTED_ELSEWHERE = ("widgets.md", "scaling-guide.md")  # by test_readme; needs a folder of tar files
+# by test_readme; needs a folder of tar files; by tests/data/test_public_data.py, on miniatures
+TESTED_ELSEWHERE = ("widgets.md", "scaling-guide.md", "public-data.md")
 CODE = {page: "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)) for page in PAGES}
 FULL, SHORT = "vk.Settings(steps=20, batch_size=32)", "vk.Settings(steps=1, batch_size=4)"
 RUN = [page for page, code in CODE.items() if code and page.name not in TESTED_ELSEWHERE]

@@ -99,7 +99,7 @@ def test_the_revision_of_a_hub_base_is_recorded(hub, tmp_path):
     assert vk.Embedder.from_pretrained(folder).lvlm.revision == COMMIT
 
 
-def test_any_clip_is_loaded_by_its_folder_and_other_baselines_by_their_library(tmp_path, monkeypatch):
+def test_any_clip_is_loaded_by_its_folder_and_other_baselines_by_their_library(hub, tmp_path, monkeypatch):
     clip = load_embedder(str(SHIPPED / "emoji-clip"))
     assert isinstance(clip, vk.ClipEmbedder)
     assert torch.equal(clip.encode_text(["a dog"]), load_embedder("emoji-clip").encode_text(["a dog"]))
@@ -109,9 +109,14 @@ def test_any_clip_is_loaded_by_its_folder_and_other_baselines_by_their_library(t
     exported = tmp_path / "exported"
     exported.mkdir()
     (exported / "modules.json").write_text("[]")
-    for name in (*names, str(exported)):
+    open_clip = tmp_path / "open_clip"
+    open_clip.mkdir()
+    (open_clip / "open_clip_config.json").write_text("{}")
+    hub("me/open_clip", open_clip)
+    for name in (*names, str(exported), str(open_clip), "me/open_clip"):
         load_embedder(name)
-    assert loaded == [*names, f"sentence_transformers:{exported}"]
+    folders = [f"sentence_transformers:{exported}", f"open_clip:local-dir:{open_clip}", "open_clip:hf-hub:me/open_clip"]
+    assert loaded == [*names, *folders]
 
 
 def test_a_model_of_another_kind_is_refused_in_one_sentence(tmp_path):

@@ -239,3 +239,14 @@ def test_similarity_rejects_what_is_neither_embeddings_nor_images_and_captions(l
         embedder.similarity(pictures[0], texts)
     with pytest.raises(TypeError, match="put it in a list"):
         embedder.similarity(images, "a dog")
+
+
+def test_arrays_and_tensors_embed_as_the_same_images_do(pictures, captions):
+    embedder = vk.Embedder(tiny_lvlm())
+    arrays = [np.asarray(picture) for picture in pictures[:2]]
+    tensors = [torch.tensor(array).permute(2, 0, 1) / 255 for array in arrays]
+    expected = embedder.encode_image(pictures[:2])
+    for images in (arrays, tensors, np.stack(arrays), torch.stack(tensors)):
+        assert torch.equal(embedder.encode_image(images), expected)
+        scores = embedder.similarity(images, captions[:3])
+        assert torch.equal(scores, embedder.similarity(expected, captions[:3]))

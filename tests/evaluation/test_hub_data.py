@@ -11,8 +11,9 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import errors
 from PIL import Image
 
+from vladva_kit.data.hub import is_on_hub, open_dataset
 from vladva_kit.evaluation import evaluate_winoground, hub_data
-from vladva_kit.evaluation.hub_data import is_on_hub, open_dataset, winoground_folder
+from vladva_kit.evaluation.hub_data import winoground_folder
 from vladva_kit.models.images import BadInput
 
 RESPONSE = SimpleNamespace(headers={}, request=None, status_code=403, url="")

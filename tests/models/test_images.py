@@ -6,9 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 
-from vladva_kit.models.images import BadInput, Crop, open_image, open_images
+from vladva_kit.embedder.identity import image_key
+from vladva_kit.models.images import BadInput, Crop, WrongType, open_image, open_images
 
 
 def reopened(image, format="PNG", **options):
@@ -216,6 +218,67 @@ def test_a_crop_outside_the_image_is_refused(tmp_path):
     for box in ((8, 0, 12, 4), (0, 6, 3, 9), (-5, 0, 0, 4), (3, 3, 3, 5)):
         with pytest.raises(BadInput, match="holds no pixel of the image of 8 x 6"):
             open_image(Crop(tmp_path / "street.png", box))
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+ARRAYS = {
+    "height, width, channels": PIXELS,
+    "channels, height, width": PIXELS.transpose(2, 0, 1),
+    "a torchvision tensor": torch.from_numpy(PIXELS).permute(2, 0, 1) / 255,
+    "a tensor with the channels last": torch.from_numpy(PIXELS),
+    "float64": PIXELS / 255,
+    "float16": (PIXELS / 255).astype(np.float16),
+    "uint16": PIXELS.astype(np.uint16) * 257,
+    "a trainable tensor": (torch.from_numpy(PIXELS) / 255).requires_grad_(),
+    "opaque": np.concatenate([PIXELS, np.full((5, 7, 1), 255, np.uint8)], axis=2),
+}
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS.keys())
+def test_an_array_or_tensor_looks_as_the_image_of_its_values(array):
+    assert (np.asarray(open_image(array)) == PIXELS).all()
+    assert image_key(array) == image_key(Image.fromarray(PIXELS))
+
+
+def test_gray_arrays_and_transparent_ones_become_rgb():
+    gray = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    for array in (gray, gray[:, :, None], gray[None], torch.from_numpy(gray)[None]):
+        assert (np.asarray(open_image(array)) == gray[:, :, None]).all()
+    clear = np.zeros((5, 7, 4), np.uint8)
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_where_both_axes_fit_channels_are_last_in_an_array_and_first_in_a_tensor():
+    array = np.zeros((3, 8, 3), np.uint8)
+    assert open_image(array).size == (8, 3) and open_image(torch.from_numpy(array)).size == (3, 8)
+
+
+REFUSED = {
+    "a batch": (np.zeros((2, 5, 7, 3), np.uint8), r"shape \(2, 5, 7, 3\) is not one image"),
+    "two channels": (np.zeros((5, 7, 2), np.uint8), r"shape \(5, 7, 2\) is not one image"),
+    "no pixels": (np.zeros((0, 7, 3), np.uint8), "is not one image"),
+    "one dimension": (torch.zeros(9), r"shape \(9,\) is not one image"),
+    "64-bit integers": (torch.zeros(3, 5, 7, dtype=torch.long), "dtype int64; give uint8 from 0 to 255"),
+    "booleans": (np.zeros((5, 7), bool), "dtype bool; give uint8"),
+    "a normalized image": (torch.full((3, 5, 7), -1.8), "float32 from -1.8 to -1.8; .* undo its normalization"),
+    "floats to 255": (PIXELS.astype(np.float32), "floats must be from 0 to 1: .* or divide by 255"),
+    "NaN": (np.full((5, 7), np.nan), "float64 from nan to nan"),
+    "too narrow": (np.zeros((1, 1001, 3), np.uint8), "narrower than"),
+}
+
+
+@pytest.mark.parametrize("array, reason", REFUSED.values(), ids=REFUSED.keys())
+def test_other_arrays_are_refused_by_name(array, reason):
+    with pytest.raises(BadInput, match=reason):
+        open_image(array)
+    with pytest.raises(BadInput, match=f"image 0 cannot be read .*{reason}"):
+        open_images([array])
+
+
+def test_a_single_array_is_no_list_of_images_and_four_axes_are():
+    assert [image.size for image in open_images(np.stack([PIXELS, PIXELS]))] == [(7, 5), (7, 5)]
+    with pytest.raises(WrongType, match="got a single image"):
+        open_images(PIXELS)
 
 
 def test_16_bit_values_of_a_12_bit_sensor_are_warned_of():

@@ -1,6 +1,7 @@
 """Model names, and the properties of a loaded LVLM."""
 
 import warnings
+from functools import partial
 
 import pytest
 import tiny_families
@@ -24,7 +25,10 @@ def test_a_folder_without_config_is_rejected(tmp_path):
         vk.load_lvlm(str(tmp_path))
 
 
-@pytest.mark.parametrize("load", [vk.load_lvlm, vk.ClipEmbedder], ids=["lvlm", "clip"])
+EXPORTED = partial(vk.load_baseline, "sentence_transformers:exported")
+
+
+@pytest.mark.parametrize("load", [vk.load_lvlm, vk.ClipEmbedder, EXPORTED], ids=["lvlm", "clip", "export"])
 def test_a_transformers_that_computes_wrong_embeddings_is_refused(load, monkeypatch):
     monkeypatch.setattr(transformers, "__version__", "5.5.4")
     with pytest.raises(ImportError, match=r"5\.5\.4 computes wrong image embeddings: pip install 'transformers>=5\.6'"):

@@ -139,8 +139,8 @@ def _checked_options(
     benchmark: str, source: str | Path, requested: dict[str, Any], image_folder: Path | None
 ) -> dict[str, Any]:
     """Return the value of each option that the benchmark takes. Raises BadParameter for another one that was given."""
+    from vladva_kit.data.hub import is_on_hub
     from vladva_kit.evaluation.caption_files import find_caption_file
-    from vladva_kit.evaluation.hub_data import is_on_hub
 
     parameters = inspect.signature(_function(benchmark)).parameters
     taken = {name: parameters[name].default for name in OPTIONS if name in parameters}

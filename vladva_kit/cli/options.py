@@ -31,7 +31,8 @@ def load_embedder(name: str, dtype: str | None = None) -> Any:
     """Load a CLIP or another baseline, an adapter with its base, or a bare LVLM: `load_embedder("emoji-llava-vladva")`.
 
     All but a name such as `open_clip:…` may be a folder or a hub id; a folder written by `vladva export` is loaded with
-    sentence-transformers. dtype: of an LVLM, such as "bfloat16"; by default the one that suits the device.
+    sentence-transformers, and one that only open_clip reads with open_clip. dtype: of an LVLM, such as "bfloat16"; by
+    default the one that suits the device.
     """
     import torch
 
@@ -52,6 +53,8 @@ def load_embedder(name: str, dtype: str | None = None) -> Any:
         return vk.Embedder.from_pretrained(name, **load)
     if (folder / "modules.json").is_file():
         return vk.load_baseline(f"sentence_transformers:{name}")
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        return vk.load_baseline(f"open_clip:{'hf-hub' if on_hub else 'local-dir'}:{name}")
     if model_type(name) in CLIP_TYPES:
         return vk.load_baseline(name)
     return vk.Embedder(vk.load_lvlm(name, **load))

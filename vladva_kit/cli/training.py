@@ -56,7 +56,7 @@ def _flag(name: str, text: str) -> Any:
 
 def train(
     data: Annotated[
-        str | None, typer.Argument(help="An imagefolder with metadata.jsonl, or a sample such as emoji_pairs.")
+        str | None, typer.Argument(help="An imagefolder, a Hub id of pairs, or a sample such as emoji_pairs.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder.", show_default="runs/train")] = None,
     config: Annotated[

@@ -5,14 +5,26 @@ from __future__ import annotations
 import logging
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
+from vladva_kit.data.hub import is_on_hub
+from vladva_kit.data.sources import (
+    CAPTION_KEYS,
+    USUAL_KEYS,
+    Columns,
+    Rows,
+    as_image,
+    read_rows,
+    renamed,
+    row_record,
+    usual_image_key,
+)
 from vladva_kit.data.validation import (
     check_image,
     clean_caption,
@@ -21,17 +33,11 @@ from vladva_kit.data.validation import (
     metadata_file,
     parse_json_line,
     path_inside,
-    pick_split,
     read_metadata,
-    undecoded_rows,
 )
 from vladva_kit.embedder.identity import image_key
-from vladva_kit.models.images import BadInput, WrongType, open_image
+from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput, WrongType, is_array, open_image
 
-if TYPE_CHECKING:
-    import datasets
-
-USUAL_KEYS = ("text", "caption")  # names that other trainers use; read if none of the kit's own is there
 DECODED = "_decoded"  # in a pair's __dict__, which `dataclasses.replace` does not copy: what load_pairs decoded
 TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
 logger = logging.getLogger(__name__)
@@ -41,8 +47,9 @@ logger = logging.getLogger(__name__)
 class Pair:
     """An image and its captions: `Pair(Path("dog.png"), short="a dog", long="A brown dog lies on a red mat …")`.
 
-    `image` is a PIL image, a path, or the bytes of an image file (as in parquet datasets); decode it with
-    `load_image()`. `captions` holds all short captions, `short` first; `where` is the file and line of the pair.
+    `image` is a PIL image, a path, or the bytes of an image file (as in parquet datasets); an array or tensor becomes a
+    PIL image. Decode it with `load_image()`. `captions` holds all short captions, `short` first; `where` is the file
+    and line of the pair.
     """
 
     image: Image.Image | Path | bytes = field(repr=False)
@@ -59,6 +66,8 @@ class Pair:
                 raise WrongType(f"{name} is the text {getattr(self, name)!r}; give a list of captions")
         if isinstance(self.image, str):
             object.__setattr__(self, "image", Path(self.image))
+        elif is_array(self.image):
+            object.__setattr__(self, "image", open_image(self.image))
         object.__setattr__(self, "negatives", tuple(self.negatives))
         short = self.short if self.short is not None else next(iter(self.captions), None)
         object.__setattr__(self, "short", short)
@@ -77,12 +86,22 @@ class Pair:
 
 
 def load_pairs(
-    source: str | Path | datasets.Dataset | list[Pair],
+    source: Any,
     split: str = "train",
     on_error: str = "raise",
     skipped: list[str] | None = None,
+    *,
+    image: str | None = None,
+    short: str | None = None,
+    long: str | None = None,
+    captions: str | None = None,
+    negatives: str | None = None,
+    group: str | None = None,
 ) -> list[Pair]:
     """Load and check pairs: `load_pairs("data_samples/emoji_pairs", split="test")` -> a list of Pair.
+
+        load_pairs([("dog.jpg", "a dog"), ("cat.jpg", "a cat", "A gray cat sleeps on a red sofa …")])
+        load_pairs(pandas.read_csv("photos.csv"), image="jpg", short="text")
 
     `source` is one of
     - an imagefolder: `<source>/<split>/metadata.jsonl`, or `<source>/metadata.jsonl` if the source has no split
@@ -90,25 +109,31 @@ def load_pairs(
       be missing or null; `"captions": […]` gives more short captions, of which training takes one at random in each
       epoch, `"negatives": […]` hard negatives, and `"group"` a name shared by pairs that are hard negatives of one
       another; a metadata.csv with these columns is read too;
-    - a `datasets.Dataset` (or the `split` of a DatasetDict) with the columns image and short or long;
-    - a list of Pair.
+    - a hub id, a `datasets.Dataset` (or the `split` of a DatasetDict) or a pandas DataFrame with the columns image and
+      short or long;
+    - a list, a generator or a torch Dataset of Pairs, of dicts with these keys, or of tuples (image, short) or
+      (image, short, long). An image is a path, bytes, a PIL image, an array or a tensor; all are kept in memory.
 
-    Without short, long and captions, the column `text` or `caption` is read, and a note says so.
+    image, short, long, captions, negatives, group: the source's names of these columns. Without short, long and
+    captions, the column `text` or `caption` is read; without image, one named as images are, such as `jpg`; a note says
+    so.
     Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels. A pair
     that comes from `load_pairs` is decoded again only if its file has changed since.
     Raises BadInput at the first bad entry, naming file and line; `on_error="skip"` lists bad entries in one warning
     instead, appends them to the list `skipped` if given, and returns the rest. Raises BadInput if no pair is valid.
     """
+    named = {"image": image, "short": short, "long": long, "captions": captions, "negatives": negatives, "group": group}
+    columns = {role: column for role, column in named.items() if column is not None}
     errors, noted = error_list(on_error), set()
     entries: Iterable[tuple[str, Any]]
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path) and not is_on_hub(source):
         folder = split_folder(Path(source), split)
         name, entries = f"{source} ({split})", read_metadata(metadata_file(folder))
-        parse = partial(_parse_line, folder=folder, decoded=set())
-    elif isinstance(source, list | tuple):
-        name, entries, parse = "the list of pairs", _list_entries(source), _parse_entry
+        parse = partial(_parse_line, folder=folder, decoded=set(), columns=columns)
     else:
-        name, entries, parse = "the dataset", _dataset_entries(pick_split(source, split)), _parse_entry
+        rows = read_rows(source, split, columns)
+        name, entries = rows.name, ((f"{rows.unit} {index}", row) for index, row in enumerate(rows.items))
+        parse = partial(_parse_row, rows=rows, columns=columns)
     pairs = []
     for where, entry in entries:
         with collect_errors(errors):
@@ -156,6 +181,10 @@ def split_folder(source: Path, split: str) -> Path:
 
     Raises BadInput if there is none.
     """
+    if source.suffix.lower() in IMAGE_SUFFIXES and not source.is_dir():
+        raise BadInput(f"{source} is a single image, without a caption; give it as load_pairs([(path, 'a dog')])")
+    if source.suffix in TABLE_SUFFIXES and source.is_file():
+        raise BadInput(f"{source} is a table, not a folder; give pandas.read_csv(…) of it, or the folder of its images")
     if not source.is_dir():
         fix = "unpack it" if source.is_file() else "give an imagefolder, or vk.sample('emoji_pairs')"
         raise BadInput(f"{source} is not a folder; {fix}")
@@ -175,30 +204,18 @@ def split_folder(source: Path, split: str) -> Path:
     return source
 
 
-def _dataset_entries(dataset: datasets.Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    columns = dataset.column_names
-    if "image" not in columns or not {"short", "long", "captions", *USUAL_KEYS} & set(columns):
-        raise BadInput(
-            f"the dataset has the columns {', '.join(columns)}; it needs image and short or long: "
-            "rename them with dataset.rename_columns({'caption': 'short'})"
-        )
-    for index, row in enumerate(undecoded_rows(dataset, ["image"])):
-        yield f"dataset row {index}", row
-
-
-def _list_entries(pairs: list[Pair]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for index, pair in enumerate(pairs):
-        if not isinstance(pair, Pair):
-            raise BadInput(f"item {index} of the list is of type {type(pair).__name__}; all must be Pair")
-        yield pair.where or f"pair {index}", vars(pair)
-
-
-def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], noted: set[str]) -> Pair:
+def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], columns: Columns, noted: set[str]) -> Pair:
     record = parse_json_line(raw, where)
-    if "file_name" not in record:
-        raise BadInput(f"{where}: no 'file_name' (keys: {', '.join(record) or 'none'}); each line must name its image")
-    path = path_inside(folder, record["file_name"], where)
-    pair = parse_pair(path, record, where, noted)
+    key = columns.get("image", "file_name")
+    if key not in record:
+        key = None if "image" in columns else _usual_image_key(record, where, noted)
+    if key is None:
+        listed = ", ".join(record) or "none"
+        raise BadInput(
+            f"{where}: no {columns.get('image', 'file_name')!r} (keys: {listed}); each line must name its image"
+        )
+    path = path_inside(folder, record[key], where, key)
+    pair = parse_pair(path, renamed(record, columns), where, noted)
     if path not in decoded:  # several lines may name one image
         check_image(path, where)
         decoded.add(path)
@@ -206,13 +223,31 @@ def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], noted:
     return pair
 
 
-def _parse_entry(entry: dict[str, Any], where: str, noted: set[str]) -> Pair:
-    pair = parse_pair(entry["image"], entry, where, noted)
+def _parse_row(row: Any, where: str, rows: Rows, columns: Columns, noted: set[str]) -> Pair:
+    if isinstance(row, Pair):
+        where, image, record = row.where or where.replace("item", "pair"), row.image, vars(row)
+    else:
+        record = row_record(row, where, columns)
+        key = columns.get("image") or _usual_image_key(record, where, noted)
+        if record.get(key) is None:
+            raise BadInput(f"{where}: no image (keys: {', '.join(map(str, record)) or 'none'}); each pair needs one")
+        rows.check_image(record[key], where)
+        image, record = as_image(record[key], where), renamed(record, columns)
+    pair = parse_pair(image, record, where, noted)
     version = _version(pair.image)
-    if version is None or entry.get(DECODED) != version:
+    if version is None or record.get(DECODED) != version:
         check_image(pair.image, where)
     vars(pair)[DECODED] = version
     return pair
+
+
+def _usual_image_key(record: Mapping[str, Any], where: str, noted: set[str]) -> str | None:
+    """Return the key of a record's image; another one than the kit's own is logged once."""
+    key = usual_image_key(record)
+    if key not in ("image", None, *noted):
+        logger.warning("%s: images are read from %r", where, key)
+        noted.add(key)
+    return key
 
 
 def _version(image: Any) -> tuple[Any, ...] | None:
@@ -236,7 +271,7 @@ def named_captions(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _usual_key(record: Mapping[str, Any]) -> str | None:
-    if {"short", "long", "captions"} & record.keys():
+    if {*CAPTION_KEYS} & record.keys():
         return None
     return next((key for key in USUAL_KEYS if record.get(key) is not None), None)
 
@@ -260,8 +295,13 @@ def parse_pair(image: Any, record: dict[str, Any], where: str, noted: set[str] |
         lists[key] = tuple(clean_caption(text, key, where) for text in texts)
     if not single and not lists["captions"]:
         found = ", ".join(key for key in record if key not in ("image", "where")) or "none"
-        raise BadInput(f"{where}: neither a 'short' nor a 'long' caption (keys: {found}); give at least one")
+        raise BadInput(
+            f"{where}: neither a 'short' nor a 'long' caption (keys: {found}); give at least one, or name its column, "
+            "as in load_pairs(source, short='title')"
+        )
     group = record.get("group")
+    if isinstance(group, float) and group.is_integer():  # how pandas reads a column with missing numbers
+        group = int(group)
     if group is not None and not isinstance(group, str | int):
         raise BadInput(f"{where}: 'group' is {group!r}; it must be a text or a number that the pairs of a group share")
     return Pair(image, **single, **lists, group=None if group is None else str(group), where=where)

@@ -240,15 +240,22 @@ def clean_caption(value: object, key: str, where: str) -> str:
     return value.strip()
 
 
-def pick_split(source: Any, split: str) -> datasets.Dataset:
-    """Return a `datasets.Dataset` unchanged, or the named split of a DatasetDict. Raises BadInput for anything else."""
+def of_split(source: Any, split: str) -> Any:
+    """Return the named split of a dict of splits, and any other source unchanged. Raises BadInput without the split."""
     if isinstance(source, dict) and split not in source:
         raise BadInput(f"the dataset has no split {split!r}; it has {', '.join(map(str, source))}")
-    dataset = source[split] if isinstance(source, dict) else source
+    return source[split] if isinstance(source, dict) else source
+
+
+def pick_split(source: Any, split: str) -> datasets.Dataset:
+    """Return a `datasets.Dataset` unchanged, or the named split of a DatasetDict. Raises BadInput for anything else."""
+    dataset = of_split(source, split)
     if not hasattr(dataset, "column_names"):
         raise BadInput(f"the source is of type {type(source).__name__}; give a folder, a datasets.Dataset or Pairs")
     if not hasattr(dataset, "__len__"):
-        raise BadInput("a streamed dataset cannot be checked in advance; load it without streaming=True")
+        raise BadInput(
+            "a streamed dataset cannot be checked in advance; load it without streaming=True, or use stream_pairs"
+        )
     return dataset
 
 

@@ -51,15 +51,16 @@ def summary_embeddings(hidden: Tensor, batch: ModelInputs) -> Tensor:
 
 def _as_embeddings(items: Any, encode: Callable[[Any], Tensor], name: str) -> Tensor:
     """Return (n, dim) float32 embeddings: `items` itself if it is an array or tensor of them, else `encode(items)`."""
-    if not isinstance(items, np.ndarray | Tensor):
-        if isinstance(items, Sequence) and any(isinstance(item, np.ndarray | Tensor) for item in items):
+    if not isinstance(items, np.ndarray | Tensor) or items.ndim == 4:  # images are arrays too
+        rows = items if isinstance(items, Sequence) else ()
+        if any(isinstance(item, np.ndarray | Tensor) and item.ndim < 2 for item in rows):
             raise TypeError(f"{name} is a list with arrays in it: stack embeddings to one array of shape (n, dim)")
         return encode(items)
     embeddings = torch.as_tensor(items)
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise TypeError(
             f"{name} has shape {tuple(embeddings.shape)} and dtype {embeddings.dtype}: pass float embeddings of shape "
-            "(n, dim), or a list of images (PIL or paths) or of captions"
+            "(n, dim), or a list of images (PIL, paths or arrays) or of captions"
         )
     return embeddings.float()
 
@@ -152,6 +153,7 @@ class Embedder:
     def encode_image(self, images: Sequence[ImageLike], batch_size: int = 64) -> Tensor:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
+        An image is a PIL image, a path, the bytes of a file, or an array or tensor as `array_image` reads it.
         Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
         single image, MemoryShortage naming the batch size if memory runs out.
         """

@@ -37,7 +37,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vladva_kit.embedder.adapter import adapter_state
-from vladva_kit.models.images import Crop, ImageLike, check_regular, open_image
+from vladva_kit.models.images import Crop, ImageLike, check_regular, is_array, open_image
 
 ADAPTER_PARTS = ("lora_", "soft_prompt", "temperature", "modules_to_save", "original_module")  # in parameter names
 PACKAGE = Path(__file__).parents[1]
@@ -130,13 +130,13 @@ def image_key(image: ImageLike | Crop) -> str:
         image_key(Path("copy.png")) == image_key(Path("original.png"))
         image_key(image) != image_key(the_same_indices_with_another_palette)
 
-    A file, or its bytes, is hashed without decoding it; a PIL image by its pixels as the model sees them; a crop by its
-    image and box. Raises FileNotFoundError for a missing file, and what `open_image` raises for a PIL image that cannot
-    be converted.
+    A file, or its bytes, is hashed without decoding it; a PIL image or an array by its pixels as the model sees them; a
+    crop by its image and box. Raises FileNotFoundError for a missing file, and what `open_image` raises for an image
+    that cannot be converted.
     """
     if isinstance(image, Crop):
         return content_key(f"{image_key(image.image)} {image.box}")
-    if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image) or is_array(image):
         opened = open_image(image)
         return content_key(f"{opened.mode} {opened.size} ".encode() + opened.tobytes())
     if isinstance(image, bytes):

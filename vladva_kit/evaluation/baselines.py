@@ -29,7 +29,7 @@ def load_baseline(name: str = "emoji-clip", device: str | None = None) -> Featur
         load_baseline()                                                # emoji-clip, shipped
         load_baseline("google/siglip-base-patch16-224")                # a CLIP or SigLIP: a hub id or a folder
         load_baseline("open_clip:ViT-B-32/laion2b_s34b_b79k")          # a model and the tag of its weights
-        load_baseline("open_clip:hf-hub:timm/ViT-B-16-SigLIP")
+        load_baseline("open_clip:hf-hub:timm/ViT-B-16-SigLIP")        # or open_clip:local-dir:FOLDER
         load_baseline("sentence_transformers:sentence-transformers/clip-ViT-B-32")
 
     Weights of the two libraries are read as safetensors or as weights only: no code of a repository is run.
@@ -140,6 +140,7 @@ def _open_clip(name: str, device: str) -> FeatureEmbedder:
 
 def _sentence_transformer(name: str, device: str) -> FeatureEmbedder:
     """Load an image-text model of sentence-transformers: "clip-ViT-B-32"."""
+    refuse_wrong_transformers()  # an exported LVLM is affected too
     library = _library("sentence_transformers", "sentence-transformers", f"sentence_transformers:{name}")
     safe = {"trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}
     model = library.SentenceTransformer(name, device=device, **safe)

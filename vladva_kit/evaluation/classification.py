@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vladva_kit.data.hub import open_dataset
 from vladva_kit.data.validation import clean_caption, error_list, split_names, visible_files
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.encoding import EncoderOrScorer, Scored, encode_once
-from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, open_dataset
+from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns
 from vladva_kit.evaluation.metrics import Margins, ranks
 from vladva_kit.evaluation.retrieval import ranks_in_blocks
 from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput

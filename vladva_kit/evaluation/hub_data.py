@@ -1,4 +1,4 @@
-"""Open benchmark datasets: from the hub, or as passed. Errors of the hub explain what to do, as for gated datasets."""
+"""Read benchmark datasets of the hub: their columns, their rows and their files."""
 
 from __future__ import annotations
 
@@ -6,37 +6,18 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vladva_kit.data.validation import pick_split, undecoded_rows
-from vladva_kit.models.hub import is_hub_id
+from vladva_kit.data.hub import explain_hub_errors
+from vladva_kit.data.validation import undecoded_rows
 from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
 
 DataSource: TypeAlias = "str | Path | datasets.Dataset"  # a path, a hub id, a Dataset or a DatasetDict
-
-
-def is_on_hub(source: Any) -> bool:
-    """Tell whether a source is the id of a hub dataset, not an existing path: `is_on_hub("facebook/winoground")`."""
-    return isinstance(source, str) and is_hub_id(source) and not Path(source).exists()
-
-
-def open_dataset(source: Any, split: str) -> datasets.Dataset | None:
-    """Open a split of a hub id, Dataset or DatasetDict; return None for a path: `open_dataset("aro/", "test")`.
-
-    Raises BadInput for a source of another type or without the split, and for a hub dataset that is gated, missing,
-    unreachable or needs a loading script.
-    """
-    if not is_on_hub(source):
-        return None if isinstance(source, str | Path) else pick_split(source, split)
-    import datasets
-
-    with _explain_errors(source):
-        return datasets.load_dataset(source, split=split)
 
 
 def find_columns(dataset: datasets.Dataset, **names: Sequence[str]) -> list[str]:
@@ -71,7 +52,7 @@ def hub_file(repo_id: str, names: Sequence[str]) -> Path:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     *others, last = names
-    with _explain_errors(repo_id):
+    with explain_hub_errors(repo_id):
         for name in others:
             with suppress(RemoteEntryNotFoundError):  # another layout of the same dataset
                 return Path(hf_hub_download(repo_id, name, repo_type="dataset"))
@@ -104,28 +85,3 @@ def winoground_folder(repo_id: str = "facebook/winoground") -> Path:
             if not folder.is_dir():  # another process may have finished first
                 os.replace(complete, folder)
     return folder
-
-
-@contextmanager
-def _explain_errors(repo_id: str) -> Iterator[None]:
-    """Turn errors of the hub into one sentence that says what to do."""
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub import errors
-
-    page = f"https://huggingface.co/datasets/{repo_id}"
-    download = f"run `hf download {repo_id} --repo-type dataset --local-dir FOLDER`, and give FOLDER as the data"
-    unreachable = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)
-    missing = (errors.RepositoryNotFoundError, errors.EntryNotFoundError, DatasetNotFoundError)
-    try:
-        yield
-    except (*unreachable, *missing, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, unreachable):
-            advice = f"is not a local folder, and the hub is unreachable; on a machine with a connection, {download}"
-        elif not isinstance(error, missing):
-            advice = f"cannot be loaded by datasets ({reason}); {download}"
-        elif isinstance(error, errors.GatedRepoError) or "gated" in str(error):  # datasets has no class for it
-            advice = f"is gated: accept its terms at {page}, then log in with `hf auth login`, and run this again"
-        else:
-            advice = f"is not a local folder, and not on the hub ({reason}); correct the id, see {page}"
-        raise BadInput(f"{repo_id} {advice}") from error

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from vladva_kit.data.hub import is_on_hub, open_dataset
 from vladva_kit.data.pairs import Pair, load_pairs
 from vladva_kit.data.validation import collect_errors, error_list
 from vladva_kit.embedder.embedder import Embedder
@@ -37,7 +38,7 @@ from vladva_kit.evaluation.encoding import (
     encode_once,
     is_scorer,
 )
-from vladva_kit.evaluation.hub_data import DataSource, is_on_hub, open_dataset
+from vladva_kit.evaluation.hub_data import DataSource
 from vladva_kit.evaluation.metrics import Ranks, joined, ranks
 from vladva_kit.models.images import BadInput
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vladva_kit.data.hub import is_on_hub
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
 from vladva_kit.evaluation.encoding import Encoded, EncoderOrScorer, dots, encode_once
-from vladva_kit.evaluation.hub_data import hub_file, is_on_hub
+from vladva_kit.evaluation.hub_data import hub_file
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.evaluation.sugarcrepe import COCO_IMAGES, category_files, category_folder
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vladva_kit.data.hub import is_on_hub, open_dataset
 from vladva_kit.data.validation import (
     clean_caption,
     error_list,
@@ -23,7 +24,7 @@ from vladva_kit.data.validation import (
 from vladva_kit.evaluation.bootstrap import Score, groups_sharing, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
-from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, is_on_hub, open_dataset, winoground_folder
+from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, winoground_folder
 from vladva_kit.evaluation.metrics import Margins, check_scores
 from vladva_kit.models.images import BadInput
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vladva_kit.data.hub import is_on_hub, open_dataset
 from vladva_kit.data.validation import clean_caption, error_list, path_inside, require_keys, resolve_image_folder
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, number_unique, score
 from vladva_kit.evaluation.cases import CaseScore, Result, json_entries, read_cases, result_fields
 from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
-from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns, is_on_hub, open_dataset
+from vladva_kit.evaluation.hub_data import DataSource, dataset_entries, find_columns
 from vladva_kit.evaluation.metrics import Margins
 from vladva_kit.models.images import BadInput, Crop
 

@@ -9,7 +9,13 @@ from pathlib import Path
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # what from_pretrained reads; no pickles
 ADAPTER_FILES = ("vladva.json", "provenance.json", "adapter_config.json", "adapter_model.safetensors")
-KIND_FILES = ("vladva.json", "adapter_config.json", "modules.json", "config.json")  # tell what a repository holds
+KIND_FILES = (
+    "vladva.json",
+    "adapter_config.json",
+    "modules.json",
+    "open_clip_config.json",
+    "config.json",
+)  # tell apart
 
 
 class HubError(OSError):

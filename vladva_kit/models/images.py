@@ -10,11 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-ImageLike = Image.Image | Path | str | bytes  # an image, its path, or the bytes of its file
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# an image, its path, the bytes of its file, or its values as `array_image` reads them
+ImageLike: TypeAlias = "Image.Image | Path | str | bytes | np.ndarray | Tensor"
 IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
     ".tif", ".tiff", ".webp",
@@ -26,6 +31,8 @@ MAX_MESSAGE = 2000  # characters of a BadInput
 MAX_ASPECT_RATIO = 1000  # `check_resized` refuses less where a processor scales the shorter edge to a fixed length
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
 WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
+ARRAY_WHITE = {"uint8": 255, "uint16": 65535, "float16": 1, "float32": 1, "float64": 1}  # dtype -> value of white
+ARRAY_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 MAX_12_BIT = 4095.0  # cameras, scanners and depth sensors write 8 to 12 bits into 16
 _UPRIGHT = {  # by the EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,14 +75,15 @@ class Crop:
 
 
 def open_image(image: ImageLike | Crop) -> Image.Image:
-    """Open a path, encoded bytes or a PIL image as upright RGB: `open_image("cat.png").mode`.
+    """Open a path, encoded bytes, a PIL image, an array or a tensor as upright RGB: `open_image("cat.png").mode`.
 
     EXIF rotation is applied, transparency is composited on white, the first frame of an animation is taken, and gray
     values are scaled to 8 bits: of 16-bit images, of floats from 0 to 1 or from 0 to 255, and of 32-bit integers that
     fit 8 or 16 bits. The result has no EXIF, so that opening it again does not rotate it again.
-    Warns of 16-bit values so low that all look black. Raises BadInput for gray values outside these ranges, for a crop
-    outside its image, for no pixels or more than MAX_PIXELS, for an aspect ratio above MAX_ASPECT_RATIO and for a path
-    that is not a regular file; PIL's errors for undecodable data, FileNotFoundError for a missing file.
+    Warns of 16-bit values so low that all look black. Raises BadInput for gray values outside these ranges, an array
+    that `array_image` refuses, a crop outside its image, no pixels or more than MAX_PIXELS, an aspect ratio above
+    MAX_ASPECT_RATIO and a path that is not a regular file; PIL's errors for undecodable data,
+    FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
         opened = open_image(image.image)
@@ -84,8 +92,64 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     if isinstance(image, Image.Image):
         check_size(image.size)
         return _to_rgb(image)
+    if is_array(image):
+        return array_image(image)
     with open_file(image) as opened:
         return _to_rgb(opened)
+
+
+def is_array(image: object) -> bool:
+    """Tell whether a value is a numpy array or a torch tensor: `is_array(np.zeros((8, 8)))`."""
+    return isinstance(image, np.ndarray) or (hasattr(image, "detach") and hasattr(image, "numpy"))
+
+
+def array_image(array: Any) -> Image.Image:
+    """Convert an array or tensor of one image to RGB: `array_image(np.zeros((64, 48, 3), "uint8")).size == (48, 64)`.
+
+    Shapes are (height, width), (height, width, channels) and (channels, height, width) with 1, 3 or 4 channels, the
+    fourth of which is opacity. If both fit, the channels of an array are the last and those of a tensor the first axis.
+    Values are 8-bit integers from 0 to 255, 16-bit ones from 0 to 65535, or floats from 0 to 1.
+    Raises BadInput for any other shape, dtype or range, and for NaN.
+    """
+    tensor = hasattr(array, "detach")
+    if tensor:
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()  # numpy has no bfloat16
+    pixels = _channels_last(array, tensor)
+    check_size((pixels.shape[1], pixels.shape[0]))
+    white = ARRAY_WHITE.get(array.dtype.name)
+    if white is None:
+        raise BadInput(
+            f"the image is an array of dtype {array.dtype}; give uint8 from 0 to 255, uint16 from 0 to 65535, or "
+            "floats from 0 to 1"
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= -0.001 * white and high <= 1.001 * white):  # NaN fails too
+        raise BadInput(
+            f"the image is an array of {array.dtype} from {low:g} to {high:g}; floats must be from 0 to 1: undo its "
+            "normalization, or divide by 255"
+        )
+    if white != 255:
+        pixels = np.floor(pixels.astype(np.float64).clip(0, white) * (255 / white) + 0.5).astype(np.uint8)
+    mode = ARRAY_MODES[pixels.shape[2]]
+    pixels = np.ascontiguousarray(pixels[:, :, 0] if mode == "L" else pixels)
+    return _to_rgb(Image.fromarray(pixels))
+
+
+def _channels_last(array: np.ndarray, prefer_first: bool) -> np.ndarray:
+    """Return the array of one image as (height, width, channels)."""
+    if array.ndim == 2 and array.size:
+        return array[:, :, None]
+    if array.ndim == 3 and array.size:
+        last = array.shape[2] in ARRAY_MODES
+        if array.shape[0] in ARRAY_MODES and (prefer_first or not last):
+            return array.transpose(1, 2, 0)
+        if last:
+            return array
+    raise BadInput(
+        f"an array of shape {array.shape} is not one image; give (height, width), (height, width, channels) or "
+        "(channels, height, width) with 1, 3 or 4 channels"
+    )
 
 
 @contextmanager
@@ -164,9 +228,9 @@ def image_batches(images: Sequence[ImageLike], batch_size: int) -> Iterator[list
         yield opened
 
 
-def check_image_list(images: object) -> None:
-    """Raise WrongType for a single image where a list of images is needed."""
-    if isinstance(images, Image.Image | str | Path | bytes):
+def check_image_list(images: Any) -> None:
+    """Raise WrongType for a single image where a list of images, or an array of several, is needed."""
+    if isinstance(images, Image.Image | str | Path | bytes) or (is_array(images) and images.ndim < 4):
         raise WrongType("a list of images is needed; got a single image; put it in a list")
 
 

@@ -68,8 +68,9 @@ def fit(
         history = fit(embedder, sample("emoji_pairs"), Settings(steps=150, batch_size=64))
         history[-1]     # {"step": 150, "seconds": …, "loss": …, "contrastive": …, "next_token": …, "accuracy": …, …}
 
-    data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`. Of a
-    pair with several short captions, each epoch uses one, sampled by `settings.seed`.
+    data: anything that `load_pairs` takes, such as an imagefolder, a hub id, a DataFrame, a torch Dataset or a list of
+    (image, short, long), or `stream_pairs(…)`. Name its columns by `load_pairs`. Of a pair with several short captions,
+    each epoch uses one, sampled by `settings.seed`.
     validation: data of the same kinds (of a folder, its split "validation"), for recall@1 in both directions, or a
     function from an embedder to metrics, such as `metrics_on(sample("winoground_mini"))`; it runs every
     `settings.validate_every` steps, and its metrics are in the history as "eval_…".
