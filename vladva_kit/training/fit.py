@@ -38,7 +38,7 @@ from vladva_kit.data.streaming import PairStream, load_stream_state
 from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import content_key, identity_of
-from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.embedder.prompts import count_tokens
 from vladva_kit.models.device import NonFiniteError, rank, rank_from_env
 from vladva_kit.models.files import atomic_write, folder_lock
 from vladva_kit.models.load import LVLM
@@ -271,10 +271,7 @@ def _validation(source: Any) -> Validate | None:
 
 def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
     """Apply the 30-token rule with the LVLM's own tokenizer."""
-    tokenizer = embedder.lvlm.processor.tokenizer
-    pairs = check_lengths(
-        pairs, lambda text: len(encode_caption(tokenizer, text)), settings.short_limit, settings.long_limit, on_error
-    )
+    pairs = _apply_token_limits(embedder, pairs, settings, on_error)
     if len(pairs) < settings.batch_size:
         raise ValueError(
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
@@ -282,6 +279,14 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
     if not any(pair.short for pair in pairs):
         warnings.warn("no pair has a short caption: the contrastive loss is 0 and trains nothing", stacklevel=3)
     return pairs
+
+
+def _apply_token_limits(
+    embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str = "raise"
+) -> list[Pair]:
+    texts = (text for pair in pairs for text in (*pair.captions, pair.long, *pair.negatives) if text is not None)
+    counts = count_tokens(embedder.lvlm.processor.tokenizer, texts)
+    return check_lengths(pairs, counts.__getitem__, settings.short_limit, settings.long_limit, on_error)
 
 
 def batch_sampler(
@@ -418,11 +423,10 @@ def _image_features(
 
 def _prepare_stream(embedder: Embedder, stream: PairStream, settings: Settings, checkpoint: str | None) -> PairStream:
     """Give the stream the settings' batch size, the 30-token rule and the collator; resume it at the checkpoint."""
-    tokenizer, n_ranks = embedder.lvlm.processor.tokenizer, rank_from_env()[1]
+    n_ranks = rank_from_env()[1]
 
     def check(pair: Pair) -> Pair:
-        limits = settings.short_limit, settings.long_limit
-        return check_lengths([pair], lambda text: len(encode_caption(tokenizer, text)), *limits)[0]
+        return _apply_token_limits(embedder, [pair], settings)[0]
 
     stream_state, batches_done = load_stream_state(Path(checkpoint)) if checkpoint else ({}, 0)
     return replace(
