@@ -227,6 +227,7 @@ def _trainer(
         sampler,
         settings.distill_weight,
         teacher,
+        settings.keep_features,
         args=arguments,
         train_dataset=dataset,
         callbacks=[

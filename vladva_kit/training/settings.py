@@ -65,6 +65,7 @@ class Settings:
     validate_every: int = 50  # steps; used if fit gets validation=
     report_to: str = "none"  # or "tensorboard", "wandb", …
     micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
+    keep_features: bool = True  # False, with micro_batch_size: run a frozen vision encoder twice, for less memory
     gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
     cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
     # {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: a quarter groups if the pairs have groups, otherwise random
