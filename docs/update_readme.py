@@ -100,17 +100,16 @@ def summary_table(demo: dict) -> str:
 
 
 def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
-    """Return the study's component tables, per batches and style: `study_tables(Path("docs/ablation.json"))`."""
+    """Return the study's component tables, per batches: `study_tables(Path("docs/ablation.json"))`."""
     results = json.loads(path.read_text())
     parts = [
-        f"{batches}, {style}:\n\n{study_overview(results, experiment, style)}"
+        f"{batches}:\n\n{study_overview(results, experiment)}"
         for experiment, batches in BATCHES.items()
         if experiment in results["experiments"]
-        for style in STYLES
     ]
     n_seeds = len(results["plan"]["seeds"])
-    parts.append(f"R@1 is among {gallery_of(results)}; a dash: not measured, or no chance level.\n")
-    seeds = f"mean ± standard deviation over {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    parts.append(f"Seen / unseen style. R@1 is among {gallery_of(results)}; a dash: not measured.\n")
+    seeds = f"mean over {n_seeds} seeds" if n_seeds > 1 else "one seed"
     parts.append(f"Percent, {seeds}. `{results['command']}`\n")
     return "\n".join(parts)
 

@@ -26,7 +26,7 @@ TEXTS = {page: page.read_text() for page in PAGES}
 IMAGES = [
     (page, *image) for page in PAGES for image in re.findall(r"!\[([^\]]*)\]\((?!https?:)([^)\s]+)\)", TEXTS[page])
 ]
-MAX_README_LINES = 165
+MAX_README_LINES = 130
 MAX_SCREENSHOT_BYTES = 300_000
 MAX_FIGURES_BYTES = 1_500_000
 

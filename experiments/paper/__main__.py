@@ -11,13 +11,13 @@ import typer
 from experiments.paper.plan import EXPERIMENTS, Plan
 from vladva_kit.cli.options import BatchSize, Out, Split, Steps, resolve_data
 
-NAMES = (*EXPERIMENTS, "prompts")
+NAMES = (*EXPERIMENTS, "blind", "prompts")
 app = typer.Typer(help="The paper's study in miniature.", no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def ablate(
-    experiment: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}, or all.")] = "components",
+    experiment: Annotated[str, typer.Option(help=f"{', '.join(NAMES)}, several with commas, or all.")] = "components",
     out: Out = Path("runs/ablation"),
     steps: Steps = Plan.steps,
     batch_size: BatchSize = Plan.batch_size,
@@ -29,9 +29,9 @@ def ablate(
 ) -> None:
     """Run experiments on emoji-llava and write OUT/results.json. Resumes after the last run stored in OUT."""
     from experiments.paper.study import run_experiments
-    from experiments.paper.tables import results_table
+    from experiments.paper.tables import overview
 
-    names = list(NAMES) if experiment == "all" else [experiment]
+    names = list(NAMES) if experiment == "all" else experiment.split(",")
     plan = Plan(
         steps=steps, batch_size=batch_size, seeds=tuple(range(seeds)), sweep_seeds=tuple(range(sweep_seeds)),
         n_generation_images=generation_images,
@@ -43,7 +43,7 @@ def ablate(
     results = run_experiments(names, plan, out, command, typer.echo)
     for name in names:
         if name in results["experiments"]:
-            typer.echo(f"\n{name}\n\n{results_table(results, name)}")
+            typer.echo(f"\n{name}\n\n{overview(results, name)}")
     if "prompts" in names:
         typer.echo(f"prompts: {results['prompts']['correlations']}")
     path = out / "results.json"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from experiments.paper.claims import SIDES
-from experiments.paper.plan import BASE, FULL
+from experiments.paper.plan import BASE, BOTH, CLIP_TUNED, FULL, LORA, SOFT
 from experiments.paper.tables import GENERATION, RETRIEVAL, STYLES, Results, runs_of, values_of, variants_of
 from vladva_kit.plots import loss_curves, variance_before_after
 from vladva_kit.plots.style import BLUE, GRAY, INK, MODEL_STYLES, ORANGE, label_rows, new_figure, styled, wrap_text
@@ -25,6 +25,7 @@ COMPOSITION = tuple(
     for style in STYLES
     for score in ("SugarCrepe replace", "SugarCrepe swap", "SugarCrepe add", "Winoground group")
 )
+TWIN_LOSS = "twin-loss"  # file name
 MIN_CHANCE = 5  # percent; a lower chance level, as of R@1 among hundreds, is not drawn
 
 
@@ -94,6 +95,35 @@ def _draw_panel(axes: Axes, values: Mapping[str, Score | None], title: str) -> N
     label_rows(axes, [wrap_text(name, 24) for name in values], fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
+
+
+@styled
+def twin_loss_curves(
+    curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], title: str = "Loss on test twins during training"
+) -> Figure:
+    """Draw the loss on test twins, one curve per seed, with ln 2, which no model that ignores word order gets below.
+
+    twin_loss_curves({"emoji-clip": [{"step": [10, 20], "eval_twin_loss": [0.71, 0.70]}]})
+    """
+    bound = float(np.log(2))
+    ends = {name: float(np.mean([one["eval_twin_loss"][-1] for one in runs])) for name, runs in curves.items()}
+    sides = {"below ln 2 at the end": [], "not": []}
+    for name, end in ends.items():
+        sides["below ln 2 at the end" if end < bound else "not"].append(f"{name} {end:.2f}")
+    answer = "; ".join(f"{side}: {', '.join(names)}" for side, names in sides.items() if names)
+    figure = new_figure(6.4, 3.8, title, wrap_text(answer, 76))
+    axes = figure.subplots()
+    for (name, runs), (color, marker) in zip(curves.items(), MODEL_STYLES, strict=False):
+        for index, run in enumerate(runs):
+            line = {"color": color, "marker": marker, "markersize": 4, "alpha": 0.8}
+            axes.plot(run["step"], run["eval_twin_loss"], label=None if index else name, **line)
+    axes.axhline(bound, linestyle="--", color=INK, linewidth=1.2)
+    axes.annotate("ln 2: word order ignored", (1, bound), (-4, -12), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+    axes.set(xlabel="step", ylabel="loss (nats)")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
 
 
 @styled
@@ -211,6 +241,11 @@ def claim_figures(results: Results) -> dict[str, Figure]:
     if "components" in experiments:
         before, after = (runs_of(results, "components", name)[0]["representations"] for name in (BASE, FULL))
         figures |= {name: draw(before[key], after[key]) for name, (draw, key) in _PROBES.items()}
+        trained = {name: variants_of(results, "components")[name] for name in (CLIP_TUNED, SOFT, LORA, BOTH, FULL)}
+        if "components-random" in experiments:
+            trained[f"{FULL}, random batches"] = runs_of(results, "components-random", FULL)
+        curves = {name: [run["validation"] for run in runs] for name, runs in trained.items()}
+        figures[TWIN_LOSS] = twin_loss_curves(curves)
     if "collapse" in experiments:
         curves = {name: [run["history"] for run in runs] for name, runs in variants_of(results, "collapse").items()}
         figures["collapse"] = loss_curves(curves, "Contrastive loss on short and on long captions")

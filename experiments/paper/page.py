@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,35 +12,67 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.paper.claims import CLAIMS, NOT_MEASURED, SIDES, Claim
-from experiments.paper.figures import claim_figures
-from experiments.paper.plan import N_EQUALITY_IMAGES
-from experiments.paper.tables import STYLES, Results, gain_table, gallery_of, results_table, variants_of
+from experiments.paper.claims import CLAIMS, NOT_MEASURED, PARTLY, SIDES, SUPPORTED, UNSUPPORTED, Claim
+from experiments.paper.figures import TWIN_LOSS, claim_figures
+from experiments.paper.plan import BASE, CLIP_TUNED, FULL, N_EQUALITY_IMAGES
+from experiments.paper.statistics import estimate
+from experiments.paper.tables import (
+    COLUMNS,
+    STYLES,
+    Results,
+    gain_table,
+    gallery_of,
+    overview,
+    results_table,
+    value_of,
+    variants_of,
+)
 from vladva_kit.evaluation.tables import markdown_rows
 from vladva_kit.models.files import atomic_write, write_json
 from vladva_kit.plots.style import as_png
 
 PAGE, FIGURES, RESULTS = "reproduction.md", "figures", "ablation.json"
 COMMAND = "python -m experiments.paper"
-_INTRODUCTION = f"""\
-Each value is the mean over the seeds ± their standard deviation; brackets hold the 95 % bootstrap interval over the
-cases. Variants are compared on the same cases: a gain is "higher" or "lower" if its paired interval excludes 0, else
-"n.s." (not significant). Intervals resample images, since the cases of SugarCrepe's categories share them. The chance
-level of questions is that of the most common answer of each kind, and 50 % for yes and no; captions have none. A claim
-is supported if all of its values agree with it, and partly supported if at least half do. The rules were fixed before
-the runs.
-Intervals are not corrected for the number of comparisons, so about one in twenty excludes 0 by chance.
+_READING = f"""\
+## How to read this page
 
-Generation with the adapter off was evaluated for "+ both + next-token" only. All trained variants were checked
-for bit-identical outputs on {N_EQUALITY_IMAGES} images.
-"""
-_PRETRAINING = """\
+Each value is the mean over the seeds; in the folded tables ± is their standard deviation, and brackets hold the 95 %
+bootstrap interval over the cases. Variants are compared on the same cases: a gain is "higher" or "lower" if its paired
+interval excludes 0, else "n.s." (not significant). Intervals resample images, since the cases of SugarCrepe's
+categories share them, and are not corrected for the number of comparisons: about one in twenty excludes 0 by chance.
+The chance level of questions is that of the most common answer of each kind, and 50 % for yes and no; captions have
+none. A claim is supported if all of its scores agree with it, and partly supported if at least half do. The rules were
+fixed before the runs.
+
+Held-out combinations are Winoground cases whose pairs of nouns, or of color and noun, no training image shows. Hard
+positives are two captions that name the same things in opposite order ("a left of b", "b right of a"): both have to
+beat a false one. Generation with the adapter off was evaluated for "+ both + next-token" only. All trained variants
+were checked for bit-identical outputs with the adapter off on {N_EQUALITY_IMAGES} images.
+
 The base is not strictly zero-shot: emoji-llava was pretrained on the two embedding prompts with a noun as the answer.
 This stands in for the instruction following of a large LVLM. The prompt study marks these two prompts and leaves them
 out of its correlations; a few other prompts of its list occur in pretraining too, with captions or answers to
 questions. emoji-clip was also trained with a patch-labeling loss. Nouns that were misread in the unseen style were
 dropped, so scores in that style are optimistic.
 """
+_QUESTIONS = {  # experiment -> what it asks
+    "components": "What does each part add, if batches require word order?",
+    "components-random": "And if batches are random, of the random pairs only, so that no twins meet by chance?",
+    "clip-steps": "Does a CLIP learn word order from the same batches, with more steps or a higher learning rate?",
+    "twins": "How many twins does a batch need? Batches of twins and random pairs, without mined neighbors.",
+    "swaps": "Does one kind of twins teach the others?",
+    "pool": "Can neighbors mined among random scenes replace twins? Three quarters of each batch are mined.",
+    "interpolation": "How much of LoRA's update is needed? It is scaled after training.",
+    "next-token-weight": "What does the next-token loss preserve, and what does it cost?",
+    "batch-size": "Do larger batches help at equal pairs seen?",
+    "data-size": "Do more groups of twins help at equal steps?",
+    "rank": "Which rank does LoRA need?",
+    "temperature": "Fixed or learned temperature?",
+    "negatives": "Can captions with two words swapped, as hard negatives without images, replace twins?",
+    "distillation": "Does it help to distill the base model's likelihoods, in random, mined and twin batches?",
+    "soft-prompt-rate": "Which learning rate does the soft prompt need? It is trained alone.",
+    "collapse": "What happens if the contrastive loss takes the long captions?",
+}
 
 
 def write_reproduction(results: Results, folder: str | Path, command: str = f"{COMMAND} reproduction") -> Path:
@@ -70,54 +103,102 @@ def _small_png(figure: Figure) -> bytes:
 
 
 def reproduction_page(results: Results, figures: Sequence[str], command: str = f"{COMMAND} reproduction") -> str:
-    """Return the page as Markdown. Experiments that were not run are named above the claims."""
-    parts = [_header(results, command), _claim_table(results, figures)]
-    for name, experiment in results["experiments"].items():
-        runs = {run for variant in experiment["variants"] for run in variant["runs"]}
-        minutes = sum(sum(results["runs"][run]["seconds"].values()) for run in runs) / 60
-        seeds = max(len(variant["runs"]) for variant in experiment["variants"])
-        parts += [
-            f"## {name.replace('-', ' ').capitalize()}\n",
-            f"`{COMMAND} ablate --experiment {name}`: {len(runs)} runs, {minutes:.0f} minutes, "
-            f"{seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
-            results_table(results, name),
-            "<details><summary>Comparisons, case by case</summary>\n",
-            gain_table(results, name),
-            "</details>\n",
-        ]
+    """Return the page as Markdown: the effect, the claims, the experiments, and how to read it."""
+    parts = [f"# The paper's study in miniature\n\n{_effect(results, figures)}", _claim_table(results, figures)]
+    parts += [_experiment(results, name, figures) for name in results["experiments"]]
+    if results.get("blind"):
+        parts.append(_blind(results))
     if "components" in results["experiments"]:
         parts += [_effects(results), _representations(results)]
-    return "\n".join(parts)
+    return "\n".join([*parts, _READING, _source(results, command)])
 
 
-def _header(results: Results, command: str) -> str:
-    plan, versions = results["plan"], results["versions"]
-    return (
-        "# The paper's study in miniature\n\n"
-        f"Generated by `{command}` from [{RESULTS}]({RESULTS}), the results of `{results['command']}`. "
-        f"Unless an experiment varies it, a run trains emoji-llava for {plan['steps']} steps of {plan['batch_size']} "
-        "pairs. The paper's values are those of LLaVA-1.5-7B on photos (arXiv 2412.04378), so only the direction of an "
-        f"effect can be compared. Retrieval ranks {gallery_of(results)} per style.\n\n{_PRETRAINING}\n"
-        f"{_INTRODUCTION}\n"
-        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
-    )
+def _effect(results: Results, figures: Sequence[str]) -> str:
+    """State what the study shows: composition by kind of batches, and the number of claims by verdict."""
+    lines = []
+    for experiment, batches in (("components", "that require word order"), ("components-random", "of random pairs")):
+        if experiment in results["experiments"]:
+            base, full, clip = (_group(results, experiment, name) for name in (BASE, FULL, CLIP_TUNED))
+            lines.append(
+                f"- **Batches {batches}:** fine-tuning takes the LVLM's group score on Winoground from {base} to "
+                f"{full} % (seen / unseen style); a CLIP trained on the same batches is at {clip} %."
+            )
+    verdicts = Counter(claim.test(results).verdict for claim in CLAIMS)
+    counted = ", ".join(f"{verdicts[one]} {one}" for one in (SUPPORTED, PARTLY, UNSUPPORTED))
+    lines.append(f"- **Claims:** {counted}; the next table has one row each.")
+    picture = [f"\n![Loss on test twins during training]({FIGURES}/{TWIN_LOSS}.png)"] if TWIN_LOSS in figures else []
+    return "\n".join([*lines, *picture]) + "\n"
+
+
+def _group(results: Results, experiment: str, variant: str) -> str:
+    values = (value_of(results, experiment, variant, f"Winoground group, {style}") for style in STYLES)
+    return " / ".join(f"{value.percent:.1f}" for value in values if value)
 
 
 def _claim_table(results: Results, figures: Sequence[str]) -> str:
-    """Tabulate the measured claims, and name the experiments that were not run."""
-    heading = ["claim", "paper", "this study", "verdict", "command"]
-    measured = [claim for claim in CLAIMS if claim.test(results).verdict != NOT_MEASURED]
-    missing = dict.fromkeys(claim.experiment for claim in CLAIMS if claim not in measured)
-    table = markdown_rows(heading, [_claim(claim, results, figures) for claim in measured], "lllll")
+    """Tabulate the measured claims, name the experiments that were not run, and fold every score away."""
+    measured = [(claim, finding) for claim in CLAIMS if (finding := claim.test(results)).verdict != NOT_MEASURED]
+    missing = dict.fromkeys(claim.experiment for claim in CLAIMS if claim not in [one for one, _ in measured])
+    rows = [
+        [_linked(claim, figures), claim.paper, finding.short or finding.evidence, f"**{finding.verdict}**"]
+        for claim, finding in measured
+    ]
+    details = "\n".join(
+        f"- **{claim.text}** (`{COMMAND} ablate --experiment {claim.experiment}`): {finding.evidence}"
+        for claim, finding in measured
+    )
     note = f"Not run yet: {', '.join(missing)} (`{COMMAND} ablate --experiment NAME`).\n\n" if missing else ""
-    return f"## Claims\n\n{note}{table}"
+    return (
+        f"## Claims\n\n{markdown_rows(['claim', 'paper', 'this study', 'verdict'], rows, 'llll')}\n{note}"
+        f"<details><summary>Every score behind each verdict, and its command</summary>\n\n{details}\n\n</details>\n"
+    )
 
 
-def _claim(claim: Claim, results: Results, figures: Sequence[str]) -> list[str]:
-    finding = claim.test(results)
-    text = f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
-    command = f"`{COMMAND} ablate --experiment {claim.experiment}`"
-    return [text, claim.paper, finding.evidence or "—", f"**{finding.verdict}**", command]
+def _linked(claim: Claim, figures: Sequence[str]) -> str:
+    return f"[{claim.text}]({FIGURES}/{claim.figure}.png)" if claim.figure in figures else claim.text
+
+
+def _experiment(results: Results, name: str, figures: Sequence[str]) -> str:
+    """Show an experiment: its question, the main scores, and folded away its figure, all scores and comparisons."""
+    experiment = results["experiments"][name]
+    runs = {run for variant in experiment["variants"] for run in variant["runs"]}
+    minutes = sum(sum(results["runs"][run]["seconds"].values()) for run in runs) / 60
+    seeds = max(len(variant["runs"]) for variant in experiment["variants"])
+    parts = [
+        f"## {name.replace('-', ' ').capitalize()}\n\n{_QUESTIONS[name]}\n",
+        f"{overview(results, name)}\nPercent; seen / unseen style. `{COMMAND} ablate --experiment {name}`: {len(runs)} "
+        f"runs, {minutes:.0f} minutes, {seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
+        f"![{name}]({FIGURES}/{name}.png)\n" if name in figures else "",
+        f"<details><summary>All scores with intervals</summary>\n\n{results_table(results, name)}\n</details>\n",
+        f"<details><summary>Comparisons, case by case</summary>\n\n{gain_table(results, name)}\n</details>\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _blind(results: Results) -> str:
+    """Tabulate the baselines that do not see the image."""
+    columns = [f"SugarCrepe {kind}, {style}" for kind in ("replace", "swap", "add") for style in STYLES]
+    rows = []
+    for name, record in results["blind"].items():
+        found = [estimate([record], COLUMNS[column]) for column in (*columns, "Winoground group, seen")]
+        rows.append([name, *(f"{value.percent:.1f}" for value in found)])
+    heading = ["", *columns, "Winoground group"]
+    return (
+        "## Blind baselines\n\nWhat captions alone give away: 50 % is chance in SugarCrepe. In Winoground both "
+        "captions get the same score with either image, so the group score is 0.\n\n"
+        f"{markdown_rows(heading, rows, 'l' + 'r' * (len(heading) - 1))}\n`{COMMAND} ablate --experiment blind`\n"
+    )
+
+
+def _source(results: Results, command: str) -> str:
+    plan, versions = results["plan"], results["versions"]
+    return (
+        f"Generated by `{command}` from [{RESULTS}]({RESULTS}), the results of `{results['command']}`. "
+        f"Unless an experiment varies it, a run trains emoji-llava for {plan['steps']} steps of {plan['batch_size']} "
+        "pairs. The paper's values are those of LLaVA-1.5-7B on photos (arXiv 2412.04378), so only the direction of an "
+        f"effect can be compared. Retrieval ranks {gallery_of(results)} per style. "
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
+    )
 
 
 def _effects(results: Results) -> str:

@@ -13,7 +13,11 @@ Mix = tuple[tuple[str, float], ...]  # proportions of a batch, as `Settings.batc
 RANDOM: Mix = (("random", 1.0),)
 TWINS: Mix = (("groups", 0.5), ("random", 0.5))
 MINED: Mix = (("mined", 0.75), ("random", 0.25))
-DISTILLED = {"random": RANDOM, "mined": MINED, "twins": TWINS}  # batches with and without distillation
+DISTILLED = {  # batches with and without distillation; the first two hold no twins
+    "random": {"batches": RANDOM, "n_groups": 0},
+    "mined": {"batches": MINED, "n_groups": 0},
+    "twins": {"batches": TWINS},
+}
 HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
 POOLS = (1_000, 10_000, 100_000)
@@ -59,7 +63,7 @@ class Run:
     swaps: tuple[str, ...] = ()  # train on groups of these swaps only; (): all
     hard_negatives: bool = False  # add captions with two words swapped as negatives
     n_scenes: int = 0  # train on as many drawn scenes instead of emoji_pairs; 0: emoji_pairs
-    n_groups: int | None = None  # train on the first n groups of twins; None: all
+    n_groups: int | None = None  # train on the first n groups of twins; None: all, 0: random pairs only
     steps: int = 0
     batch_size: int = 0
     learning_rate: float = 0.0
@@ -104,7 +108,8 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
         names = {variant.name for variant in variants}
         return Experiment(name, tuple(variants), tuple(pair for pair in _COMPARISONS if names.issuperset(pair)))
     if name == "clip-steps":
-        return Experiment(name, tuple(_clip_steps(plan)), ())
+        frozen, *tuned = _clip_steps(plan)
+        return Experiment(name, (frozen, *tuned), tuple((CLIP, variant.name) for variant in tuned))
     seeds = plan.seeds if name == "distillation" else plan.sweep_seeds
     sweep = [Variant(level, _sweep_runs(plan, changes, seeds)) for level, changes in _sweeps(plan)[name].items()]
     variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep
@@ -138,14 +143,17 @@ def _base(plan: Plan) -> Variant:
 
 
 def _components(plan: Plan, batches: Mix) -> list[Variant]:
+    # twins would meet in random batches by chance
+    data = {"batches": batches} if batches == HARD else {"batches": batches, "n_groups": 0}
+
     def variant(name: str, **changes: object) -> Variant:
-        return Variant(name, tuple(_trained(plan, seed, batches=batches, **changes) for seed in plan.seeds))
+        return Variant(name, tuple(_trained(plan, seed, **data, **changes) for seed in plan.seeds))
 
     embedding_only = {"n_generation_images": 0, "n_probe_images": 0}  # a soft prompt takes no part in generation
     clips = [
         Variant(CLIP, (Run(CLIP),)),
         *(
-            Variant(name, tuple(_tuned_clip(plan, seed, rate, batches=batches) for seed in plan.seeds))
+            Variant(name, tuple(_tuned_clip(plan, seed, rate, **data) for seed in plan.seeds))
             for name, rate in ((CLIP_TUNED, 1), (CLIP_FASTER, 5))
         ),
     ]
@@ -190,12 +198,16 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
     generation = {"n_generation_images": plan.n_generation_images}
     sizes = {**generation, "n_probe_images": plan.n_probe_images}
     soft_prompt = {"lora_rank": 0, "next_token_weight": 0.0, **sizes}
-    longer = {"next_token_weight": 0.0, "steps": 5 * plan.steps // 2, "batches": RANDOM}
+    random = {"batches": RANDOM, "n_groups": 0}  # of random pairs only: twins would meet by chance
+    longer = {"next_token_weight": 0.0, "steps": 5 * plan.steps // 2, **random}
     seen = plan.steps * plan.batch_size
     return {
-        "twins": {  # the share of twins in random batches
-            f"{share:g} twins": {"batches": (("groups", share), ("random", 1 - share))}
-            for share in (0.0, 0.125, 0.25, 0.5, 1.0)
+        "twins": {  # the share of twins in random batches; with share 0 they meet by chance
+            "no twins in the data": random,
+            **{
+                f"{share:g} twins": {"batches": (("groups", share), ("random", 1 - share))}
+                for share in (0.0, 0.125, 0.25, 0.5, 1.0)
+            },
         },
         "swaps": {  # trained on one kind of twins, tested on all
             f"{swap} only": {"batches": (("groups", 0.5), ("random", 0.5)), "swaps": (swap,)}
@@ -223,11 +235,11 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
             "learned from 0.07": {},
         },
         "negatives": {
-            "random batches": {"batches": RANDOM},
-            "+ swapped captions": {"batches": RANDOM, "hard_negatives": True},
+            "random batches": random,
+            "+ swapped captions": {**random, "hard_negatives": True},
         },
         "distillation": {
-            f"{name}{title}": {"batches": batches, "distill_weight": weight}
+            f"{name}{title}": {**batches, "distill_weight": weight}
             for name, batches in DISTILLED.items()
             for title, weight in (("", 0.0), (" + distillation", 1.0))
         },

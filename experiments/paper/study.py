@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vladva_kit as vk
+from experiments.paper.blind import blind_baselines
 from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
 from experiments.paper.prompts import EMOJI_PROMPTS, PRETRAINED_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
@@ -18,6 +19,7 @@ from vladva_kit.models.files import write_json
 from vladva_kit.models.load import SHIPPED
 
 PAPER = Path(__file__).parent
+UNTRAINED = ("blind", "prompts")  # experiments without training
 CODE_OF_RUNS = (  # all that a run executes; the plan is not part of it, since a run's settings are in its file's name
     *(PACKAGE / name for name in ("emoji_world", "models", "embedder", "data", "training", "evaluation", "analysis")),
     PACKAGE / "cli" / "demo.py",
@@ -36,12 +38,12 @@ def run_experiments(
 
         run_experiments(["components", "rank"], Plan(steps=100), Path("runs/ablation"))
 
-    `names` are keys of EXPERIMENTS, or "prompts". The name of a run's file depends on its settings, the weights, the
-    data, the code and the libraries' versions, so a change of any of them starts new runs and leaves the old files
-    alone. The results contain every
-    experiment of the plan whose runs are complete. Raises ValueError for an unknown name before anything is run.
+    `names` are keys of EXPERIMENTS, "blind" or "prompts". The name of a run's file depends on its settings, the
+    weights, the data, the code and the libraries' versions, so a change of any of them starts new runs and leaves the
+    old files alone. The results contain every experiment of the plan whose runs are complete. Raises ValueError for an
+    unknown name before anything is run.
     """
-    experiments = [experiment(name, plan) for name in names if name != "prompts"]
+    experiments = [experiment(name, plan) for name in names if name not in UNTRAINED]
     fingerprints = {model: _fingerprint(model) for model in ("emoji-llava", "emoji-clip")}
     runs = list(dict.fromkeys(run for one in experiments for run in one.runs()))
     for number, run in enumerate(runs, start=1):
@@ -50,17 +52,28 @@ def run_experiments(
         log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
         if not done:
             write_json(path, train_and_evaluate(run, out / "cache"), indent=None)
-    prompt_study = [plan.n_prompt_images, fingerprints["emoji-llava"], code_digest(PAPER / "prompts.py")]
-    prompts = out / f"prompts-{_digest(prompt_study)}.json"
-    if "prompts" in names and not prompts.is_file():
-        log(f"prompt study, {plan.n_prompt_images} images")
-        pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
-        lvlm = vk.load_lvlm("emoji-llava")
-        write_json(prompts, study_prompts(lvlm, pairs, EMOJI_PROMPTS, PRETRAINED_PROMPTS), indent=None)
     results = _collect(plan, out, fingerprints, command)
-    results["prompts"] = json.loads(prompts.read_text()) if prompts.is_file() else None
+    for name, (parts, compute) in _untrained(plan).items():
+        path = out / f"{name}-{_digest([*parts, fingerprints['emoji-llava']])}.json"
+        if name in names and not path.is_file():
+            log(f"{name} {plan.n_prompt_images} images" if name == "prompts" else name)
+            write_json(path, compute(), indent=None)
+        results[name] = json.loads(path.read_text()) if path.is_file() else None
     write_json(out / "results.json", results, indent=None)
     return results
+
+
+def _untrained(plan: Plan) -> dict[str, tuple[list[Any], Callable[[], Any]]]:
+    """Return by name the experiments without training: what their results depend on, and what computes them."""
+
+    def prompts() -> Any:
+        pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
+        return study_prompts(vk.load_lvlm("emoji-llava"), pairs, EMOJI_PROMPTS, PRETRAINED_PROMPTS)
+
+    return {
+        "prompts": ([plan.n_prompt_images, code_digest(PAPER / "prompts.py")], prompts),
+        "blind": ([code_digest(PAPER / "blind.py")], lambda: blind_baselines(vk.load_lvlm("emoji-llava"))),
+    }
 
 
 def _collect(plan: Plan, out: Path, fingerprints: dict[str, str], command: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.paper.statistics import Gain, estimate, gain
@@ -44,6 +44,20 @@ COLUMNS |= {
 RETRIEVAL = tuple(f"{way} R@1, {style}" for style in STYLES for way in ("text → image", "image → text"))
 SUGARCREPE = tuple(column for column in COLUMNS if column.startswith("SugarCrepe"))
 WINOGROUND = tuple(column for column in COLUMNS if column.startswith("Winoground"))
+MAIN = {  # title -> its scores, seen and unseen style
+    title: tuple(f"{column}, {style}" for style in STYLES)
+    for title, column in {
+        "Winoground group": "Winoground group",
+        "text → image R@1": "text → image R@1",
+        "image → text R@1": "image → text R@1",
+        "SugarCrepe swap": "SugarCrepe swap",
+        "questions right": GENERATION["questions"],
+        "captions true": GENERATION["caption_truth"],
+    }.items()
+} | {
+    "held-out combinations": ("Winoground group, held-out combinations",),
+    "hard positives": ("hard positives, seen",),
+}
 
 
 def variants_of(results: Results, experiment: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -112,25 +126,23 @@ def results_table(results: Results, experiment: str) -> str:
     return markdown_rows(["", *variants, "chance", "n"], lines, "l" + "r" * (len(variants) + 2))
 
 
-def overview(results: Results, experiment: str, style: str) -> str:
-    """Return the values of one style as a Markdown table with one row per variant, without intervals.
+def overview(results: Results, experiment: str) -> str:
+    """Return the main scores as a Markdown table with one row per variant, "seen / unseen style", without intervals.
 
-        print(overview(results, "components", "seen"))
-
-    Omits second turns and generation with the adapter off.
+    print(overview(results, "components"))
     """
-    columns = {
-        column.removesuffix(f", {style}"): values
-        for column, values in values_of(results, experiment).items()
-        if column.endswith(f", {style}") and ADAPTER_OFF not in column and "second turn" not in column
+    columns = {title: [(column, COLUMNS[column]) for column in names] for title, names in MAIN.items()}
+    table = {
+        name: {title: [estimate(records, measures) for _, measures in parts] for title, parts in columns.items()}
+        for name, records in variants_of(results, experiment).items()
     }
-    lines = [
-        [variant, *(MISSING if (value := values[variant]) is None else value.short for values in columns.values())]
-        for variant in variants_of(results, experiment)
-    ]
-    known = [next(filter(None, values.values())) for values in columns.values()]
-    lines.append(["chance", *map(_chance_text, known)])
-    return markdown_rows(["", *columns], lines, "l" + "r" * len(columns))
+    shown = [title for title in columns if any(value for row in table.values() for value in row[title])]
+    lines = [[name, *(_cell(row[title]) for title in shown)] for name, row in table.items()]
+    return markdown_rows(["", *shown], lines, "l" + "r" * len(shown))
+
+
+def _cell(values: Sequence[Score | None]) -> str:
+    return MISSING if values[0] is None else " / ".join(f"{one.percent:.1f}" for one in values if one)
 
 
 def _chance_text(score: Score) -> str:

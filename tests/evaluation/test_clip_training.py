@@ -60,3 +60,16 @@ def test_each_epoch_uses_the_captions_that_fit_samples(clip, pairs, monkeypatch)
     fit_clip(clip, several, steps=3, batch_size=4, seed=5)
     for epoch, captions in enumerate(seen):
         assert sorted(captions) == sorted(sample_caption(one, f"5 {epoch} {i}").short for i, one in enumerate(several))
+
+
+def test_validation_metrics_are_in_the_history_and_leave_training_unchanged(pairs):
+    plain = fit_clip(vk.ClipEmbedder(), pairs, 4, 8, warmup=1)
+    seen = []
+
+    def validate(clip):
+        seen.append(clip.model.training)
+        return {"n": float(len(seen))}
+
+    history = fit_clip(vk.ClipEmbedder(), pairs, 4, 8, warmup=1, validate=validate, validate_every=2)
+    assert [row.pop("eval_n", None) for row in history] == [None, 1.0, None, 2.0]
+    assert history == plain and seen == [False, False]

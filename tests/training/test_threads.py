@@ -47,7 +47,8 @@ def test_base_and_adapted_embedder_on_one_lvlm_agree_with_themselves_in_several_
     alone = [call() for call in calls]
     assert not torch.allclose(alone[0], alone[1], atol=1e-3)
     for expected, results in zip(alone, in_threads(*calls), strict=True):
-        assert all(torch.equal(result, expected) for result in results)
+        # a new thread may split a matrix product differently, which changes the last bits
+        assert all(torch.allclose(result, expected, atol=1e-5) for result in results)
 
 
 def test_a_cache_never_holds_the_base_s_vectors_under_the_adapter_s_key(embedder):

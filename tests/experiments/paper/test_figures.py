@@ -1,19 +1,27 @@
 """The study's figures: one per claim, with title, labels and the values of the results."""
 
 import io
+import math
 
 import pytest
 from figure_text import assert_text_is_readable
 
 from experiments.paper.claims import CLAIMS
-from experiments.paper.figures import claim_figures, density_before_after, prompt_scatter, score_panels
+from experiments.paper.figures import (
+    TWIN_LOSS,
+    claim_figures,
+    density_before_after,
+    prompt_scatter,
+    score_panels,
+    twin_loss_curves,
+)
 from experiments.paper.plan import BASE, CLIP, CLIP_FASTER, CLIP_TUNED, FULL, LORA, SOFT
 from experiments.paper.tables import value_of, variants_of
 
 
 def test_every_claim_has_its_figure_with_title_and_labels(results):
     figures = claim_figures(results)
-    assert set(figures) == {claim.figure for claim in CLAIMS} - {""}
+    assert set(figures) == {claim.figure for claim in CLAIMS} - {""} | {TWIN_LOSS}
     for name, figure in figures.items():
         assert figure.get_suptitle(), name
         labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())]
@@ -49,6 +57,16 @@ def test_panel_marks_variants_that_were_not_measured(results, texts_of):
         SOFT,
         LORA,
     ]
+
+
+def test_twin_loss_curves_say_which_models_end_below_ln_2(texts_of):
+    curves = {name: [{"step": [1, 2], "eval_twin_loss": [0.8, end]}] * 2 for name, end in (("a", 0.7), ("b", 0.2))}
+    figure = twin_loss_curves(curves)
+    shown = " ".join(texts_of(figure)).replace("\n", " ").replace("  ", " ")
+    assert "Below ln 2 at the end: b 0.20; not: a 0.70" in shown
+    (axes,) = figure.axes
+    assert any(list(line.get_ydata()) == pytest.approx([math.log(2)] * 2) for line in axes.lines)
+    assert sum(list(line.get_ydata()) == [0.8, 0.2] for line in axes.lines) == 2  # one curve per seed
 
 
 def test_densities_are_shown_in_percent(texts_of):

@@ -13,7 +13,7 @@ from experiments.paper.__main__ import app
 from experiments.paper.claims import CLAIMS
 from experiments.paper.page import reproduction_page, write_reproduction
 from experiments.paper.plan import BASE, CLIP, FULL
-from experiments.paper.tables import runs_of
+from experiments.paper.tables import STYLES, runs_of, value_of
 
 
 def claim_rows(page):
@@ -22,10 +22,12 @@ def claim_rows(page):
 
 
 def test_every_claim_has_a_row_with_paper_value_verdict_and_command(results):
-    rows = claim_rows(reproduction_page(results, ["retrieval"]))
+    page = reproduction_page(results, ["retrieval"])
+    rows = claim_rows(page)
     assert len(rows) == len(CLAIMS)
     for row, claim in zip(rows, CLAIMS, strict=True):
-        assert claim.text in row and claim.paper in row and f"ablate --experiment {claim.experiment}`" in row
+        assert claim.text in row and claim.paper in row
+        assert f"- **{claim.text}** (`python -m experiments.paper ablate --experiment {claim.experiment}`): " in page
         assert re.search(r"\*\*(supported|partly supported|not supported)\*\*", row)
 
 
@@ -42,7 +44,7 @@ def test_page_says_what_the_models_were_pretrained_on_and_how_large_the_gallery_
 
 
 def test_representations_have_a_row_per_probed_variant(results):
-    table = reproduction_page(results, []).split("## Representations")[1]
+    table = reproduction_page(results, []).split("## Representations")[1].split("## ")[0]
     base, full = (next(row for row in table.splitlines() if row.startswith(f"| {name} |")) for name in (BASE, FULL))
     probes = [record["representations"] for record in runs_of(results, "components", FULL)]
     image, text = (np.mean([np.mean(probe["entropy"][side]) for probe in probes]) for side in ("image", "text"))
@@ -67,6 +69,27 @@ def test_effects_are_the_means_over_seeds(results):
     (row,) = (line for line in page.splitlines() if line.startswith(f"| {FULL} (hard batches) |"))
     assert row.split("|")[4].strip() == f"{expected:.4f}"
     assert f"| {FULL} (random batches) |" in page
+
+
+def test_page_opens_with_the_effect_and_the_number_of_claims_by_verdict(results):
+    page = reproduction_page(results, ["twin-loss"])
+    opening = page.split("## Claims")[0]
+    cells = [value_of(results, "components", FULL, f"Winoground group, {style}").percent for style in STYLES]
+    assert (
+        f"to {cells[0]:.1f} / {cells[1]:.1f} % (seen / unseen style)" in opening and "figures/twin-loss.png" in opening
+    )
+    counts = [int(n) for n in re.findall(r"(\d+) (?:supported|partly supported|not supported)", opening)]
+    assert len(counts) == 3 and sum(counts) == len(CLAIMS)
+
+
+def test_blind_baselines_have_a_row_each(results):
+    section = reproduction_page(results, []).split("## Blind baselines")[1].split("## ")[0]
+    measures = results["blind"]["shorter caption"]["measures"]
+    swaps = [
+        np.mean([bit == "1" for bit in measures[f"sugarcrepe/seen/swap_{one}"]["correct"]]) for one in ("obj", "att")
+    ]
+    (row,) = (line for line in section.splitlines() if line.startswith("| shorter caption |"))
+    assert row.split(" | ")[3] == f"{100 * np.mean(swaps):.1f}"
 
 
 def test_command_writes_page_figures_and_results(results, tmp_path):

@@ -52,7 +52,7 @@ def test_random_components_differ_from_components_in_their_batches():
     assert random[CLIP] == hard[CLIP] and random[BASE] == hard[BASE]
     for name in (CLIP_TUNED, BOTH, FULL):
         for run, other in zip(random[name], hard[name], strict=True):
-            assert replace(other, batches=(("random", 1.0),), generate_adapter_off=False) == run
+            assert replace(other, batches=(("random", 1.0),), n_groups=0, generate_adapter_off=False) == run
     for run, short in zip(random[LONG], random[BOTH], strict=True):
         assert replace(short, captions="long", n_generation_images=0, n_probe_images=0) == run
 
@@ -87,10 +87,11 @@ def test_random_batches_of_negatives_train_like_random_components():
 
 @pytest.mark.parametrize(
     "name, settings",
-    [("twins", {"batches"}), ("swaps", {"swaps"}), ("pool", {"n_scenes"}), ("interpolation", {"lora_weight"}),
+    [("twins", {"batches", "n_groups"}), ("swaps", {"swaps"}), ("pool", {"n_scenes"}),
+     ("interpolation", {"lora_weight"}),
      ("next-token-weight", {"next_token_weight"}), ("batch-size", {"batch_size", "steps"}), ("data-size", {"n_groups"}),
      ("rank", {"lora_rank"}), ("temperature", {"temperature", "learn_temperature"}), ("negatives", {"hard_negatives"}),
-     ("distillation", {"batches", "distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
+     ("distillation", {"batches", "n_groups", "distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
      ("collapse", {"captions"})],
 )  # fmt: skip
 def test_sweeps_vary_one_setting(name, settings):
@@ -106,15 +107,16 @@ def test_sweeps_have_the_levels_that_their_names_say():
     assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
     assert [runs[0].lora_weight for runs in variants("interpolation").values()] == [1, 0.8, 0.6, 0.4]
     assert {name: runs[0].n_scenes for name, runs in variants("pool").items()} == {
-        "1,000 scenes": 1000, "4,000 scenes": 4000, "16,000 scenes": 16000, "64,000 scenes": 64000
+        "1,000 scenes": 1_000, "10,000 scenes": 10_000, "100,000 scenes": 100_000
     }  # fmt: skip
     assert all("groups" not in dict(run.batches) for run in trained_runs("pool"))  # drawn scenes have no twins
 
 
 def test_twins_and_swaps_are_compared_with_the_base():
     shares = [dict(run.batches) for run in trained_runs("twins")]
-    assert [share["groups"] for share in shares] == [0, 0.125, 0.25, 0.5, 1]
-    assert all(share.keys() == {"groups", "random"} and sum(share.values()) == 1 for share in shares)
+    assert [share.get("groups") for share in shares] == [None, 0, 0.125, 0.25, 0.5, 1]
+    assert all(sum(share.values()) == 1 for share in shares)
+    assert [run.n_groups for run in trained_runs("twins")] == [0, None, None, None, None, None]
     swaps = [run.swaps for run in trained_runs("swaps")]
     assert swaps == [("positions",), ("noun",), ("color",), ("size",)]
     for name in ("twins", "swaps"):
@@ -170,3 +172,12 @@ def test_training_settings_follow_the_run():
 def test_unknown_experiment_lists_the_known_ones():
     with pytest.raises(ValueError, match="'ranks'.*components.*negatives"):
         experiment("ranks")
+
+
+def test_clip_is_trained_at_two_rates_and_ten_times_as_long_as_in_the_components():
+    plan, levels = Plan(), variants("clip-steps")
+    assert list(levels) == [CLIP, *(f"{n} steps{rate}" for n in (80, 800) for rate in ("", ", 5 x learning rate"))]
+    tuned, faster, long, long_faster = (runs[0] for runs in list(levels.values())[1:])
+    components = variants("components")
+    assert tuned == components[CLIP_TUNED][0] and faster == components[CLIP_FASTER][0]
+    assert replace(tuned, steps=10 * plan.steps) == long and replace(faster, steps=10 * plan.steps) == long_faster

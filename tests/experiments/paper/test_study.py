@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections import Counter
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import vladva_kit as vk
 from experiments.paper import runs, study
 from experiments.paper.__main__ import app
+from experiments.paper.blind import blind_baselines, likelihood_without_image
 from experiments.paper.plan import BASE, CLIP_TUNED, FULL, LONG, SOFT, Experiment, experiment
 from experiments.paper.study import run_experiments
 from experiments.paper.tables import ADAPTER_OFF, COLUMNS, gain_table, overview, results_table, runs_of, value_of
@@ -94,6 +99,9 @@ def test_record_holds_history_measures_and_representations(saved):
     assert 0 <= full["representations"]["prompt"]["image"]["unchanged"] <= 1
     assert base["representations"]["attention_density"] and "history" not in base
     assert "representations" not in clip and clip["history"]["contrastive"][0] > 0
+    for run in (full, clip):
+        assert run["validation"]["step"] == [1, 2] and all(0 < loss < 2 for loss in run["validation"]["eval_twin_loss"])
+        assert not any(name.startswith("eval_") for name in run["history"])
 
 
 def test_adapter_off_generation_is_shown_only_where_it_was_measured(saved):
@@ -122,16 +130,15 @@ def test_tables_have_a_row_per_score_and_a_column_per_variant(saved):
     assert "| base → + soft prompt | text → image R@1, seen |" in gain_table(saved, "components")
 
 
-def test_overview_has_a_row_per_variant_for_one_style_without_intervals(saved):
-    heading, _, *lines = overview(saved, "components", "unseen style").splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines] == [*VARIANTS, "chance"]
+def test_overview_has_a_row_per_variant_with_both_styles_and_without_intervals(saved):
+    heading, _, *lines = overview(saved, "components").splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == [*VARIANTS]
     titles = [title.strip() for title in heading.strip("|").split("|")][1:]
-    assert titles[0] == "image → text R@1" and "caption truth" in titles and len(titles) == 10
-    value = value_of(saved, "components", FULL, "text → image R@1, unseen style")
-    assert lines[len(VARIANTS) - 1].split(" | ")[2] == f"{value.percent:.1f}" == value.short  # one seed: no deviation
-    assert "[" not in "".join(lines) and lines[0].rstrip(" |").endswith("—")  # a CLIP generates nothing
-    chance = dict(zip(titles, lines[-1].strip("| ").split(" | ")[1:], strict=True))
-    assert chance["caption truth"] == "—" and float(chance["question accuracy"]) > 0
+    full = dict(zip(titles, lines[-1].strip("| ").split(" | ")[1:], strict=True))
+    values = [value_of(saved, "components", FULL, f"text → image R@1, {style}") for style in ("seen", "unseen style")]
+    assert full["text → image R@1"] == " / ".join(f"{value.percent:.1f}" for value in values)
+    clip = dict(zip(titles, lines[0].strip("| ").split(" | ")[1:], strict=True))
+    assert clip["captions true"] == "—" != full["captions true"] and "[" not in "".join(lines)  # it generates nothing
 
 
 def test_changed_settings_and_weights_start_new_runs(small_plan, tmp_path):
@@ -222,3 +229,31 @@ def test_prompt_study_is_stored_and_not_repeated(small_world, small_plan, tmp_pa
     assert len(first["prompts"]["prompts"]) == 3 and first["prompts"]["n"] == 4
     monkeypatch.setattr(study, "study_prompts", None)  # stored: must not be called again
     assert run_experiments(["prompts"], small_plan, tmp_path, log=lambda _: None)["prompts"] == first["prompts"]
+
+
+def test_blind_baselines_score_captions_only(small_world):
+    lvlm = vk.load_lvlm("emoji-llava")
+    captions = ["a red dog", "a red dog and a cat", "cat a a of dog red red"]
+    scores = likelihood_without_image(lvlm, captions)
+    embedder = vk.Embedder(lvlm)
+    other = [Image.effect_noise((64, 64), 90).convert("RGB")] * 3
+    with_other = vk.likelihood(embedder, other, captions, paired=True, progress=False)
+    difference = vk.likelihood(embedder, other, captions, paired=True, alpha=1.0, progress=False)
+    assert np.allclose(scores, (with_other - difference).numpy(), atol=1e-5) and scores[2] < scores[0]
+    found = blind_baselines(lvlm)
+    assert list(found) == ["likelihood without the image", "shorter caption"]
+    for record in found.values():
+        assert set(record["measures"]["winoground/seen/group"]["correct"]) == {"0"}
+        assert "1" in "".join(record["measures"][f"sugarcrepe/seen/{one}"]["correct"] for one in ("add_obj", "add_att"))
+
+
+def test_twin_loss_of_a_model_that_ignores_word_order_is_at_least_ln_2(small_world):
+    class BagOfWords:
+        def encode_image(self, images):
+            return torch.nn.functional.normalize(torch.arange(1.0, 1 + 3 * len(images)).reshape(-1, 3), dim=1)
+
+        def encode_text(self, captions):
+            rows = [[hash("".join(sorted(one.split()))) % 97 + 1.0, 2.0, 3.0] for one in captions]
+            return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+    assert runs.twin_metrics(BagOfWords())["twin_loss"] >= math.log(2)
