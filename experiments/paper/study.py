@@ -51,7 +51,7 @@ def run_experiments(
         done = path.is_file()
         log(f"{number}/{len(runs)} {_title(run)}{': done before' if done else ''}")
         if not done:
-            write_json(path, train_and_evaluate(run, out / "cache"), indent=None)
+            write_json(path, train_and_evaluate(run, out / "cache" / _data_of(run)), indent=None)
     results = _collect(plan, out, fingerprints, command)
     for name, (parts, compute) in _untrained(plan).items():
         path = out / f"{name}-{_digest([*parts, fingerprints['emoji-llava']])}.json"
@@ -110,6 +110,11 @@ def _title(run: Run) -> str:
 def _path(out: Path, run: Run, fingerprints: dict[str, str]) -> Path:
     seed = "frozen" if run.seed is None else f"seed{run.seed}"
     return out / "runs" / f"{run.model}-{seed}-{_digest([asdict(run), fingerprints[run.model]])}.json"
+
+
+def _data_of(run: Run) -> str:
+    """Name the training data of a run: runs on the same pairs share image features and neighbors."""
+    return _digest([run.n_scenes, run.n_groups, run.swaps, run.captions, run.hard_negatives])
 
 
 def _digest(value: Any) -> str:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from vladva_kit.data.images import image_columns, load_shards
 from vladva_kit.data.pairs import Pair, parse_pair, sample_caption
@@ -53,12 +53,23 @@ class PairStream(IterableDataset):
     batches_done: int = 0
     noted: set[str] = field(default_factory=set)  # keys that were reported once
 
-    def loader(self) -> DataLoader:
-        """Return a loader of batches, decoded and collated in `workers` processes (0: in this process)."""
-        more = {"prefetch_factor": 2, "persistent_workers": True} if self.workers else {}
-        return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
+    def loader(self, decoders: int = 0) -> DataLoader:
+        """Return a loader of batches, decoded and collated in `workers` processes (0: in this process).
+
+        decoders: without workers, the number of processes that only decode and collate: this one reads, so the batches
+        are the same for any number.
+        """
+        more = {"prefetch_factor": 2, "persistent_workers": True} if self.workers or decoders else {}
+        if self.workers or not decoders:
+            return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
+        finish = _Finish(self.on_error, self.collate)
+        return DataLoader(finish, batch_size=None, sampler=_Undecoded(self), num_workers=decoders, **more)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(_Finish(self.on_error, self.collate).__getitem__, self.undecoded())
+
+    def undecoded(self) -> Iterator[tuple[list[Pair], str]]:
+        """Yield each batch with its images undecoded, and the state after it."""
         info = get_worker_info()
         process, workers = (info.id, info.num_workers) if info else (0, 1)
         worker = (process + self.batches_done) % workers  # DataLoader starts with process 0: it does the next batch
@@ -76,7 +87,7 @@ class PairStream(IterableDataset):
                 for index, batch in enumerate(self._batches(in_window, epoch, window)):
                     if index >= used:
                         state = {"epoch": epoch, "window": window, "given": index + 1, "state": rows_state}
-                        yield {"batch": self.collate(self._decode(batch)), "stream_state": json.dumps([worker, state])}
+                        yield batch, json.dumps([worker, state])
                 rows_state, window, used = rows.state_dict(), window + 1, 0
             if is_empty:
                 raise BadInput(f"worker {worker} of {workers}: its part of the stream is empty; use fewer workers")
@@ -94,17 +105,8 @@ class PairStream(IterableDataset):
         # `iter(1)`: plain iteration would split the rows among the workers a second time
         for index, batch in enumerate(rows.iter(1)):
             row = {name: values[0] for name, values in batch.items()}
-            with self._skip_errors():
+            with _skip_errors(self.on_error):
                 yield self.check(parse_row(row, f"epoch {epoch}, sample {row.get('__key__', index)}", self.noted))
-
-    @contextmanager
-    def _skip_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except BadInput as error:
-            if self.on_error == "raise":
-                raise
-            warnings.warn(f"skipped: {error}", stacklevel=3)
 
     def _batches(self, pairs: list[Pair], epoch: int, window: int) -> list[list[Pair]]:
         """Split a window into shuffled batches of captions of similar length; an incomplete batch is dropped."""
@@ -121,12 +123,40 @@ class PairStream(IterableDataset):
         rng.shuffle(batches)
         return batches
 
-    def _decode(self, pairs: list[Pair]) -> list[Pair]:
+
+@dataclass
+class _Finish(Dataset):
+    """Decode and collate; in a loader, a worker's part of the work, with an undecoded batch in place of an index."""
+
+    on_error: str
+    collate: Callable[[Sequence[Pair]], Any]
+
+    def __getitem__(self, undecoded: tuple[list[Pair], str]) -> dict[str, Any]:
         decoded = []
-        for pair in pairs:
-            with self._skip_errors():
+        for pair in undecoded[0]:
+            with _skip_errors(self.on_error):
                 decoded.append(replace(pair, image=decode_image(pair.image, f"{pair.where}: the image")))
-        return decoded
+        return {"batch": self.collate(decoded), "stream_state": undecoded[1]}
+
+
+@dataclass
+class _Undecoded(Sampler):
+    """The undecoded batches of a stream, as what a loader samples."""
+
+    stream: PairStream
+
+    def __iter__(self) -> Iterator[tuple[list[Pair], str]]:
+        return self.stream.undecoded()
+
+
+@contextmanager
+def _skip_errors(on_error: str) -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        if on_error == "raise":
+            raise
+        warnings.warn(f"skipped: {error}", stacklevel=3)
 
 
 def _grouped_batches(pairs: Sequence[Pair], size: int) -> list[list[Pair]]:
@@ -171,8 +201,10 @@ def stream_pairs(
 
     source: a folder of webdataset tar files (0001.jpg with 0001.json {"short": …, "long": …}, or with 0001.txt) or of
     parquet files; a hub id; or a streamed datasets.Dataset. The order of the files changes every epoch.
-    window: the number of undecoded pairs that are in memory and shuffled together. With at least ranks × workers
-    files, each file is read by one process only. At the end of an epoch an incomplete batch is dropped.
+    window: the number of undecoded pairs that are in memory and shuffled together. workers: processes that each read
+    and decode a part of the files, so that their number changes the batches; with `Settings(workers=…)` instead, one
+    process reads for all that decode, and it does not. With at least ranks × workers files, each file is read by one
+    process only. At the end of an epoch an incomplete batch is dropped.
     Raises BadInput for a folder with neither tar nor parquet files.
     """
     import datasets

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from vladva_kit.embedder.prompts import is_blank
 from vladva_kit.models.images import BadInput, FileBytes, open_file, open_image
 
 if TYPE_CHECKING:
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
 
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # of an imagefolder, as `datasets` reads them
+USUAL_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 HIDDEN_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # made by macOS, a NAS and Windows
+
+
+def split_names(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's visible folders: those of usual splits, and the others, such as classes.
+
+    split_names(Path("imagenet"))    # (["train", "val"], [])
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits = [name for name in names if name.lower() in USUAL_SPLITS]
+    return splits, [name for name in names if name not in splits]
 
 
 def is_hidden(path: PurePath | str) -> bool:
@@ -115,6 +127,8 @@ def check_image(image: Image.Image | Path | bytes, where: str) -> tuple[int, int
     name = f"image {image}" if isinstance(image, Path) else name
     if not isinstance(image, Image.Image | Path | bytes):
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
+    if isinstance(image, FileBytes) and not image:
+        raise BadInput(f"{where}: {name} cannot be opened; download it and give its path")
     if isinstance(image, Path) and not image.is_file():
         raise BadInput(f"{where}: {name} does not exist; correct the name or put the file there")
     return decode_image(image, f"{where}: {name}", verify=True).size
@@ -127,6 +141,7 @@ def path_inside(folder: Path, name: object, where: str, key: str = "file_name") 
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
     try:
         outside = absolute or not (folder / name).resolve().is_relative_to(folder.resolve())
+        (folder / name).is_file()  # raises OSError for a name that is too long
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a cycle of links, a null byte
         raise BadInput(f"{where}: {key!r} {name!r} is not a valid path ({error}); correct it") from error
     if outside:
@@ -156,9 +171,12 @@ def read_metadata(path: Path) -> Iterator[tuple[str, bytes]]:
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        record = {key: value for key, value in row.items() if key is not None and value}
-        yield f"{path}, line {reader.line_num}", json.dumps(record).encode()
+    try:
+        for row in reader:
+            record = {key: value for key, value in row.items() if key is not None and value}
+            yield f"{path}, line {reader.line_num}", json.dumps(record).encode()
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark missing?") from error
 
 
 def parse_json_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -202,11 +220,18 @@ def require_keys(entry: Any, keys: Iterable[str], where: str) -> dict[str, Any]:
     return entry
 
 
+def require_id(value: Any, key: str, where: str) -> Any:
+    """Return the value if it is a number or a text. Raises BadInput for other JSON values, which name nothing."""
+    if not isinstance(value, int | float | str):
+        raise BadInput(f"{where}: the {key} is {value!r}; it must be a number or text")
+    return value
+
+
 def clean_caption(value: object, key: str, where: str) -> str:
     """Strip a caption. Raises BadInput if it is not text, is empty, or cannot be encoded as UTF-8."""
     if not isinstance(value, str):
         raise BadInput(f"{where}: {key!r} is {value!r}, of type {type(value).__name__}; it must be text")
-    if not value.strip():
+    if is_blank(value):
         raise BadInput(f"{where}: {key!r} is an empty caption; write one or remove the key")
     try:
         value.encode("utf-8")
@@ -247,7 +272,7 @@ def undecoded_rows(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterato
 def undecoded_image(value: Any) -> Any:
     """Return the image cell of an undecoded dataset as Path, bytes or PIL image.
 
-    A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes.
+    A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes, to none if that fails.
     """
     if isinstance(value, dict):  # how datasets stores an undecoded image
         value = value.get("bytes") or value.get("path")
@@ -257,10 +282,10 @@ def undecoded_image(value: Any) -> Any:
         try:
             with xopen(value, "rb") as file:
                 content = FileBytes(file.read())
-            content.path = value
-            return content
-        except Exception:  # every file system has its own errors; the caller names the path as missing
-            return Path(value)
+        except Exception:  # every file system has its own errors; `check_image` names the path
+            content = FileBytes()
+        content.path = value
+        return content
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     return Path(value) if isinstance(value, str) else value

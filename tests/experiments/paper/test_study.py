@@ -257,3 +257,11 @@ def test_twin_loss_of_a_model_that_ignores_word_order_is_at_least_ln_2(small_wor
             return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
 
     assert runs.twin_metrics(BagOfWords())["twin_loss"] >= math.log(2)
+
+
+def test_runs_on_other_pairs_have_other_folders_for_what_is_cached():
+    plan = study.Plan()
+    full, other = plan_run(plan, "components", FULL), plan_run(plan, "components-random", FULL)
+    names = [study._data_of(run) for run in (full, other, plan_run(plan, "swaps", "noun only"))]
+    assert len(set(names)) == 3
+    assert study._data_of(dataclasses.replace(full, seed=2, lora_rank=1, batches=other.batches)) == names[0]
