@@ -48,6 +48,7 @@ from vladva_kit.training.collator import Collator, SampledCaptions, planned_batc
 from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
 from vladva_kit.training.interruption import Interruption, RunInterrupted
+from vladva_kit.training.peers import watching_ranks
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, trainer_arguments
 from vladva_kit.training.trainer import Validate, VladvaTrainer
@@ -86,7 +87,7 @@ def fit(
     Raises ValueError for a base embedder, for fewer pairs than fill a batch, for a folder in which another run writes,
     and for one that began with other settings or data; BadInput for unusable data; BadAdapter for a checkpoint of
     another adapter; NonFiniteError, naming step and images, for losses that are not finite; MemoryShortage, naming the
-    setting to change; RunInterrupted after a signal.
+    setting to change; RunInterrupted after a signal; RankFailed if another rank fails or dies.
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
@@ -107,7 +108,7 @@ def fit(
             return finished
         visible = progress and rank() == 0
         bar = Progress(settings.steps, settings.batch_size, visible=visible, deadline=deadline)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, watching_ranks():
             trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible)
             trainer.check_folder = check_folder
             _train(trainer, embedder, settings, checkpoint, bar)
@@ -217,6 +218,7 @@ def _trainer(
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
         temperature.requires_grad_(settings.learn_temperature)
+    refresh = _refresh(embedder, pairs, settings, sampler, image_features())
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -232,10 +234,12 @@ def _trainer(
         callbacks=[
             *callbacks,
             *sampled,
-            *_refresh(embedder, pairs, settings, sampler, image_features()),
+            *refresh,
             CompleteCheckpoints(),
         ],
     )
+    for callback in refresh:
+        callback.mine = partial(trainer.run_whole, callback.mine)
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
 
@@ -398,7 +402,7 @@ def _refresh(
     settings: Settings,
     sampler: HardBatches | None,
     features: CachedImageFeatures | None,
-) -> list[TrainerCallback]:
+) -> list[_Refresh]:
     every = settings.mining.refresh_every
     if sampler is None or sampler.neighbors is None or every is None:
         return []
