@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from vladva_kit.models.files import is_regular, printable
 
 ImageLike = Image.Image | Path | str | bytes  # an image, its path, or the bytes of its file
 IMAGE_SUFFIXES = frozenset({
@@ -36,7 +37,13 @@ _UPRIGHT = {  # by the EXIF orientation
 
 
 class BadInput(ValueError):
-    """Input that cannot be used; the message names the file, the line, the value and the fix."""
+    """Input that cannot be used; the message names the file, the line, the value and the fix.
+
+    Names come from the input, so that control characters in them are escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class WrongType(BadInput, TypeError):
@@ -96,7 +103,8 @@ def open_file(image: Path | str | bytes) -> Iterator[Image.Image]:
 
 def check_regular(path: Path | str) -> None:
     """Raise BadInput for a pipe, a device or a folder, which may never end: `check_regular("cat.png")`."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not is_regular(path):
+        os.stat(path)  # FileNotFoundError for a missing file
         raise BadInput(f"{path} is not a regular file; give the path of an image file")
 
 
@@ -118,6 +126,11 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
     check_image_list(images)
     opened = []
     for number, image in enumerate(images, start=first):
+        if not isinstance(image, ImageLike | Crop | os.PathLike):
+            raise WrongType(
+                f"image {number} is of type {type(image).__name__}: pass a PIL image (Image.fromarray makes one of an "
+                "array), a path or the bytes of a file"
+            )
         try:
             opened.append(open_image(image))
         except (FileNotFoundError, MemoryError):  # the first names the path, and the second is not the image's fault
@@ -148,9 +161,16 @@ def image_batches(images: Sequence[ImageLike], batch_size: int) -> Iterator[list
 
 
 def check_image_list(images: object) -> None:
-    """Raise WrongType for a single image where a list of images is needed."""
+    """Raise WrongType for a single image, a generator or anything else where a list of images is needed."""
     if isinstance(images, Image.Image | str | Path | bytes):
         raise WrongType("a list of images is needed; got a single image; put it in a list")
+    check_list(images, "images")
+
+
+def check_list(items: object, what: str) -> None:
+    """Raise WrongType for what has no order or can be read only once: `check_list(["a dog"], "captions")`."""
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")) or isinstance(items, Mapping | bytes):
+        raise WrongType(f"a list of {what} is needed; got {type(items).__name__}: make it a list")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
