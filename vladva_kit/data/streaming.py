@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from vladva_kit.data.images import image_columns, load_shards
 from vladva_kit.data.pairs import Pair, parse_pair, sample_caption
 from vladva_kit.data.tars import sample_record
-from vladva_kit.data.validation import decode_image, undecoded_image, without_decoding
+from vladva_kit.data.validation import decode_image, hub_folders, undecoded_image, without_decoding
 from vladva_kit.models.device import rank_from_env
 from vladva_kit.models.files import write_json
 from vladva_kit.models.hub import is_hub_id
@@ -52,6 +52,7 @@ class PairStream(IterableDataset):
     stream_state: dict[int, str] = field(default_factory=dict)  # by worker
     batches_done: int = 0
     noted: set[str] = field(default_factory=set)  # keys that were reported once
+    roots: Sequence[Path] | None = None  # where images may be that a row names by path; None: anywhere
 
     def loader(self) -> DataLoader:
         """Return a loader of batches, decoded and collated in `workers` processes (0: in this process)."""
@@ -71,15 +72,23 @@ class PairStream(IterableDataset):
             if rows_state is not None:
                 rows.load_state_dict(rows_state)
             pairs, is_empty = self._pairs(rows, epoch), rows_state is None
+            is_broken = is_empty  # whether the epoch gave no batch
             while in_window := list(islice(pairs, window_size)):
                 is_empty = False
                 for index, batch in enumerate(self._batches(in_window, epoch, window)):
-                    if index >= used:
-                        state = {"epoch": epoch, "window": window, "given": index + 1, "state": rows_state}
-                        yield {"batch": self.collate(self._decode(batch)), "stream_state": json.dumps([worker, state])}
+                    # a batch of broken images only is left out: the next one's state is after it
+                    if index >= used and (decoded := self._decode(batch)):
+                        is_broken, state = False, {"epoch": epoch, "window": window, "given": index + 1}
+                        state = json.dumps([worker, {**state, "state": rows_state}])
+                        yield {"batch": self.collate(decoded), "stream_state": state}
                 rows_state, window, used = rows.state_dict(), window + 1, 0
             if is_empty:
                 raise BadInput(f"worker {worker} of {workers}: its part of the stream is empty; use fewer workers")
+            if is_broken:
+                raise BadInput(
+                    f"worker {worker} of {workers}: its part of the stream gives no batch of {self.batch_size} pairs "
+                    "with an image that can be read: use fewer workers or smaller batches, or correct the images"
+                )
             epoch, window, used, rows_state = epoch + 1, 0, 0, None
 
     def _worker_rows(self, epoch: int, worker: int, workers: int) -> datasets.IterableDataset:
@@ -95,7 +104,8 @@ class PairStream(IterableDataset):
         for index, batch in enumerate(rows.iter(1)):
             row = {name: values[0] for name, values in batch.items()}
             with self._skip_errors():
-                yield self.check(parse_row(row, f"epoch {epoch}, sample {row.get('__key__', index)}", self.noted))
+                where = f"epoch {epoch}, sample {row.get('__key__', index)}"
+                yield self.check(parse_row(row, where, self.noted, self.roots))
 
     @contextmanager
     def _skip_errors(self) -> Iterator[None]:
@@ -177,21 +187,25 @@ def stream_pairs(
     """
     import datasets
 
-    rows = load_shards(Path(source), split) if isinstance(source, str | Path) else source
+    rows, roots = source, None
+    if isinstance(source, str | Path):
+        rows, roots = load_shards(Path(source), split), (Path(source),)
     if rows is None:
         if Path(source).exists() or not is_hub_id(str(source)):
             raise BadInput(f"{source} holds no tar or parquet files, and is not a hub id")
-        rows = datasets.load_dataset(str(source), split=split, streaming=True)
+        rows, roots = datasets.load_dataset(str(source), split=split, streaming=True), hub_folders()
     options = {"seed": seed, "group_by_length": group_by_length, "on_error": on_error, "workers": workers}
-    return PairStream(without_decoding(rows), window=window, **options)
+    return PairStream(without_decoding(rows), window=window, roots=roots, **options)
 
 
-def parse_row(row: dict[str, Any], where: str, noted: set[str] | None = None) -> Pair:
+def parse_row(
+    row: dict[str, Any], where: str, noted: set[str] | None = None, roots: Sequence[Path] | None = None
+) -> Pair:
     """Build a Pair from a streamed row, its image undecoded. Raises BadInput if it has no image or no caption."""
     columns = [name for name in image_columns(row) if row[name] is not None]
     if not columns:
         raise BadInput(f"{where}: no image; columns are {', '.join(row)}, and one must be image, jpg, png or webp")
-    return parse_pair(undecoded_image(row[columns[0]]), sample_record(row, where), where, noted)
+    return parse_pair(undecoded_image(row[columns[0]], roots), sample_record(row, where), where, noted)
 
 
 def save_stream_state(folder: Path, stream_state: dict[int, str], batches_done: int) -> None:
