@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
-from experiments.benchmarks.measure import find_targets  # noqa: E402
+from experiments.benchmarks.measure import find_targets, read_values  # noqa: E402
 from experiments.paper.tables import gallery_of  # noqa: E402
 from experiments.paper.tables import overview as study_overview  # noqa: E402
 from vladva_kit.evaluation.overview import COLUMNS, overview  # noqa: E402
@@ -117,11 +117,19 @@ def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
 def targets_table(folder: Path = ROOT / "experiments" / "benchmarks" / "results") -> str:
     """Return a table of all targets on the benchmarks' pages, with the measured values."""
     rows = [
-        [f"[{page.stem}](../experiments/benchmarks/results/{page.name})", name, bound, measured, result]
+        [f"[{page.stem}](../experiments/benchmarks/results/{page.name})", name, bound, measured, result, state(page)]
         for page in sorted(folder.glob("*.md"))
         for name, measured, bound, result in find_targets(page.read_text())
     ]
-    return markdown_rows(["benchmark", "measurement", "target", "measured", "result"], rows, "lllrl")
+    return markdown_rows(["benchmark", "measurement", "target", "measured", "result", "machine"], rows, "lllrll")
+
+
+def state(page: Path) -> str:
+    """Return whether the machine was idle while a benchmark ran, if that was recorded."""
+    load = read_values(page.with_suffix(".json"))["load"]
+    if not isinstance(load, dict) or load["others"] is None:
+        return "not known"
+    return "idle" if load["idle"] else f"not idle: {100 * load['others']:.0f} % other load"
 
 
 if __name__ == "__main__":

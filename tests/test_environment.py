@@ -66,7 +66,7 @@ def test_every_imported_library_is_declared():
         "traitlets",
         "IPython",
     }
-    optional |= {"pycocoevalcap", "torchvision", "yaml", "deepspeed"}
+    optional |= {"pycocoevalcap", "torchvision", "deepspeed"}
     imported = set()
     for path in (ROOT / "vladva_kit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -74,7 +74,7 @@ def test_every_imported_library_is_declared():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add((node.module or "").partition(".")[0])
-    names = {"PIL": "pillow"}
+    names = {"PIL": "pillow", "yaml": "pyyaml"}
     used = {names.get(name, name) for name in imported - set(sys.stdlib_module_names) - optional - {"vladva_kit"}}
     assert used <= {parse_requirement(requirement)[0] for requirement in PROJECT["dependencies"]}
 

@@ -288,3 +288,18 @@ def test_programs_of_the_claims_print_their_help_with_each_option(command):
     assert done.returncode == 0, done.stderr
     for option in (word for word in words if word.startswith("--")):
         assert option in done.stdout, option
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md", "docs/results.md", "docs/reproduction.md", "docs/getting-started.md",
+        "docs/concepts/likelihood.md",
+        *(f"vladva_kit/emoji_world/{name}/README.md" for name in ("emoji-llava", "emoji-clip")),
+        *(f"notebooks/{name}.ipynb" for name in ("00_playground", "01_load_an_lvlm", "04_embeddings", "05_similarity")),
+        "notebooks/06_failure_cases.ipynb",
+    ],
+)  # fmt: skip
+def test_pages_that_score_the_base_say_that_it_is_not_strictly_zero_shot(page):
+    text = " ".join((ROOT / page).read_text().split())
+    assert "not strictly zero-shot" in text and "two embedding prompts" in text

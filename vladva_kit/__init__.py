@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports on first use, for type checkers 
     from vladva_kit.evaluation.baselines import load_baseline as load_baseline
     from vladva_kit.evaluation.caption_quality import evaluate_captions as evaluate_captions
     from vladva_kit.evaluation.generation import evaluate_generation as evaluate_generation
+    from vladva_kit.evaluation.validation import metrics_on as metrics_on
     from vladva_kit.evaluation.vqa import evaluate_vqa as evaluate_vqa
     from vladva_kit.models.images import BadInput as BadInput
     from vladva_kit.models.load import load_lvlm as load_lvlm
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports on first use, for type checkers 
     from vladva_kit.training.fit import fit as fit
     from vladva_kit.training.memory import estimate_memory as estimate_memory
     from vladva_kit.training.settings import Settings as Settings
+    from vladva_kit.training.trainer import VladvaTrainer as VladvaTrainer
     from vladva_kit.widgets.playground import playground as playground
 
 _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
@@ -68,6 +70,8 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "stream_pairs": "data.streaming",
     "Settings": "training.settings",
     "fit": "training.fit",
+    "VladvaTrainer": "training.trainer",
+    "metrics_on": "evaluation.validation",
     "estimate_memory": "training.memory",
     "ClipEmbedder": "evaluation.baselines",
     "load_baseline": "evaluation.baselines",

@@ -59,7 +59,9 @@ def model_card(results: Mapping[str, Any]) -> str:
         curve_table(train["validation"]),
         "\n## Limits\n",
         "The training images are generated scenes of emoji in the seen styles; photos are outside its domain. The "
-        "nouns that emoji-llava misread most often in the unseen style were dropped, so scores there are optimistic.\n",
+        "nouns that emoji-llava misread most often in the unseen style were dropped, so scores there are optimistic. "
+        "OpenMoji is a second held-out style, by which nothing was chosen: `vladva eval emoji-llava-vladva --data "
+        "openmoji`.\n",
         "<details><summary>All scores, with 95 % intervals</summary>\n",
         markdown_table(results),
         "</details>\n",

@@ -22,10 +22,10 @@ from vladva_kit.emoji_world.render import render
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.evaluation.overview import count_changes
 from vladva_kit.evaluation.results import save_results
-from vladva_kit.evaluation.winoground import winoground_margins
-from vladva_kit.models.device import choose_device, supports_bfloat16
+from vladva_kit.evaluation.validation import winoground_percent
+from vladva_kit.models.device import prefer_bfloat16
 from vladva_kit.models.files import write_json
-from vladva_kit.training.fit import recall_at_1
+from vladva_kit.training.validation import recall_at_1
 
 N_SCENES, N_GROUPS = 16_000, 4_500  # random scenes before held-out combinations are removed; groups of twins
 SEED = 1  # of the drawn pairs; the shipped samples have seed 0
@@ -36,7 +36,6 @@ WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 def settings(folder: Path | None, steps: int = STEPS, resume: bool = False) -> vk.Settings:
     """Return the settings of the shipped adapter; checkpoints go to folder/checkpoints."""
-    device = torch.device(choose_device().device)
     return vk.Settings(
         steps=steps,
         batch_size=BATCH_SIZE,
@@ -44,7 +43,7 @@ def settings(folder: Path | None, steps: int = STEPS, resume: bool = False) -> v
         soft_prompt_learning_rate=0.05,
         warmup=50,
         next_token_weight=0.3,
-        bf16=True if device.type == "cpu" and supports_bfloat16(device) else None,
+        bf16=prefer_bfloat16(),
         batches=TWINS_AND_NEIGHBORS,
         cache_images="memory",
         output_dir=str(folder / "checkpoints") if folder else None,
@@ -77,10 +76,7 @@ def validate(embedder: vk.Embedder) -> dict[str, float]:
     """Compute recall@1 on the validation split, and the Winoground scores on drawn cases, in percent."""
     pairs, images, captions = validation_data()
     metrics = recall_at_1(embedder, pairs)
-    first, second = embedder.encode_image(images), embedder.encode_text(captions)
-    similarity = first.view(len(first) // 2, 2, -1) @ second.view(len(second) // 2, 2, -1).transpose(1, 2)
-    margins = winoground_margins(similarity.numpy())
-    return metrics | {f"winoground_{name}": 100 * float(each.correct.mean()) for name, each in margins.items()}
+    return metrics | winoground_percent(embedder, images, captions)
 
 
 def train(

@@ -212,6 +212,31 @@ def machine_load() -> Load:
     return Load(begin[0], end[0], None if math.isnan(others) else max(0.0, others))
 
 
+def load_text(values: Mapping[str, Any]) -> str:
+    """State the load that a benchmark's JSON file records: `load_text(read_values(RESULTS / "step.json"))`.
+
+    Older files hold the load average at the start only, from which nothing follows about other processes.
+    """
+    load = values["load"]
+    if isinstance(load, Mapping):
+        return str(Load(*(load[name] for name in ("start", "end", "others"))))
+    return f"Load average at the start: {load:.1f}; whether the machine was idle was not recorded."
+
+
+def commit() -> str:
+    """Return the commit of the code that is measured, and whether files differ from it; "unknown" without git."""
+
+    def git(*arguments: str) -> str:
+        line = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py"))
+        return git("rev-parse", "HEAD")[:12] + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first row is the heading."""
     heading, *rest = rows
@@ -222,12 +247,13 @@ def write_page(out: Path, name: str, about: str, parts: Sequence[str], values: M
     """Write OUT/name.md from a benchmark's docstring and parts, and its values to OUT/name.json; print the page."""
     command = " ".join(["python -m", f"experiments.benchmarks.{name}", *sys.argv[1:]])
     title, *more = about.strip().split("\n\n")
-    load = machine_load()
-    measured = f"Measured on {describe_machine()}. {load}"
+    load, code = machine_load(), commit()
+    measured = f"Measured at commit {code} on {describe_machine()}. {load}"
     text = "\n\n".join([f"# {title}", f"`{command}`", measured, *more, *parts])
     atomic_write({out / f"{name}.md": f"{text}\n".encode()})
     load_values = {**asdict(load), "idle": load.idle}
-    write_json(out / f"{name}.json", {"command": command, "machine": describe_machine(), "load": load_values, **values})
+    made = {"command": command, "commit": code, "machine": describe_machine(), "load": load_values}
+    write_json(out / f"{name}.json", made | dict(values))
     print(text)
 
 

@@ -116,7 +116,8 @@ overlap.
 ## Measured throughput
 
 `{measured["command"]}` on {measured["machine"]}: {rate:.1f} pairs per second ({method},
-{measured["shape"]}, batch {measured["batch"]}), or {measured["tflops"][method]:.3g} TFLOP/s in matrix products. A \
+{measured["shape"]}, batch {measured["batch"]}), or {measured["tflops"][method]:.3g} TFLOP/s in matrix products. \
+{measure.load_text(measured)} A
 model of this small shape would need for the
 paper's pairs:
 

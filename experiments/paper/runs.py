@@ -29,7 +29,7 @@ from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.evaluation.winoground import load_winoground
-from vladva_kit.training.fit import batch_sampler
+from vladva_kit.training.batches import batch_sampler
 from vladva_kit.training.progress import VALIDATION
 
 HELD_OUT_CASES = {"object": 30, "color": 30, "size": 30, "relation": 30}

@@ -20,7 +20,8 @@ library_name: transformers
 **Data.** Emoji scenes, generated on the fly by `vladva_kit.emoji_world` from the emoji of Google (Noto Emoji, current
 and first edition), Microsoft (Fluent Emoji, flat and high contrast), Emoji One (in color and monotone), Mozilla
 (FxEmoji) and Streamline. Twitter's Twemoji is held out as the unseen style. Of 80 nouns, the 17 that were misread most
-often in the unseen style were dropped, so the scores on that style are optimistic.
+often in the unseen style were dropped, so the scores on that style are optimistic. OpenMoji is a second held-out style:
+it is in no training data, and nothing was chosen by it (`data_samples/openmoji`, `vladva eval {name} --data openmoji`).
 
 **Training.** {training}
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from experiments.world.cases import sugarcrepe_sample
 from vladva_kit.emoji_world.captions import pair_caption, short_caption
 from vladva_kit.emoji_world.cases import sugarcrepe_captions
+from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import SEEN_STYLES
 from vladva_kit.emoji_world.questions import KINDS, questions
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, sample_scene
 
+Draw = Callable[[str, int, str | None], Image.Image]  # noun, style and color to an RGBA sprite
 SAMPLE_IMAGE_SIZE = 160  # pixels; image processors resize it to the model's own size
 N_CASES = 40  # per category or file
 CLASSES = tuple(sorted(WORDS)[:: max(1, len(WORDS) // 12)][:12])
@@ -22,9 +27,9 @@ IMAGES_PER_CLASS = 6
 ANSWERS_PER_QUESTION = 10  # as in VQA v2
 
 
-def save_image(scene: Scene, path: Path) -> None:
+def save_image(scene: Scene, path: Path, draw: Draw = drawing) -> None:
     """Render a scene at the samples' size and save it."""
-    render(scene, SAMPLE_IMAGE_SIZE).save(path, quality=88)
+    render(scene, SAMPLE_IMAGE_SIZE, draw).save(path, quality=88)
 
 
 def write_json(path: Path, content: Any) -> None:

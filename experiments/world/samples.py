@@ -11,9 +11,10 @@ from pathlib import Path
 
 from experiments.world import miniatures
 from experiments.world.cases import STYLE_FOLDERS, sugarcrepe_sample, swap_cases
-from experiments.world.miniatures import save_image, write_json
+from experiments.world.miniatures import Draw, save_image, write_json
 from experiments.world.twins import held_out, twin_group
 from vladva_kit.emoji_world.captions import long_caption, short_caption
+from vladva_kit.emoji_world.drawings import drawing
 from vladva_kit.emoji_world.nouns import SEEN_STYLES, UNSEEN_STYLE
 from vladva_kit.emoji_world.scenes import Scene, sample_scene
 
@@ -81,20 +82,38 @@ def _write_pairs(folder: Path, seed: int) -> None:
     for split, n in SPLITS.items():
         if split == "train":
             continue
-        rng = random.Random(f"{seed} pairs {split}")
         styles = (UNSEEN_STYLE,) if split == "unseen_style" else SEEN_STYLES
-        (folder / split).mkdir()
-        rows: list[dict] = []
-        used: set[str] = set()
-        for number in range(n):
+        write_test_pairs(folder / split, random.Random(f"{seed} pairs {split}"), n, styles)
+
+
+def write_test_pairs(
+    folder: Path,
+    rng: random.Random,
+    n: int,
+    styles: tuple[int, ...],
+    keep: Callable[[Scene], bool] = lambda scene: True,
+    draw: Draw = drawing,
+) -> None:
+    """Write a split of `n` images with several captions each, unique within the split.
+
+        write_test_pairs(Path("pairs/test"), random.Random(0), 500, SEEN_STYLES)
+
+    keep: scenes are drawn until they satisfy it. Another `draw` than the kit's has no style number, so it is null.
+    """
+    folder.mkdir()
+    rows: list[dict] = []
+    used: set[str] = set()
+    for number in range(n):
+        scene = sample_scene(rng, styles=styles)
+        # two images with the same caption would make retrieval ambiguous
+        while not keep(scene) or short_caption(scene, rng) in used:
             scene = sample_scene(rng, styles=styles)
-            while short_caption(scene, rng) in used:  # two images with the same caption would make retrieval ambiguous
-                scene = sample_scene(rng, styles=styles)
-            captions = _unused_captions(scene, rng, used)
-            row = {"file_name": f"{number:04d}.webp", "short": captions[0], "long": long_caption(scene, rng)}
-            save_image(scene, folder / split / row["file_name"])
-            rows.append({**row, "captions": captions, "scene": scene.as_dict()})
-        _write_lines(folder / split / "metadata.jsonl", rows)
+        captions = _unused_captions(scene, rng, used)
+        row = {"file_name": f"{number:04d}.webp", "short": captions[0], "long": long_caption(scene, rng)}
+        save_image(scene, folder / row["file_name"], draw)
+        known = scene.as_dict() if draw is drawing else {**scene.as_dict(), "style": None}
+        rows.append({**row, "captions": captions, "scene": known})
+    _write_lines(folder / "metadata.jsonl", rows)
 
 
 def _unused_captions(scene: Scene, rng: random.Random, used: set[str]) -> list[str]:
@@ -119,6 +138,7 @@ def write_winoground(
     kinds: Mapping[str, int],
     styles: tuple[int, ...] = SEEN_STYLES,
     keep: Callable[[Scene], bool] = lambda scene: True,
+    draw: Draw = drawing,
 ) -> None:
     """Write the files of facebook/winoground, examples.jsonl and images/, with so many cases of each kind.
 
@@ -133,7 +153,7 @@ def write_winoground(
         for _, case in zip(range(n), cases, strict=False):
             names = [f"ex_{len(rows)}_img_{side}.webp" for side in (0, 1)]
             for name, scene in zip(names, case.scenes, strict=True):
-                save_image(scene, folder / "images" / name)
+                save_image(scene, folder / "images" / name, draw)
             tags = {"tag": kind, "secondary_tag": "", "num_main_preds": 1, "collapsed_tag": _COLLAPSED_TAGS[kind]}
             images = {f"image_{side}": name for side, name in enumerate(names)}
             captions = {f"caption_{side}": caption for side, caption in enumerate(case.captions)}

@@ -318,8 +318,8 @@ def test_matrix_cells_show_their_values_and_the_difference(search, screenshot):
 def test_tabs_work_with_the_keyboard(play):
     play.get_by_role("tab", name="Probe").focus()
     play.keyboard.press("ArrowRight")
-    assert play.get_by_role("tab", name="Search").get_attribute("aria-selected") == "true"
-    assert play.get_by_role("tabpanel", name="Search").is_visible()
+    assert play.get_by_role("tab", name="Compose").get_attribute("aria-selected") == "true"
+    assert play.get_by_role("tabpanel", name="Compose").is_visible()
     play.keyboard.press("ArrowLeft")
     assert play.get_by_role("tabpanel", name="Probe").is_visible()
 

@@ -9,6 +9,7 @@ from tiny import tiny_lvlm, tiny_pairs
 from typer.testing import CliRunner
 
 import vladva_kit as vk
+import vladva_kit.data.pairs as pairs_module
 from vladva_kit.cli import training
 from vladva_kit.cli.app import app
 
@@ -34,25 +35,60 @@ def test_demo_passes_its_options_on_and_prints_the_results(tmp_path, monkeypatch
     assert "190 s." in shown.output and str(tmp_path / "report.html") in shown.output.replace("\n", "")
 
 
+def write_split(folder, pairs, *more):
+    """Write pairs and more lines as a split of an imagefolder; return the number of lines."""
+    folder.mkdir(parents=True)
+    lines = list(more)
+    for number, pair in enumerate(pairs):
+        pair.image.save(folder / f"{number}.png")
+        lines.append({"file_name": f"{number}.png", "short": pair.short, "long": pair.long})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return len(lines)
+
+
 def test_train_writes_an_adapter_that_loads(tmp_path, pairs, monkeypatch):
     monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name: tiny_lvlm())
-    data = tmp_path / "data" / "train"
-    data.mkdir(parents=True)
-    lines = []
-    for number, pair in enumerate(pairs):
-        pair.image.save(data / f"{number}.png")
-        lines.append(json.dumps({"file_name": f"{number}.png", "short": pair.short, "long": pair.long}))
-    lines.append(json.dumps({"file_name": "missing.png", "short": "a dog"}))
-    (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    n_lines = write_split(tmp_path / "data" / "train", pairs, {"file_name": "missing.png", "short": "a dog"})
     arguments = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--steps", "2", "--batch-size", "4"]
     arguments += ["--distill-weight", "0.5"]
     stopped = run(app, arguments)
     assert stopped.exit_code and "missing.png" in str(stopped.exception)
+    decoded, original = [], pairs_module.check_image
+    monkeypatch.setattr(pairs_module, "check_image", lambda path, where: decoded.append(path) or original(path, where))
     with pytest.warns(UserWarning, match=r"missing\.png"):
         assert run(app, [*arguments, "--skip-bad"]).exit_code == 0
+    assert len(decoded) == len(set(decoded)) == n_lines  # each image once, before the model is loaded
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert len(history) == 2 and all(row["distill"] > 0 for row in history)
     assert vk.Embedder.from_pretrained(tmp_path / "run" / "adapter", tiny_lvlm()).trainable()["LoRA"] > 0
+
+
+def test_train_takes_a_file_and_repeats_the_run_from_the_settings_that_it_saves(tmp_path, pairs, monkeypatch):
+    loads = []
+    monkeypatch.setattr("vladva_kit.models.load.load_lvlm", lambda name, **load: loads.append(load) or tiny_lvlm())
+    lines = (vk.sample("winoground_mini") / "examples.jsonl").read_text().splitlines()
+    (tmp_path / "winoground").mkdir()
+    (tmp_path / "winoground" / "examples.jsonl").write_text("\n".join(lines[:3]))
+    (tmp_path / "winoground" / "images").symlink_to(vk.sample("winoground_mini") / "images")
+    for split in ("train", "validation"):
+        write_split(tmp_path / "data" / split, pairs)
+    lines = [f"data: {tmp_path / 'data'}", "steps: 9", "batch_size: 4", "lora: {r: 8, lora_dropout: 1e-2}"]
+    (tmp_path / "given.yaml").write_text("\n".join([*lines, "max_pixels: 4096", "validate_every: 1"]))
+    options = ["--steps", "4", "--lora-rank", "2", "--learning-rate", "0", "--early-stopping", "1", "--device", "cpu"]
+    options += ["--validation", str(tmp_path / "winoground"), "--validation", str(tmp_path / "data")]
+    runs = [["--config", str(tmp_path / "given.yaml"), *options], ["--config", str(tmp_path / "first" / "run.yaml")]]
+    histories = []
+    for arguments, name in zip(runs, ("first", "second"), strict=True):
+        shown = run(app, ["train", *arguments, "--out", str(tmp_path / name)])
+        assert shown.exit_code == 0, shown.exception
+        history = json.loads((tmp_path / name / "history.json").read_text())
+        histories.append([{key: value for key, value in row.items() if key != "seconds"} for row in history])
+        adapter = vk.Embedder.from_pretrained(tmp_path / name / "adapter", tiny_lvlm())
+        assert (adapter.config.lora["r"], adapter.config.lora["lora_dropout"]) == (2, 0.01)
+    assert histories[0] == histories[1] and len(histories[0]) == 2  # nothing is learned, so it stops after one more
+    assert {"eval_winoground_group", "eval_mean_r1"} <= histories[0][0].keys()
+    assert loads == [{"max_pixels": 4096, "device": "cpu"}] * 2
+    assert (tmp_path / "first" / "run.yaml").read_text() == (tmp_path / "second" / "run.yaml").read_text()
 
 
 def test_mine_writes_groups_of_neighbors_next_to_the_metadata(tmp_path, monkeypatch):
@@ -89,6 +125,8 @@ def test_train_refuses_a_composition_that_cannot_be_read(tmp_path, monkeypatch):
         (["--learning-rate", "nan"], r"Settings\(learning_rate=nan\)"),
         (["--distill-weight", "-1"], r"Settings\(distill_weight=-1.0\)"),
         (["--micro-batch-size", "-1"], r"Settings\(micro_batch_size=-1\)"),
+        (["--early-stopping", "2"], "early_stopping=2 needs validation="),
+        (["--validation", "nowhere"], "missing is not a folder"),
     ],
     ids=str,
 )

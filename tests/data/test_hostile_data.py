@@ -45,7 +45,7 @@ def write_metadata(folder, *lines):
 
 def test_a_name_too_long_for_a_file_is_a_missing_image(tmp_path):
     write_metadata(tmp_path, {"file_name": "a.png"}, {"file_name": "b" * 300 + ".png"})
-    with pytest.warns(UserWarning, match="bbb.* does not exist"):
+    with pytest.warns(UserWarning, match="bbb.* is not a valid path"):
         assert len(vk.load_pairs(tmp_path, on_error="skip")) == 1
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match="skipped: bbb"):
@@ -235,7 +235,7 @@ def test_an_item_that_is_no_image_or_text_is_named(value):
         with pytest.raises(BadInput, match="caption 0 "):
             call([value])
     if not isinstance(value, str):
-        with pytest.raises(WrongType, match=f"image 0 is of type {type(value).__name__}: pass a PIL image"):
+        with pytest.raises(BadInput, match=f"image 0 cannot be read .it is of type {type(value).__name__}; pass a PIL"):
             embedder.encode_image([value])
     with pytest.raises(ValueError, match="2 images, 1 prompts, 1 histories: pass equally many"):
         embedder.generate_batch([None, None], ["a"])

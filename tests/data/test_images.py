@@ -166,3 +166,18 @@ def test_only_the_files_of_the_split_are_read_from_a_hub_snapshot(tmp_path):
         frame.to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
     assert first_pixels(list_images(tmp_path, "train")) == [0, 20]
     assert first_pixels(list_images(tmp_path, "test")) == [40]
+
+
+@pytest.mark.parametrize(
+    "folders, listed",
+    [
+        (("car", "plane", "train"), ["car/0.png", "plane/0.png", "train/0.png"]),  # classes, of which one is "train"
+        (("train", "val", ".cache"), ["0.png"]),
+        (("train",), ["0.png"]),
+    ],
+)
+def test_a_class_named_train_is_no_split(tmp_path, folders, listed):
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "0.png")
+    assert [image.name for image in list_images(tmp_path)] == listed

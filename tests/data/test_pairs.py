@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import datasets
 import pytest
 from PIL import Image
 
+import vladva_kit.data.pairs as pairs_module
 from vladva_kit.data.images import list_images
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs, sample_caption
 from vladva_kit.data.streaming import stream_pairs
@@ -117,6 +119,28 @@ def test_skip_without_any_valid_pair_is_an_error(tmp_path):
         load_pairs(tmp_path, on_error="skip")
     with pytest.raises(ValueError, match="on_error is 'ignore'"):
         load_pairs(tmp_path, on_error="ignore")
+
+
+def test_pairs_that_were_loaded_are_decoded_again_only_if_their_file_has_changed(tmp_path, monkeypatch):
+    write_folder(tmp_path, [GOOD])
+    content = (tmp_path / "0.png").read_bytes()
+    pairs = [*load_pairs(tmp_path), *load_pairs([Pair(content, "a dog")])]
+    decoded = []
+    original = pairs_module.check_image
+    monkeypatch.setattr(
+        pairs_module, "check_image", lambda image, where: decoded.append(image) or original(image, where)
+    )
+    assert load_pairs(load_pairs(pairs)) == pairs and not decoded
+    replaced = [replace(pairs[0], image=b"other"), replace(pairs[1], image=content + b"x")]
+    for pair in replaced[:1]:
+        with pytest.raises(BadInput, match="cannot be read"):
+            load_pairs([pair])
+    Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
+    load_pairs([*pairs, replaced[1]])
+    assert decoded == [b"other", tmp_path / "0.png", content + b"x"]
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(BadInput, match="does not exist"):
+        load_pairs(pairs)
 
 
 def test_a_list_of_pairs_is_checked_and_returned():
@@ -275,3 +299,18 @@ def test_sampling_takes_each_caption_and_repeats_for_a_seed():
     assert sample_caption(pair, "1").image_key is sample_caption(pair, "2").image_key  # hashed once in all epochs
     single = Pair(pair.image, short="a", long="d")
     assert sample_caption(single, "0") is single
+
+
+@pytest.mark.parametrize("name", ["captions", "negatives"])
+def test_a_text_in_place_of_a_list_is_not_split_into_characters(name):
+    with pytest.raises(BadInput, match=f"{name} is the text 'dog'; give a list of captions"):
+        Pair(Image.new("RGB", (4, 4)), **{"short": "a dog", name: "dog"})
+
+
+def test_an_archive_is_refused_with_the_way_out(tmp_path):
+    for name in ("pairs.zip", "pairs.tar"):
+        (tmp_path / name).write_bytes(b"PK")
+        with pytest.raises(BadInput, match=f"{name} is not a folder; unpack it"):
+            load_pairs(tmp_path / name)
+        with pytest.raises(BadInput, match=f"{name} is neither .* unpack the archive"):
+            list_images(tmp_path / name)

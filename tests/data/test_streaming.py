@@ -117,6 +117,14 @@ def test_a_stream_resumes_at_the_next_pair(kind, workers, request, tmp_path):
         assert shorts(islice(resumed.loader(), 20 - stop)) == uninterrupted[stop:]
 
 
+def test_processes_that_decode_change_neither_batches_nor_states(tars):
+    def items(decoders):
+        seen = islice(a_stream(tars).loader(decoders), 15)  # into the second epoch
+        return [([(pair.short, pair.image.tobytes()) for pair in item["batch"]], item["stream_state"]) for item in seen]
+
+    assert items(0) == items(1) == items(2)
+
+
 def test_captions_of_similar_length_share_a_batch(tars):
     def spread(**changes):
         batches = islice(a_stream(tars, window=48, **changes).loader(), 12)
@@ -177,6 +185,21 @@ def test_fit_on_a_stream_resumes_from_its_checkpoint(tars, tmp_path):
     run(tmp_path / "stopped", deadline=lambda: next(stop))
     resumed = run(tmp_path / "stopped", deadline=None, resume=True)
     assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in uninterrupted], rel=1e-4)
+
+
+def test_workers_of_the_settings_change_no_step_of_a_stream_and_may_differ_after_a_resume(tars, tmp_path):
+    def run(workers, steps=3, **changes):
+        settings = vk.Settings(steps=3, batch_size=4, warmup=1, save_every=1, workers=workers, **changes)
+        deadline = iter([False] * (steps - 1) + [True])
+        pairs = stream_pairs(tars, window=8)
+        return [row["loss"] for row in vk.fit(tiny_embedder(), pairs, settings, progress=False,
+                                              deadline=lambda: next(deadline))]  # fmt: skip
+
+    expected = run(0)
+    assert run(2, steps=2, output_dir=str(tmp_path)) == expected[:2]
+    assert run(1, steps=1, output_dir=str(tmp_path), resume=True) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match=r"Settings\(workers=2\) and stream_pairs\(workers=1\): use one"):
+        vk.fit(tiny_embedder(), stream_pairs(tars, workers=1), vk.Settings(workers=2), progress=False)
 
 
 def test_shards_may_mix_formats_and_upper_case(tmp_path):

@@ -1,7 +1,5 @@
 """Outside input is accepted or refused with an error that names the thing."""
 
-from pathlib import Path
-
 import datasets
 import numpy as np
 import pytest
@@ -9,14 +7,18 @@ from PIL import Image
 
 from vladva_kit.data.validation import (
     check_image,
+    clean_caption,
     collect_errors,
     decode_image,
     error_list,
     parse_json_line,
     path_inside,
     read_json,
+    read_metadata,
+    require_id,
     require_keys,
     resolve_image_folder,
+    undecoded_image,
     undecoded_rows,
 )
 from vladva_kit.models.images import BadInput, open_image
@@ -61,10 +63,10 @@ def test_a_path_that_stays_inside_is_accepted(tmp_path, name):
     assert path_inside(tmp_path, name, "here") == tmp_path / name
 
 
-@pytest.mark.parametrize("name", [None, 3, "", " ", "a\0.png", ["a.png"]])
-def test_a_value_that_is_not_a_path_is_refused(name):
+@pytest.mark.parametrize("name", [None, 3, "", " ", "a\0.png", ["a.png"], "x" * 300, "\ud83d.png"])
+def test_a_value_that_is_not_a_path_is_refused(tmp_path, name):
     with pytest.raises(BadInput, match="here: 'file_name'"):
-        path_inside(Path("folder"), name, "here")
+        path_inside(tmp_path, name, "here")
 
 
 def test_a_cycle_of_links_is_refused_and_does_not_hang(tmp_path):
@@ -133,3 +135,27 @@ def test_dataset_rows_hold_images_undecoded(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "n": datasets.Value("int64")})
     rows = list(undecoded_rows(datasets.Dataset.from_dict({"image": cells, "n": [1, 2]}, features), ["image", "other"]))
     assert [row["image"] for row in rows] == [content, tmp_path / "a.png"] and [row["n"] for row in rows] == [1, 2]
+
+
+def test_a_csv_file_that_cannot_be_parsed_is_named(tmp_path):
+    (tmp_path / "metadata.csv").write_text('file_name,text\n0.png,"' + "a" * 200_000)
+    with pytest.raises(BadInput, match="metadata.csv, line .: not CSV .*quotation mark"):
+        list(read_metadata(tmp_path / "metadata.csv"))
+
+
+@pytest.mark.parametrize("text", ["", " \t", "\u200b", "\ufeff\u00a0", "\0"])
+def test_a_caption_that_shows_nothing_is_empty(text):
+    with pytest.raises(BadInput, match="here: 'short' is an empty caption"):
+        clean_caption(text, "short", "here")
+
+
+def test_an_address_that_cannot_be_opened_is_named_as_it_is():
+    image = undecoded_image("missing://example/a.jpg")
+    with pytest.raises(BadInput, match="row 0: image missing://example/a.jpg cannot be opened; download it"):
+        check_image(image, "row 0")
+
+
+@pytest.mark.parametrize("value", [None, [], {}])
+def test_an_id_that_names_nothing_is_refused(value):
+    with pytest.raises(BadInput, match="entry 3: the image_id is .*; it must be a number or text"):
+        require_id(value, "image_id", "entry 3")

@@ -167,8 +167,16 @@ def test_unusable_input_is_explained(lvlm, image, tmp_path):
         vk.likelihood(lvlm, [image], ["a dog", "a cat"], paired=True)
     with pytest.raises(ValueError, match="reduce is 'max'; pass 'mean' or 'sum'"):
         vk.likelihood(lvlm, [image], ["a dog"], reduce="max")
+    with pytest.raises(ValueError, match="alpha is nan; pass a finite number"):
+        vk.likelihood(lvlm, [image], ["a dog"], alpha=float("nan"))
+    with pytest.raises(TypeError, match="a ClipEmbedder has no likelihood: pass an LVLM or an Embedder"):
+        LikelihoodScorer(vk.load_baseline()).similarity([image], ["a dog"])
     with pytest.raises(ValueError, match="splits 'maybe not' into 2 tokens, .*: pass answers="):
         vk.yes_probability(lvlm, [image], ["a dog"], answers=("yes", "maybe not"))
+    with pytest.raises(ValueError, match="does not know 'absolutely', so"):
+        vk.yes_probability(lvlm, [image], ["a dog"], answers=("absolutely", "no"))
+    with pytest.raises(ValueError, match=r"answers is \('yes',\); pass two words"):
+        vk.yes_probability(lvlm, [image], ["a dog"], answers=("yes",))
     with pytest.raises(ValueError, match="have a token in common in tiny: pass two different words"):
         vk.yes_probability(lvlm, [image], ["a dog"], answers=("yes", "Yes"))
     with pytest.raises(ValueError, match="must contain {} once"):

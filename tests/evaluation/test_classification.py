@@ -149,6 +149,7 @@ def test_bad_templates_class_names_and_folders_are_rejected(tmp_path, random_enc
         (lambda: evaluate_classification(random_encoder, tmp_path, "a {}"), "templates hold"),
         (lambda: evaluate_classification(random_encoder, tmp_path, (), None), "templates hold"),
         (lambda: evaluate_classification(random_encoder, tmp_path, class_names=["a"]), "1 class names for 6 classes"),
+        (lambda: evaluate_classification(random_encoder, tmp_path, class_names="abcdef"), "class_names is the text"),
         (lambda: evaluate_classification(random_encoder, tmp_path, class_names={"cat": "cat"}), "lacks blue_bird, dog"),
         (lambda: evaluate_classification(random_encoder, tmp_path / "nowhere"), "is not a folder; give an ImageFolder"),
         (lambda: evaluate_classification(random_encoder, tmp_path / "test" / "owl"), "holds no folders"),
@@ -203,3 +204,21 @@ def test_a_class_without_images_is_named(tmp_path):
     (tmp_path / "test" / "empty").mkdir()
     with pytest.warns(UserWarning, match="no images in the classes empty, which are still possible answers"):
         assert len(evaluate_classification(Recognizes([*WORDS, "empty"]), tmp_path, ("a {}",)).classes) == 7
+
+
+def test_splits_are_not_taken_for_classes(tmp_path, random_encoder):
+    for split in ("train", "val"):
+        for name in ("dog", "train"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / split / name / "0.png")
+    with pytest.raises(BadInput, match="has no split 'test'; it has train, val"):
+        evaluate_classification(random_encoder, tmp_path)
+    assert evaluate_classification(random_encoder, tmp_path, split="val").classes == ("dog", "train")
+
+
+@pytest.mark.parametrize("labels", [[True, False], [0.0, 1.0]])
+def test_a_label_that_is_no_whole_number_is_named(random_encoder, labels):
+    images = [Image.new("RGB", (4, 4), (label, 0, 0)) for label in (1, 2)]
+    dataset = datasets.Dataset.from_dict({"image": images, "label": labels}).cast_column("image", datasets.Image())
+    with pytest.raises(BadInput, match=f"row 0: the label is {labels[0]}; it must be a number from 0 to 1 .int."):
+        evaluate_classification(random_encoder, dataset, class_names=["a", "b"])

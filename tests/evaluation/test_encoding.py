@@ -170,6 +170,11 @@ def test_an_encoder_without_a_fingerprint_is_not_cached(tmp_path, random_encoder
         encode_once(random_encoder, [], ["a"], 64, tmp_path)
 
 
+def test_a_model_that_does_not_encode_is_refused_by_its_type():
+    with pytest.raises(TypeError, match="a dict has no encode_image: pass an Embedder, as vk.Embedder.lvlm."):
+        encode_once({}, [], ["a"], 64)
+
+
 def test_a_benchmark_sees_the_pixels_that_the_embedder_sees(tmp_path):
     """Transparent pixels are white in both, whatever color lies beneath."""
     Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "clear.png")

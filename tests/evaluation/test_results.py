@@ -109,3 +109,13 @@ def test_another_file_is_rejected(tmp_path):
     pandas.DataFrame({"benchmark": ["winoground"]}).to_parquet(path)
     with pytest.raises(ValueError, match="has no column caption, case, .*give the per_case.parquet of vladva eval"):
         read_per_case(path)
+
+
+def test_names_that_are_not_utf_8_are_saved_escaped(runs, tmp_path):
+    cases = tuple(replace(case, id=f"caf\udce9 {case.id}", tags={"tag": "\udce9"}) for case in runs[1]["first"].cases)
+    results = {"first": {"winoground": replace(runs[1]["first"], cases=cases)}}
+    save_results(tmp_path, results, {}, {})
+    read = read_per_case(tmp_path / "per_case.parquet")["first"]["winoground"]
+    assert read[0].case == "caf\\udce9 0"
+    saved = json.loads((tmp_path / "results.json").read_text())["models"]["first"]["winoground"]["cases"]
+    assert saved[0]["id"] == cases[0].id and read[0].tags == ("\\udce9",)

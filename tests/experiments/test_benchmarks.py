@@ -3,6 +3,7 @@
 import json
 import runpy
 import statistics
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_benchmark_runs_and_writes_its_page(name, tmp_path, monkeypatch):
     text, values = (tmp_path / f"{name}.md").read_text(), json.loads((tmp_path / f"{name}.json").read_text())
     assert f"python -m experiments.benchmarks.{name}" in text and "torch" in text
     load = measure.Load(*(values["load"][key] for key in ("start", "end", "others")))
-    assert str(load) in text and load.idle is values["load"]["idle"]
+    assert str(load) in text and load.idle is values["load"]["idle"] and str(load) == measure.load_text(values)
+    assert f"Measured at commit {values['commit']} on" in text and values["commit"] == measure.commit()
     globals()[f"check_{name}"](text, values)
 
 
@@ -103,6 +105,30 @@ def test_published_pages_state_their_load_and_are_not_called_idle_without_a_meas
         text, load = page.read_text(), json.loads(page.with_suffix(".json").read_text())["load"]
         assert "Load average" in text, page.name
         assert ("machine was idle" in text) is (isinstance(load, dict) and load["idle"]), page.name
+
+
+def test_pages_made_from_benchmarks_state_the_load_too():
+    docs = Path(__file__).parents[2] / "docs"
+    assert "Load average" in (docs / "scaling.md").read_text()
+    performance = (docs / "performance.md").read_text()
+    for page in measure.RESULTS.glob("*.json"):
+        load = measure.read_values(page)["load"]
+        for row in (line for line in performance.splitlines() if line.startswith(f"| [{page.stem}](")):
+            assert row.endswith("| idle |") is (isinstance(load, dict) and load["idle"]), row
+
+
+def test_the_commit_is_that_of_the_repository_with_a_note_on_changes(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    monkeypatch.setattr(measure, "__file__", str(tmp_path / "measure.py"))
+    assert measure.commit() == "unknown"
+    (tmp_path / "measure.py").write_text("one = 1")
+    for line in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *line], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert measure.commit() == head[:12]
+    (tmp_path / "page.md").write_text("not code")
+    (tmp_path / "measure.py").write_text("one = 2")
+    assert measure.commit() == f"{head[:12]} with changes"
 
 
 def test_a_failing_benchmark_does_not_stop_the_others(capfd):
@@ -196,7 +222,7 @@ def test_scaling_page_follows_the_measured_step(tmp_path, monkeypatch):
     values = {
         "pairs_per_second": {"cached": 100.0}, "dim": 4096, "adapter_parameters": 40_000_000, "shape": "tiny",
         "batch": 64, "tflops": {"cached": 0.1}, "device": "cpu", "machine": "a machine",
-        "command": "python -m experiments.benchmarks.step",
+        "command": "python -m experiments.benchmarks.step", "load": {"start": 0.5, "end": 1.5, "others": 0.4},
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"run python -m experiments.benchmarks.step first"):
         measure.read_values(tmp_path / "step.json")
@@ -207,6 +233,7 @@ def test_scaling_page_follows_the_measured_step(tmp_path, monkeypatch):
     text = page.read_text()
     hours = 8_100_000 * 7 / 100 / 3600
     assert "55,371 steps" in text and f"| 1 | 1024 | {hours:.0f} | {hours * 0.1:.0f} | 0.0 | 0 % |" in text
+    assert "40 % of the processors' time, so the machine was not idle." in text
     assert "Nothing here was measured on a GPU" in text and "| 1 | 1024 |" in text.partition("Estimate")[2]
     flops = 6 * 6_476_005_376 * 776 + 4 * 4096 * 32_064 * 100 + 2 * 24 * 12 * 1024**2 * 577
     assert scaling.Paper().flops(2) == flops

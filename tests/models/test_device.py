@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 import vladva_kit as vk
 from vladva_kit.models import load as loading
-from vladva_kit.models.device import NonFiniteError, check_finite, choose_device, use_bfloat16
+from vladva_kit.models.device import NonFiniteError, check_finite, choose_device, prefer_bfloat16, use_bfloat16
 from vladva_kit.models.load import MissingExtra, UnknownModel
 from vladva_kit.training.settings import trainer_arguments
 
@@ -79,6 +79,16 @@ def test_a_cuda_device_without_gpu_is_rejected(monkeypatch):
 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_bfloat16_is_preferred_on_cpus_that_multiply_it_in_hardware_only(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda value=supported: value)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert prefer_bfloat16() == (True if supported else None)
+        pretend_gpus(monkeypatch, (8, 0))
+        assert prefer_bfloat16() is None
 
 
 def test_bfloat16_training_is_the_default_on_gpus_and_optional_on_cpus(monkeypatch):

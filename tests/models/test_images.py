@@ -216,3 +216,29 @@ def test_a_crop_outside_the_image_is_refused(tmp_path):
     for box in ((8, 0, 12, 4), (0, 6, 3, 9), (-5, 0, 0, 4), (3, 3, 3, 5)):
         with pytest.raises(BadInput, match="holds no pixel of the image of 8 x 6"):
             open_image(Crop(tmp_path / "street.png", box))
+
+
+def test_16_bit_values_of_a_12_bit_sensor_are_warned_of():
+    ramp = np.linspace(0, 4095, 256, dtype=np.uint16).reshape(1, 256)
+    with pytest.warns(UserWarning, match="16-bit gray values below 4096 of 65535 look black"):
+        assert np.asarray(open_image(Image.fromarray(ramp))).max() == 16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(open_image(Image.fromarray(0 * ramp))).max() == 0  # a black image is black
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_image_without_pixels_is_refused(size):
+    with pytest.raises(BadInput, match=f"{size[0]} x {size[1]} pixels hold no image"):
+        open_image(Image.new("RGB", size))
+
+
+def test_a_long_message_keeps_its_place_and_its_fix():
+    message = str(BadInput(f"line 3: the name {'x' * 5000} is too long; shorten it"))
+    assert len(message) < 2000 and message.startswith("line 3: the name x") and message.endswith("; shorten it")
+
+
+@pytest.mark.parametrize("value", [None, 3, {"bytes": b""}, float("nan")])
+def test_what_is_no_image_is_refused_by_its_type(value):
+    with pytest.raises(BadInput, match=f"image 4 cannot be read .it is of type {type(value).__name__}; pass a PIL"):
+        open_images([value], first=4)

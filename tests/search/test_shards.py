@@ -168,6 +168,20 @@ def test_search_returns_all_images_if_k_is_larger(folder, tmp_path):
     assert len(search(tmp_path, torch.ones(1, 6) / 6**0.5, k=50)[0]) == 23
 
 
+def test_an_embedding_of_nan_ranks_last(folder, tmp_path):
+    images = list_images(folder)
+
+    def encode(images):
+        vectors = by_color(images)
+        vectors[0] = float("nan")
+        return vectors
+
+    embed_images_to_shards(images, encode, tmp_path, model="colors", batch_size=len(images))
+    query = by_color([Image.open(images[1].image)])
+    results = search(tmp_path, query, k=len(images))[0]
+    assert results[-1] == (float("-inf"), images[0].name) and results[0][0] == pytest.approx(1)
+
+
 def test_a_query_of_another_dim_is_refused(folder, tmp_path):
     embed(list_images(folder), tmp_path)
     with pytest.raises(ValueError, match="dim 3 do not fit embeddings of dim 6"):

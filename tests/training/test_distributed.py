@@ -23,7 +23,7 @@ import vladva_kit as vk
 from vladva_kit.data.hard_batches import Mining, caption_keys
 from vladva_kit.embedder.adapter import adapter_state
 from vladva_kit.models.device import world_size
-from vladva_kit.training import distillation, losses
+from vladva_kit.training import distillation, distributed, losses
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.distillation import candidates_of, score_candidates
 from vladva_kit.training.distributed import (
@@ -261,6 +261,13 @@ def one_process():
 @pytest.fixture(scope="module")
 def one_process_fit():
     return fit(None)
+
+
+def test_all_ranks_decide_by_the_first_ranks_metrics(monkeypatch):
+    assert distributed.first_ranks({"score": 1.0}) == {"score": 1.0}
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda values, src: values.__setitem__(src, {"score": 2.0}))
+    assert distributed.first_ranks({"score": 1.0}) == {"score": 2.0}
 
 
 def assert_same_step(result, expected):

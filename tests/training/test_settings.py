@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_embedder
+from tiny import fit, small, tiny_embedder
 
 import vladva_kit as vk
+from vladva_kit.data.hard_batches import Mining
 from vladva_kit.training.checkpoints import last_checkpoint, write_manifest
-from vladva_kit.training.settings import split_soft_prompt_group, trainer_arguments
+from vladva_kit.training.settings import loader_workers, split_soft_prompt_group, trainer_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,10 +27,13 @@ NOT_FINITE = [float(value) for value in ("nan", "inf", "-inf")]
 UNUSABLE = [
     *((name, value, "whole number of at least 1") for name in COUNTS for value in (0, -3, 1.5, "100", True)),
     *((name, value, "whole number of at least 0") for name in ("warmup", "seed") for value in (-1, 0.5, None)),
+    *(("workers", value, "whole number of at least 0") for value in (-1, 0.5, "2")),
     *((name, value, "finite number of at least 0") for name in RATES for value in (*NOT_FINITE, -0.1, "1e-4")),
     ("seed", 2**32, "below 2"),
     ("long_limit", 20, "at least short_limit=30"),
     ("trainer", ["seed"], "a dict"),
+    ("report_to", "tensorboard", "set output_dir too"),
+    ("report_to", ["wandb", "codecarbon"], "set output_dir too"),
 ]
 
 
@@ -91,6 +95,7 @@ def test_an_unknown_field_raises_and_names_close_ones(embedder):
         ("save_steps", "save_every"),
         ("eval_steps", "validate_every"),
         ("resume_from_checkpoint", "resume"),
+        ("dataloader_num_workers", "workers"),
     ],
 )
 def test_a_field_that_settings_has_raises_and_names_the_setting(embedder, name, setting):
@@ -103,6 +108,32 @@ def test_gradient_accumulation_raises_and_names_micro_batch_size(embedder):
         trainer_arguments(embedder, vk.Settings(trainer={"gradient_accumulation_steps": 2}), "scratch")
     settings = vk.Settings(trainer={"gradient_accumulation_steps": 1})
     assert trainer_arguments(embedder, settings, "scratch").gradient_accumulation_steps == 1
+
+
+def test_logs_of_a_tracker_are_kept_in_output_dir(tmp_path):
+    vk.Settings(report_to="wandb")  # keeps its own
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    settings = small(output_dir=str(tmp_path), report_to="tensorboard")
+    fit(tiny_embedder(), settings)
+    assert any(path.name.startswith("events.out") for path in tmp_path.rglob("*"))
+
+
+def test_workers_are_used_by_default_where_a_gpu_waits_for_images(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda **_: "fork")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert loader_workers(vk.Settings(), cpu) == 0 and loader_workers(vk.Settings(), gpu) == 4
+    assert loader_workers(vk.Settings(workers=2), cpu) == 2 and loader_workers(vk.Settings(workers=0), gpu) == 0
+    assert loader_workers(vk.Settings(cache_images="memory"), gpu) == 0  # nothing to decode
+    assert loader_workers(vk.Settings(mining=Mining(refresh_every=5)), gpu) == 0
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda **_: "spawn")
+    assert loader_workers(vk.Settings(), gpu) == 0 and loader_workers(vk.Settings(workers=2), gpu) == 2
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda **_: "fork")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert loader_workers(vk.Settings(), gpu) == 1
+    with pytest.raises(ValueError, match=r"Settings\(workers=2\): .*mining.refresh_every"):
+        vk.Settings(workers=2, mining=Mining(refresh_every=5))
 
 
 def checkpoint(folder, step, complete=True):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import gradients, tiny_embedder, tiny_lvlm, tiny_pairs
 from torch.nn import functional as F
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 import vladva_kit as vk
 from vladva_kit.embedder.embedder import summary_states
@@ -98,6 +98,25 @@ def test_a_single_pair_without_long_caption_gives_a_loss_of_0(embedder):
     loss.backward()
     assert float(loss.detach()) == 0
     assert not any(gradient.any() for gradient in gradients(embedder).values())
+
+
+def test_the_trainer_can_be_built_from_plain_training_arguments(tmp_path):
+    pairs = [pair for pair in tiny_pairs(15) if pair.short and pair.long]
+
+    def losses(arguments, **options):
+        embedder = tiny_embedder()
+        trainer = vk.VladvaTrainer(embedder, args=arguments, train_dataset=pairs, **options)
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "contrastive" in entry]
+
+    plain = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "warmup_steps": 1}
+    plain |= {"max_steps": 3, "per_device_train_batch_size": 6, "learning_rate": 1e-3, "lr_scheduler_type": "cosine"}
+    by_hand = losses(TrainingArguments(output_dir=str(tmp_path), seed=0, **plain), next_token_weight=0.3)
+    expected = vk.fit(tiny_embedder(), pairs, vk.Settings(steps=3, batch_size=6, warmup=1), progress=False)
+    assert by_hand == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+    arguments = TrainingArguments(output_dir=str(tmp_path), gradient_accumulation_steps=2, **plain)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=2 does not enlarge .*micro_batch_size"):
+        losses(arguments)
 
 
 class Log(TrainerCallback):

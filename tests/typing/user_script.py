@@ -13,6 +13,7 @@ embedder: vk.Embedder = vk.attach(lvlm, lora={"r": 8})
 history = vk.fit(embedder, vk.sample("emoji_pairs"), vk.Settings(steps=1, batch_size=4))
 vk.fit(embedder, vk.load_pairs("pairs"), vk.Settings(steps=1), validation=True)
 vk.fit(embedder, [vk.Pair(Image.new("RGB", (8, 8)), "a", "b")], validation=lambda e: {"a": 1.0})
+vk.fit(embedder, vk.load_pairs("pairs"), validation=vk.metrics_on(vk.sample("winoground_mini")), early_stopping=3)
 images: torch.Tensor = embedder.encode_image(["photo.jpg", Path("a.png"), Image.new("RGB", (8, 8))])
 embedder.similarity(images, ["a dog"]).argmax(1)
 paths = [Path("a.png")]

@@ -19,7 +19,7 @@ from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
 from vladva_kit.evaluation.overview import count_changes
 from vladva_kit.evaluation.results import save_results
-from vladva_kit.training.fit import batch_sampler
+from vladva_kit.training.batches import batch_sampler
 
 CLIP, CLIP_TUNED = "emoji-clip", "CLIP, same batches"
 BASE, LIKELIHOOD, TUNED = "base", "base, likelihood", "fine-tuned"
@@ -96,17 +96,28 @@ def run_demo(
     results |= _clip_results(embedder, pairs, settings, identity, log)
     record_time("fine-tuning and evaluating emoji-clip")
     embedder.save_pretrained(folder / "adapter")
-    order = (CLIP, CLIP_TUNED, BASE, LIKELIHOOD, TUNED)
     sentences = effect(results)
     metadata = {"command": command, "seed": settings.seed, "seconds": seconds, "effect": sentences, "history": history}
-    saved = save_results(folder, {name: results[name] for name in order}, identity, metadata)
-    figures = _figures(history, test_pairs, before, after)
-    for heading, figure in figures.items():
-        plots.save(figure, folder / "figures" / heading.lower().replace(" ", "-"))
-    winoground = {name: results[name]["winoground/unseen style"] for name in order}
-    write_report(folder, saved, figures, winoground)
+    saved = _write(folder, results, identity, metadata, _figures(history, test_pairs, before, after))
     for sentence in sentences:
         log(sentence)
+    return saved
+
+
+def _write(
+    folder: Path,
+    results: Mapping[str, Any],
+    identity: dict[str, Any],
+    metadata: dict[str, Any],
+    figures: dict[str, Figure],
+) -> dict[str, Any]:
+    """Write results, figures and the report; return the content of results.json."""
+    ordered = {name: results[name] for name in (CLIP, CLIP_TUNED, BASE, LIKELIHOOD, TUNED)}
+    saved = save_results(folder, ordered, identity, metadata)
+    for heading, figure in figures.items():
+        plots.save(figure, folder / "figures" / heading.lower().replace(" ", "-"))
+    winoground = {name: result["winoground/unseen style"] for name, result in ordered.items()}
+    write_report(folder, saved, figures, winoground)
     return saved
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from vladva_kit.data.store import Store
 from vladva_kit.data.tars import index_tar, read_sample, sample_record, tar_samples
 from vladva_kit.data.validation import (
+    USUAL_SPLITS,
     hub_folders,
     is_hidden,
     metadata_file,
@@ -23,6 +24,7 @@ from vladva_kit.data.validation import (
     path_inside,
     pick_split,
     read_metadata,
+    split_names,
     undecoded_image,
     visible_files,
     without_decoding,
@@ -145,7 +147,8 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
         list_images("data_samples/emoji_pairs", "test")[0].metadata["short"]
 
     A source is a folder (with metadata.jsonl or metadata.csv, or only images), a folder written by `save_to_disk`, a
-    folder of parquet files or of webdataset tar files, a hub id, or a datasets.Dataset. Hidden files are left out.
+    folder of parquet files or of webdataset tar files, a hub id, or a datasets.Dataset. Hidden files are left out. A
+    folder `train` next to folders of other names is no split.
     Raises BadInput for any other source, and for a line of its metadata that names no image.
     """
     import datasets
@@ -156,8 +159,9 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
     if not folder.is_dir():
         if is_hub_id(str(source)):
             return DatasetImages(datasets.load_dataset(str(source), split=split), hub_folders())
-        raise BadInput(f"{source} is neither a folder nor a hub id")
-    if (folder / split).is_dir() and not metadata_file(folder):
+        unpack = "; give the image's folder, or unpack the archive" if folder.is_file() else ""
+        raise BadInput(f"{source} is neither a folder nor a hub id{unpack}")
+    if _has_split(folder, split):
         folder = folder / split
     if (metadata := metadata_file(folder)) is not None:
         if metadata.suffix == ".jsonl":
@@ -173,6 +177,13 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
     if parquets := shard_files(folder, ".parquet", split):
         return DatasetImages(_load_parquets(parquets), (folder,))
     return _list_files(folder)
+
+
+def _has_split(folder: Path, split: str) -> bool:
+    """Return whether a folder is divided into splits, and not into classes of which one is named "train"."""
+    if metadata_file(folder) or not (folder / split).is_dir():
+        return False
+    return split not in USUAL_SPLITS or metadata_file(folder / split) is not None or not split_names(folder)[1]
 
 
 def _list_files(folder: Path) -> list[ImageRecord]:
@@ -192,7 +203,12 @@ def _list_files(folder: Path) -> list[ImageRecord]:
 
 def _from_line(folder: Path, raw: bytes, where: str, known: set[Path]) -> ImageRecord:
     metadata = parse_json_line(raw, where)
-    path = path_inside(folder, metadata.get("file_name"), where, known=known)
+    try:
+        path = path_inside(folder, metadata.get("file_name"), where, known=known)
+    except BadInput as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        path = None  # its name is longer than a file's can be: a missing image, which may be skipped
     return ImageRecord(str(metadata["file_name"]), path, metadata)
 
 

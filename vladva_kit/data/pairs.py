@@ -26,12 +26,13 @@ from vladva_kit.data.validation import (
     undecoded_rows,
 )
 from vladva_kit.embedder.identity import image_key
-from vladva_kit.models.images import BadInput, open_image
+from vladva_kit.models.images import BadInput, WrongType, open_image
 
 if TYPE_CHECKING:
     import datasets
 
 USUAL_KEYS = ("text", "caption")  # names that other trainers use; read if none of the kit's own is there
+DECODED = "_decoded"  # in a pair's __dict__, which `dataclasses.replace` does not copy: what load_pairs decoded
 TABLE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ class Pair:
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("captions", "negatives"):
+            if isinstance(getattr(self, name), str):
+                raise WrongType(f"{name} is the text {getattr(self, name)!r}; give a list of captions")
         if isinstance(self.image, str):
             object.__setattr__(self, "image", Path(self.image))
         object.__setattr__(self, "negatives", tuple(self.negatives))
@@ -90,7 +94,8 @@ def load_pairs(
     - a list of Pair.
 
     Without short, long and captions, the column `text` or `caption` is read, and a note says so.
-    Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels.
+    Every image is decoded once, so no image fails later during training; pairs keep the path, not the pixels. A pair
+    that comes from `load_pairs` is decoded again only if its file has changed since.
     Raises BadInput at the first bad entry, naming file and line; `on_error="skip"` lists bad entries in one warning
     instead, appends them to the list `skipped` if given, and returns the rest. Raises BadInput if no pair is valid.
     """
@@ -152,7 +157,8 @@ def split_folder(source: Path, split: str) -> Path:
     Raises BadInput if there is none.
     """
     if not source.is_dir():
-        raise BadInput(f"{source} is not a folder; give an imagefolder, or vk.sample('emoji_pairs')")
+        fix = "unpack it" if source.is_file() else "give an imagefolder, or vk.sample('emoji_pairs')"
+        raise BadInput(f"{source} is not a folder; {fix}")
     folder = source / split
     if metadata_file(folder):
         return folder
@@ -196,13 +202,27 @@ def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], noted:
     if path not in decoded:  # several lines may name one image
         check_image(path, where)
         decoded.add(path)
+    vars(pair)[DECODED] = _version(path)
     return pair
 
 
 def _parse_entry(entry: dict[str, Any], where: str, noted: set[str]) -> Pair:
     pair = parse_pair(entry["image"], entry, where, noted)
-    check_image(pair.image, where)
+    version = _version(pair.image)
+    if version is None or entry.get(DECODED) != version:
+        check_image(pair.image, where)
+    vars(pair)[DECODED] = version
     return pair
+
+
+def _version(image: Any) -> tuple[Any, ...] | None:
+    """Identify the file, by name, date and size, or the bytes that were decoded; None for what may change unnoticed."""
+    if isinstance(image, bytes):
+        return (id(image),)
+    if not isinstance(image, Path) or not image.is_file():
+        return None
+    status = image.stat()
+    return str(image), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def named_captions(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ SAMPLES = (
     "captions_mini",
     "classification_mini",
     "vqa_mini",
+    "openmoji",
     "photos",
 )
 
@@ -23,7 +24,8 @@ def sample(name: str) -> Path:
     """Return the folder of a sample dataset, one of SAMPLES: `sample("emoji_pairs")`.
 
     Samples are in `data_samples` inside the installed package, or next to the package in a checkout. The images of
-    sugarcrepe_pp_mini, word_order_mini, captions_mini and vqa_mini are those of sugarcrepe_mini.
+    sugarcrepe_pp_mini, word_order_mini, captions_mini and vqa_mini are those of sugarcrepe_mini. openmoji holds
+    Winoground cases and pairs in a second held-out style, which no choice was based on.
     Raises BadInput for an unknown name, and FileNotFoundError if the folder is missing or empty.
     """
     if name not in SAMPLES:

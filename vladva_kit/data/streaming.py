@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from vladva_kit.data.images import image_columns, load_shards
 from vladva_kit.data.pairs import Pair, parse_pair, sample_caption
@@ -30,6 +30,8 @@ from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
+
+MAX_BROKEN = 100  # batches in a row of which no image can be read
 
 
 @dataclass
@@ -54,12 +56,23 @@ class PairStream(IterableDataset):
     noted: set[str] = field(default_factory=set)  # keys that were reported once
     roots: Sequence[Path] | None = None  # where images may be that a row names by path; None: anywhere
 
-    def loader(self) -> DataLoader:
-        """Return a loader of batches, decoded and collated in `workers` processes (0: in this process)."""
-        more = {"prefetch_factor": 2, "persistent_workers": True} if self.workers else {}
-        return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
+    def loader(self, decoders: int = 0) -> DataLoader:
+        """Return a loader of batches, decoded and collated in `workers` processes (0: in this process).
+
+        decoders: without workers, the number of processes that only decode and collate: this one reads, so the batches
+        are the same for any number.
+        """
+        more = {"prefetch_factor": 2, "persistent_workers": True} if self.workers or decoders else {}
+        if self.workers or not decoders:
+            return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
+        finish = _Finish(self.on_error, self.collate)
+        return _Loader(finish, batch_size=None, sampler=_Undecoded(self), num_workers=decoders, **more)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        return _readable(map(_Finish(self.on_error, self.collate).__getitem__, self.undecoded()))
+
+    def undecoded(self) -> Iterator[tuple[list[Pair], str]]:
+        """Yield each batch with its images undecoded, and the state after it."""
         info = get_worker_info()
         process, workers = (info.id, info.num_workers) if info else (0, 1)
         worker = (process + self.batches_done) % workers  # DataLoader starts with process 0: it does the next batch
@@ -76,18 +89,16 @@ class PairStream(IterableDataset):
             while in_window := list(islice(pairs, window_size)):
                 is_empty = False
                 for index, batch in enumerate(self._batches(in_window, epoch, window)):
-                    # a batch of broken images only is left out: the next one's state is after it
-                    if index >= used and (decoded := self._decode(batch)):
+                    if index >= used:
                         is_broken, state = False, {"epoch": epoch, "window": window, "given": index + 1}
-                        state = json.dumps([worker, {**state, "state": rows_state}])
-                        yield {"batch": self.collate(decoded), "stream_state": state}
+                        yield batch, json.dumps([worker, {**state, "state": rows_state}])
                 rows_state, window, used = rows.state_dict(), window + 1, 0
             if is_empty:
                 raise BadInput(f"worker {worker} of {workers}: its part of the stream is empty; use fewer workers")
             if is_broken:
                 raise BadInput(
-                    f"worker {worker} of {workers}: its part of the stream gives no batch of {self.batch_size} pairs "
-                    "with an image that can be read: use fewer workers or smaller batches, or correct the images"
+                    f"worker {worker} of {workers}: its part of the stream gives no batch of {self.batch_size} pairs: "
+                    "use fewer workers or smaller batches"
                 )
             epoch, window, used, rows_state = epoch + 1, 0, 0, None
 
@@ -103,18 +114,9 @@ class PairStream(IterableDataset):
         # `iter(1)`: plain iteration would split the rows among the workers a second time
         for index, batch in enumerate(rows.iter(1)):
             row = {name: values[0] for name, values in batch.items()}
-            with self._skip_errors():
+            with _skip_errors(self.on_error):
                 where = f"epoch {epoch}, sample {row.get('__key__', index)}"
                 yield self.check(parse_row(row, where, self.noted, self.roots))
-
-    @contextmanager
-    def _skip_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except BadInput as error:
-            if self.on_error == "raise":
-                raise
-            warnings.warn(f"skipped: {error}", stacklevel=3)
 
     def _batches(self, pairs: list[Pair], epoch: int, window: int) -> list[list[Pair]]:
         """Split a window into shuffled batches of captions of similar length; an incomplete batch is dropped."""
@@ -131,12 +133,60 @@ class PairStream(IterableDataset):
         rng.shuffle(batches)
         return batches
 
-    def _decode(self, pairs: list[Pair]) -> list[Pair]:
+
+@dataclass
+class _Finish(Dataset):
+    """Decode and collate; in a loader, a worker's part of the work, with an undecoded batch in place of an index."""
+
+    on_error: str
+    collate: Callable[[Sequence[Pair]], Any]
+
+    def __getitem__(self, undecoded: tuple[list[Pair], str]) -> dict[str, Any]:
         decoded = []
-        for pair in pairs:
-            with self._skip_errors():
+        for pair in undecoded[0]:
+            with _skip_errors(self.on_error):
                 decoded.append(replace(pair, image=decode_image(pair.image, f"{pair.where}: the image")))
-        return decoded
+        return {"batch": self.collate(decoded) if decoded else None, "stream_state": undecoded[1]}
+
+
+class _Loader(DataLoader):
+    """A loader that leaves out batches of which no image can be read."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return _readable(super().__iter__())
+
+
+def _readable(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Leave out batches without images: the state of the next one is after them."""
+    broken = 0
+    for batch in batches:
+        broken = broken + 1 if batch["batch"] is None else 0
+        if batch["batch"] is not None:
+            yield batch
+        elif broken == MAX_BROKEN:
+            raise BadInput(
+                f"{broken} batches in a row have no image that can be read: correct the images of the stream"
+            )
+
+
+@dataclass
+class _Undecoded(Sampler):
+    """The undecoded batches of a stream, as what a loader samples."""
+
+    stream: PairStream
+
+    def __iter__(self) -> Iterator[tuple[list[Pair], str]]:
+        return self.stream.undecoded()
+
+
+@contextmanager
+def _skip_errors(on_error: str) -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        if on_error == "raise":
+            raise
+        warnings.warn(f"skipped: {error}", stacklevel=3)
 
 
 def _grouped_batches(pairs: Sequence[Pair], size: int) -> list[list[Pair]]:
@@ -181,8 +231,10 @@ def stream_pairs(
 
     source: a folder of webdataset tar files (0001.jpg with 0001.json {"short": …, "long": …}, or with 0001.txt) or of
     parquet files; a hub id; or a streamed datasets.Dataset. The order of the files changes every epoch.
-    window: the number of undecoded pairs that are in memory and shuffled together. With at least ranks × workers
-    files, each file is read by one process only. At the end of an epoch an incomplete batch is dropped.
+    window: the number of undecoded pairs that are in memory and shuffled together. workers: processes that each read
+    and decode a part of the files, so that their number changes the batches; with `Settings(workers=…)` instead, one
+    process reads for all that decode, and it does not. With at least ranks × workers files, each file is read by one
+    process only. At the end of an epoch an incomplete batch is dropped.
     Raises BadInput for a folder with neither tar nor parquet files.
     """
     import datasets

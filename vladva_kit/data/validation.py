@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from vladva_kit.embedder.prompts import is_blank
 from vladva_kit.models.files import RepeatedKey, is_regular, without_repeats
 from vladva_kit.models.images import BadInput, FileBytes, open_file, open_image
 
@@ -25,7 +26,18 @@ if TYPE_CHECKING:
 
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # of an imagefolder, as `datasets` reads them
+USUAL_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 HIDDEN_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # made by macOS, a NAS and Windows
+
+
+def split_names(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's visible folders: those of usual splits, and the others, such as classes.
+
+    split_names(Path("imagenet"))    # (["train", "val"], [])
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits = [name for name in names if name.lower() in USUAL_SPLITS]
+    return splits, [name for name in names if name not in splits]
 
 
 def is_hidden(path: PurePath | str) -> bool:
@@ -118,6 +130,8 @@ def check_image(image: Image.Image | Path | bytes, where: str) -> tuple[int, int
     name = f"image {image}" if isinstance(image, Path) else name
     if not isinstance(image, Image.Image | Path | bytes):
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
+    if isinstance(image, FileBytes) and not image:
+        raise BadInput(f"{where}: {name} cannot be opened; download it and give its path")
     if isinstance(image, Path) and not is_regular(image):
         raise BadInput(f"{where}: {name} does not exist; correct the name or put the file there")
     return decode_image(image, f"{where}: {name}", verify=True).size
@@ -151,10 +165,10 @@ def path_inside(folder: Path, name: object, where: str, key: str = "file_name", 
 
 
 def _is_link(path: Path) -> bool:
-    """Return whether a path is a link. Raises ValueError for a path with a null byte."""
+    """Return whether a path is a link. Raises OSError and ValueError for a path that no file can have."""
     try:
         return stat.S_ISLNK(os.lstat(path).st_mode)
-    except OSError:  # no such file, which is reported where it is read; its name may be longer than a file's can be
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -184,8 +198,8 @@ def read_metadata(path: Path) -> Iterator[tuple[str, bytes]]:
         for row in reader:
             record = {key: value for key, value in row.items() if key is not None and value}
             yield f"{path}, line {reader.line_num}", json.dumps(record).encode()
-    except csv.Error as error:  # such as a quote that is never closed, before more than 131,072 characters
-        raise BadInput(f"{path}, line {reader.line_num}: not CSV ({error}); correct it") from error
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: not CSV ({error}); is a quotation mark missing?") from error
 
 
 def parse_json_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -226,11 +240,18 @@ def require_keys(entry: Any, keys: Iterable[str], where: str) -> dict[str, Any]:
     return entry
 
 
+def require_id(value: Any, key: str, where: str) -> Any:
+    """Return the value if it is a number or a text. Raises BadInput for other JSON values, which name nothing."""
+    if not isinstance(value, int | float | str):
+        raise BadInput(f"{where}: the {key} is {value!r}; it must be a number or text")
+    return value
+
+
 def clean_caption(value: object, key: str, where: str) -> str:
     """Strip a caption. Raises BadInput if it is not text, is empty, or cannot be encoded as UTF-8."""
     if not isinstance(value, str):
         raise BadInput(f"{where}: {key!r} is {value!r}, of type {type(value).__name__}; it must be text")
-    if not value.strip():
+    if is_blank(value):
         raise BadInput(f"{where}: {key!r} is an empty caption; write one or remove the key")
     try:
         value.encode("utf-8")
@@ -294,9 +315,9 @@ def _inside_roots(value: str, roots: Sequence[Path]) -> str:
 def undecoded_image(value: Any, roots: Sequence[Path] | None = None) -> Any:
     """Return the image cell of an undecoded dataset as Path, bytes or PIL image.
 
-    A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes. roots: the folders in
-    which paths may be, as the dataset may come from anyone; relative ones begin in the first. None allows all paths.
-    Raises BadInput for another path.
+    A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes, to none if that fails.
+    roots: the folders in which paths may be, as the dataset may come from anyone; relative ones begin in the first.
+    None allows all paths. Raises BadInput for another path.
     """
     if isinstance(value, dict):  # how datasets stores an undecoded image
         value = value.get("bytes") or value.get("path")
@@ -308,10 +329,10 @@ def undecoded_image(value: Any, roots: Sequence[Path] | None = None) -> Any:
         try:
             with xopen(value, "rb") as file:
                 content = FileBytes(file.read())
-            content.path = value
-            return content
-        except Exception:  # every file system has its own errors; the caller names the path as missing
-            return Path(value)
+        except Exception:  # every file system has its own errors; `check_image` names the path
+            content = FileBytes()
+        content.path = value
+        return content
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     return Path(value) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -86,6 +87,8 @@ def likelihood(
     """
     if reduce not in ("mean", "sum"):
         raise ValueError(f"reduce is {reduce!r}; pass 'mean' or 'sum'")
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha is {alpha}; pass a finite number, such as 0.5")
     embedder = _embedder(model)
     pairs = collect_pairs(images, captions, paired)
     task = _caption_task(embedder, pairs.captions, request, reduce)
@@ -165,14 +168,17 @@ def answer_ids(lvlm: LVLM, answers: tuple[str, str] = ("yes", "no")) -> tuple[li
     Raises ValueError if none of an answer's spellings is one token, or if both answers share one.
     """
     tokenizer, found = lvlm.processor.tokenizer, []
+    if isinstance(answers, str) or len(answers) != 2:
+        raise ValueError(f"answers is {answers!r}; pass two words, such as ('yes', 'no')")
     for answer in answers:
         spellings = [space + word for word in (answer, answer.capitalize(), answer.upper()) for space in ("", " ")]
         ids = [tokenizer(spelling, add_special_tokens=False).input_ids for spelling in spellings]
         single = sorted({one[0] for one in ids if len(one) == 1} - {tokenizer.unk_token_id})
         if not single:
+            reads = f"splits '{answer}' into {len(ids[0])} tokens" if len(ids[0]) > 1 else f"does not know '{answer}'"
             raise ValueError(
-                f"{lvlm.name} splits '{answer}' into {len(ids[0])} tokens, so its probability is not that of one "
-                "token: pass answers=(…, …) with two words that are one token each, or use likelihood"
+                f"{lvlm.name} {reads}, so its probability is not that of one token: pass answers=(…, …) with two words "
+                "that are one token each, or use likelihood"
             )
         found.append(single)
     if set(found[0]) & set(found[1]):
@@ -236,6 +242,8 @@ class LikelihoodScorer:
 
 
 def _embedder(model: Model) -> Embedder:
+    if not isinstance(model, LVLM | Embedder):
+        raise TypeError(f"a {type(model).__name__} has no likelihood: pass an LVLM or an Embedder")
     return _located(model, lambda: Embedder(model)) if isinstance(model, LVLM) else model
 
 

@@ -10,6 +10,7 @@ since the prompt's words can also occur in a caption, and sequences end in paddi
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,6 +36,7 @@ DEFAULT_FAMILY = Family("")
 MAX_TOKENS = 8192  # of a text, even if the model takes more: attention's time grows with its square
 MAX_CHARACTERS_PER_TOKEN = 64  # a longer text is refused without tokenizing it
 MAX_BATCH_TOKENS = 2**15  # of texts with padding: 256 texts of 128 tokens
+_INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # Unicode categories
 _CAPTION = "CAPTIONGOESHERE"  # placeholder while the chat template is rendered
 
 
@@ -269,6 +271,11 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
     return re.compile("|".join(map(re.escape, words))) if words else None
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: only spaces, control and zero-width characters: `is_blank("\\u200b ")`."""
+    return all(unicodedata.category(character) in _INVISIBLE for character in text)
+
+
 def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: bool = False) -> None:
     """Check that all texts can be tokenized: `check_texts(["a dog", "two cats"])`.
 
@@ -282,7 +289,7 @@ def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: boo
         if not isinstance(text, str):
             shown = f" ({text})" if isinstance(text, float) else ""  # usually NaN
             raise WrongType(f"{name} {number} is of type {type(text).__name__}{shown}; pass strings")
-        if not text.strip() and not allow_empty:
+        if is_blank(text) and not allow_empty:
             raise BadInput(f"{name} {number} is empty: its embedding or score would be meaningless; leave it out")
         try:
             text.encode("utf-8")

@@ -38,7 +38,7 @@ def drawing(noun: str, style: int, color: str | None = None) -> Image.Image:
     cell = _sheet().width // len(STYLES)
     left, top = cell * style, cell * _ROW[noun]
     sprite = _sheet().crop((left, top, left + cell, top + cell))
-    return sprite if color is None else _recolored(sprite, COLORS[color])
+    return sprite if color is None else recolored(sprite, color)
 
 
 @cache
@@ -47,14 +47,17 @@ def nouns_in_style(style: int) -> tuple[str, ...]:
     return tuple(noun.word for noun in NOUNS if drawing(noun.word, style).getbbox())
 
 
-def _recolored(sprite: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """Replace the hue and keep the shading: dark lines stay dark, mid-tones take the color."""
+def recolored(sprite: Image.Image, color: str) -> Image.Image:
+    """Replace an RGBA sprite's hue and keep its shading: dark lines stay dark, mid-tones take the color.
+
+    recolored(drawing("dog", style=0), "blue")
+    """
     pixels = np.asarray(sprite, dtype=np.float32)
     light = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114])
     low, high = np.percentile(light[pixels[..., 3] > 128], [4, 96])
     contrast = max(high - low, 90.0)  # a lower bound, so that flat sprites stay bright
     shade = 0.45 + 0.70 * np.clip(1 - (high - light) / contrast, 0, 1)
-    rgb = np.float32(color) * np.minimum(shade, 1)[..., None]
+    rgb = np.float32(COLORS[color]) * np.minimum(shade, 1)[..., None]
     rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # highlights fade to white
     return Image.fromarray(np.concatenate([np.clip(rgb, 0, 255), pixels[..., 3:]], -1).astype(np.uint8), "RGBA")
 
@@ -69,15 +72,21 @@ def native_colors(noun: str) -> frozenset[str]:
     for style in range(len(STYLES)):
         if noun not in nouns_in_style(style):
             continue
-        sprite = drawing(noun, style)
-        hsv = np.asarray(sprite.convert("RGB").convert("HSV"), dtype=np.float32)
-        hue, saturation, inside = hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, np.asarray(sprite)[..., 3] > 128
-        for color, rgb in COLORS.items():
-            target = 360 * rgb_to_hsv(*(channel / 255 for channel in rgb))[0]
-            distance = np.abs((hue - target + 180) % 360 - 180)
-            if ((distance < _MAX_HUE_DISTANCE) & (saturation > 0.3))[inside].mean() > 0.4:
-                native.add(color)
+        native |= main_colors(drawing(noun, style))
     return frozenset(native)
+
+
+def main_colors(sprite: Image.Image) -> set[str]:
+    """Return the colors that cover at least 40 % of an RGBA sprite: `main_colors(drawing("apple", 0))`."""
+    hsv = np.asarray(sprite.convert("RGB").convert("HSV"), dtype=np.float32)
+    hue, saturation, inside = hsv[..., 0] * 360 / 255, hsv[..., 1] / 255, np.asarray(sprite)[..., 3] > 128
+    colors = set()
+    for color, rgb in COLORS.items():
+        target = 360 * rgb_to_hsv(*(channel / 255 for channel in rgb))[0]
+        distance = np.abs((hue - target + 180) % 360 - 180)
+        if ((distance < _MAX_HUE_DISTANCE) & (saturation > 0.3))[inside].mean() > 0.4:
+            colors.add(color)
+    return colors
 
 
 def foreign_colors(noun: str) -> list[str]:

@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.data.validation import clean_caption, path_inside, read_json, require_keys, resolve_image_folder
+from vladva_kit.data.validation import (
+    clean_caption,
+    path_inside,
+    read_json,
+    require_id,
+    require_keys,
+    resolve_image_folder,
+)
 from vladva_kit.evaluation.cases import read_cases
 from vladva_kit.evaluation.hub_data import dataset_entries, find_columns
 from vladva_kit.models.images import BadInput
@@ -115,7 +122,8 @@ def _parser(content: Any, path: Path, split: str) -> tuple[list[tuple[str, Any]]
         captions: dict[Any, list[Any]] = {}
         for index, one in enumerate(content["annotations"]):
             one = require_keys(one, ("image_id", "caption"), f"{path.name}, annotation {index}")
-            captions.setdefault(one["image_id"], []).append(one["caption"])
+            image = require_id(one["image_id"], "image_id", f"{path.name}, annotation {index}")
+            captions.setdefault(image, []).append(one["caption"])
         return entries, partial(_parse_coco, captions=captions)
     splits = sorted({str(entry.get("split")) for _, entry in entries if isinstance(entry, dict)})
     if split not in splits:
@@ -140,7 +148,8 @@ def _parse_blip(entry: Any, location: str) -> tuple[Any, list[Any], Any]:
 
 def _parse_coco(entry: Any, location: str, captions: dict[Any, list[Any]]) -> tuple[Any, list[Any], Any]:
     entry = require_keys(entry, ("id", "file_name"), location)
-    return entry["id"], [entry["file_name"]], captions.get(entry["id"], [])
+    key = require_id(entry["id"], "id", location)
+    return key, [entry["file_name"]], captions.get(key, [])
 
 
 def _clean_captions(captions: Any, location: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.data.validation import clean_caption, error_list, is_hidden, visible_files
+from vladva_kit.data.validation import clean_caption, error_list, split_names, visible_files
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation.bootstrap import Score, category_scores, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
@@ -149,15 +149,19 @@ def load_classification(
 
     def read(entry: tuple[str, Any, Any], location: str) -> ClassificationCase:
         key, image, label = entry
-        if not isinstance(label, int) or not 0 <= label < len(names):
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(names):
             cast = ": dataset.class_encode_column('label') numbers text labels" if isinstance(label, str) else ""
-            raise BadInput(f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1}{cast}")
+            raise BadInput(
+                f"{location}: the label is {label!r}; it must be a number from 0 to {len(names) - 1} (int){cast}"
+            )
         return ClassificationCase(image, label, key)
 
     return read_cases(entries, read, source, skipped), names
 
 
 def _class_names(classes: list[str], class_names: ClassNames) -> list[str]:
+    if isinstance(class_names, str):
+        raise BadInput(f"class_names is the text {class_names!r}; give a list of names")
     if isinstance(class_names, Mapping):
         missing = [name for name in classes if name not in class_names]
         if missing:
@@ -179,7 +183,10 @@ def _from_folder(source: Path, split: str) -> tuple[list[str], Iterator[Any]]:
     folder = source / split if (source / split).is_dir() else source
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give an ImageFolder, with one folder of images per class")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    splits, others = split_names(folder)
+    if splits and not others:
+        raise BadInput(f"{folder} has no split {split!r}; it has {', '.join(splits)}")
+    classes = sorted([*splits, *others])
     if not classes:
         raise BadInput(f"{folder} holds no folders; an ImageFolder has one folder of images per class")
     files = [visible_files(folder / name, IMAGE_SUFFIXES) for name in classes]

@@ -35,7 +35,7 @@ def fit_clip(
 
         fit_clip(clip, load_pairs(sample("emoji_pairs")), steps=100)[-1]["accuracy"]
 
-    sampler: `training.fit.batch_sampler(embedder, pairs, settings)` gives the CLIP the batches that `fit` gives an
+    sampler: `training.batches.batch_sampler(embedder, pairs, settings)` gives the CLIP the batches that `fit` gives an
     LVLM; by default batches are random. Of several short captions, each epoch uses the one that `fit` does. Uses
     AdamW, a cosine schedule, gradients clipped at norm 1, and CLIP's own temperature. Images are decoded once and kept.
     validate: a function from the CLIP to metrics, which are in the history as "eval_…" every `validate_every` steps.

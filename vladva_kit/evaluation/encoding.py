@@ -122,9 +122,11 @@ def encode_once(
     A scorer encodes nothing here; its `pair_scores` are computed when they are asked for.
     `cache` is a folder. Embeddings are stored there under the model's fingerprint and the key of their content, see
     `embedder/identity.py`; what it already holds is not encoded again, so an interrupted run resumes.
-    Raises TypeError if a cache is asked for and the embedder has no fingerprint, see `identity.describe`, and
-    ValueError for a cache with a scorer.
+    Raises TypeError for a model that does not encode, or if a cache is asked for and it has no fingerprint, see
+    `identity.describe`, and ValueError for a cache with a scorer.
     """
+    if not is_scorer(embedder) and not hasattr(embedder, "encode_image"):
+        raise TypeError(f"a {type(embedder).__name__} has no encode_image: pass an Embedder, as vk.Embedder(lvlm)")
     if is_scorer(embedder) and cache is not None:
         raise ValueError(f"cache holds embeddings, and a {type(embedder).__name__} has none: leave cache out")
     stores: dict[str, Store] = {}
@@ -156,7 +158,7 @@ def data_fingerprint(parts: Iterable[str]) -> str:
     """Compute a SHA-256 of a benchmark's contents, in order: two runs are comparable if theirs are equal."""
     digest = hashlib.sha256()
     for part in parts:
-        raw = part.encode()
+        raw = part.encode("utf-8", "surrogatepass")  # file names need not be UTF-8
         digest.update(len(raw).to_bytes(8, "big") + raw)  # with lengths, so that different lists never collide
     return digest.hexdigest()
 

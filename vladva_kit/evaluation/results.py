@@ -103,7 +103,7 @@ def _per_case_bytes(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     text, number = pyarrow.string(), pyarrow.float64()
     types = {"margin": number, "correct": pyarrow.bool_(), "value": number, "tags": pyarrow.list_(text)}
     rows = [
-        {"model": model, "benchmark": benchmark} | vars(case)
+        {"model": model, "benchmark": benchmark} | {name: _utf8(value) for name, value in vars(case).items()}
         for model, by_benchmark in results.items()
         for benchmark, result in by_benchmark.items()
         for case in result.per_case()
@@ -113,6 +113,13 @@ def _per_case_bytes(results: Mapping[str, Mapping[str, Any]]) -> bytes:
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), buffer)
     return buffer.getvalue()
+
+
+def _utf8(value: Any) -> Any:
+    """Escape half characters, as of a file name that is not UTF-8, which Parquet cannot hold."""
+    if isinstance(value, tuple):
+        return tuple(map(_utf8, value))
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def read_per_case(path: str | Path) -> dict[str, dict[str, list[CaseScore]]]:

@@ -16,6 +16,7 @@ from vladva_kit.data.validation import (
     error_list,
     is_hidden,
     read_json,
+    require_id,
     require_keys,
     resolve_image_folder,
     visible_files,
@@ -188,14 +189,14 @@ def load_vqa(
     annotations: dict[Any, dict[str, Any]] = {}
     for location, entry in _official_entries(source, "annotations"):
         entry = require_keys(entry, ("question_id", "answers"), location)
-        annotations[entry["question_id"]] = entry
+        annotations[require_id(entry["question_id"], "question_id", location)] = entry
 
     def read(entry: Any, location: str) -> VQACase:
         entry = require_keys(entry, ("question_id", "image_id", "question"), location)
-        if entry["image_id"] not in images:
-            number = entry["image_id"]
+        if (number := require_id(entry["image_id"], "image_id", location)) not in images:
             raise BadInput(f"{location}: {folder} holds no image whose name ends in {number!r}; put it there")
-        question_id, question = entry["question_id"], clean_caption(entry["question"], "question", location)
+        question_id = require_id(entry["question_id"], "question_id", location)
+        question = clean_caption(entry["question"], "question", location)
         annotation = annotations.get(question_id)
         if annotation is None or not isinstance(annotation["answers"], list) or not annotation["answers"]:
             raise BadInput(f"{location}: no answers to question {question_id!r}; give the matching annotations")

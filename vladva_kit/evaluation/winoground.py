@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vladva_kit.data.validation import clean_caption, error_list, parse_json_line, path_inside, read_lines, require_keys
+from vladva_kit.data.validation import (
+    clean_caption,
+    error_list,
+    parse_json_line,
+    path_inside,
+    read_lines,
+    require_id,
+    require_keys,
+)
 from vladva_kit.evaluation.bootstrap import Score, groups_sharing, score
 from vladva_kit.evaluation.cases import CaseScore, Result, read_cases, result_fields
 from vladva_kit.evaluation.encoding import EncoderOrScorer, encode_once
@@ -170,8 +178,7 @@ def _read_case(entry: Any, location: str, folder: Path | None) -> WinogroundCase
         paths = [path_inside(folder, row[key], location, key) for key in IMAGES]
         # the official file names its images without a suffix ("ex_0_img_0"), and they are PNG
         images = [path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png") for path in paths]
-    if row["id"] is None or isinstance(row["id"], dict | list):
-        raise BadInput(f"{location}: the id is {row['id']!r}; it must be a number or text")
+    key = str(require_id(row["id"], "id", location))
     captions = tuple(clean_caption(row[key], key, location) for key in CAPTIONS)
     tags = {name: str(row[name]).strip() for name in TAGS if row.get(name) is not None}
-    return WinogroundCase(str(row["id"]), captions, tuple(images), {name: tag for name, tag in tags.items() if tag})
+    return WinogroundCase(key, captions, tuple(images), {name: tag for name, tag in tags.items() if tag})

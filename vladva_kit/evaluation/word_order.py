@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +160,7 @@ def _read_entry(entry: tuple[str, str, Any], location: str, folder: Path) -> Wor
         return _case(subset, key, image, row["caption_options"], {}, location)
     row = require_keys(row, ("image_path", "true_caption", "false_caption", *BOX), location)
     box = [row[name] for name in BOX]
-    if not all(isinstance(side, int | float) and isfinite(side) for side in box) or min(map(int, box[2:])) < 1:
+    if not all(isinstance(side, int | float) and abs(side) < 2**31 for side in box) or min(map(int, box[2:])) < 1:
         raise BadInput(f"{location}: the box {dict(zip(BOX, box, strict=True))} has no width or height; correct it")
     left, top, width, height = map(int, box)
     path = path_inside(folder, row["image_path"], location, "image_path")

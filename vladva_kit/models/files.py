@@ -87,7 +87,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> Path:
 
 def json_text(value: Any, indent: int | None = 1) -> str:
     """Convert a value to standard JSON as `write_json` does: `print(json_text(comparison))`."""
-    return json.dumps(_jsonable(value, "value"), indent=indent, ensure_ascii=False, allow_nan=False)
+    return _dumps(_jsonable(value, "value"), indent)
 
 
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
@@ -166,12 +166,16 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206
 
 def json_line(record: Mapping[str, Any]) -> str:
     """Write a record as a line of JSON; half characters, as in a file name that is not UTF-8, are escaped."""
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return f"{_dumps(record)}\n"
+
+
+def _dumps(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
-        line.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError:
-        line = json.dumps(record, allow_nan=False)
-    return f"{line}\n"
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ IMAGE_SUFFIXES = frozenset({
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # of one image, 134 million: 400 MB once decoded
 MAX_BATCH_PIXELS = 2**28  # of the decoded images of a batch
+MAX_MESSAGE = 2000  # characters of a BadInput
 MAX_ASPECT_RATIO = 1000  # `check_resized` refuses less where a processor scales the shorter edge to a fixed length
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 274, 258, 262  # tags of EXIF and TIFF
 WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
+MAX_12_BIT = 4095.0  # cameras, scanners and depth sensors write 8 to 12 bits into 16
 _UPRIGHT = {  # by the EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,8 +42,13 @@ _UPRIGHT = {  # by the EXIF orientation
 class BadInput(ValueError):
     """Input that cannot be used; the message names the file, the line, the value and the fix.
 
-    Names come from the input, so that control characters in them are escaped.
+    A value that fills pages is cut in the middle: the place stays at the start, and the fix at the end. Names come from
+    the input, so that control characters in them are escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        cut = len(message) > MAX_MESSAGE
+        super().__init__(f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 4 :]}" if cut else message)
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -70,9 +78,9 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
     EXIF rotation is applied, transparency is composited on white, the first frame of an animation is taken, and gray
     values are scaled to 8 bits: of 16-bit images, of floats from 0 to 1 or from 0 to 255, and of 32-bit integers that
     fit 8 or 16 bits. The result has no EXIF, so that opening it again does not rotate it again.
-    Raises BadInput for gray values outside these ranges, for a crop outside its image, for more than MAX_PIXELS, for an
-    aspect ratio above MAX_ASPECT_RATIO and for a path that is not a regular file; PIL's errors for undecodable data,
-    FileNotFoundError for a missing file.
+    Warns of 16-bit values so low that all look black. Raises BadInput for gray values outside these ranges, for a crop
+    outside its image, for no pixels or more than MAX_PIXELS, for an aspect ratio above MAX_ASPECT_RATIO and for a path
+    that is not a regular file; PIL's errors for undecodable data, FileNotFoundError for a missing file.
     """
     if isinstance(image, Crop):
         opened = open_image(image.image)
@@ -102,7 +110,12 @@ def open_file(image: Path | str | bytes) -> Iterator[Image.Image]:
 
 
 def check_regular(path: Path | str) -> None:
-    """Raise BadInput for a pipe, a device or a folder, which may never end: `check_regular("cat.png")`."""
+    """Raise BadInput for a pipe, a device or a folder, which may never end, WrongType for no path at all.
+
+    check_regular("cat.png")
+    """
+    if not isinstance(path, Path | str):  # a number would be taken for an open file
+        raise WrongType(f"it is of type {type(path).__name__}; pass a PIL image, a path or a file's bytes")
     if not is_regular(path):
         os.stat(path)  # FileNotFoundError for a missing file
         raise BadInput(f"{path} is not a regular file; give the path of an image file")
@@ -111,6 +124,8 @@ def check_regular(path: Path | str) -> None:
 def check_size(size: tuple[int, int]) -> None:
     """Raise BadInput for an image too large or too narrow to process: `check_size((640, 480))`."""
     width, height = size
+    if not width * height:
+        raise BadInput(f"{width} x {height} pixels hold no image; leave it out")
     if width * height > MAX_PIXELS:
         raise BadInput(f"{width} x {height} pixels are more than {MAX_PIXELS:,}; shrink the image")
     if max(size) > MAX_ASPECT_RATIO * max(1, min(size)):
@@ -126,11 +141,6 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
     check_image_list(images)
     opened = []
     for number, image in enumerate(images, start=first):
-        if not isinstance(image, ImageLike | Crop | os.PathLike):
-            raise WrongType(
-                f"image {number} is of type {type(image).__name__}: pass a PIL image (Image.fromarray makes one of an "
-                "array), a path or the bytes of a file"
-            )
         try:
             opened.append(open_image(image))
         except (FileNotFoundError, MemoryError):  # the first names the path, and the second is not the image's fault
@@ -211,6 +221,12 @@ def _scale_gray(image: Image.Image) -> Image.Image:
         raise BadInput(
             f"{'float' if image.mode == 'F' else '32-bit'} gray values (mode {image.mode}) from {low:g} to {high:g} "
             "have no known range: scale them to 0-255 and convert the image to mode L"
+        )
+    if white > MAX_12_BIT and 0 < high <= MAX_12_BIT:
+        warnings.warn(
+            "16-bit gray values below 4096 of 65535 look black, as in an image viewer: if they are of 8 to 12 bits, "
+            "scale them",
+            stacklevel=4,
         )
     gray = np.floor(values.clip(0, white) * (255 / white) + 0.5).astype(np.uint8)
     if image.mode != "F" and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:

@@ -22,7 +22,7 @@ from vladva_kit.data.store import Store
 from vladva_kit.embedder.identity import content_key
 from vladva_kit.models.files import atomic_write
 from vladva_kit.models.load import MissingExtra
-from vladva_kit.search.shards import blocks, open_shards, with_names
+from vladva_kit.search.shards import blocks, cosines, open_shards, with_names
 
 INDEX = "index.faiss"
 INDEX_KEY = "index.json"  # the key of the embeddings that the index is of
@@ -105,8 +105,8 @@ def _rank(store: Store, ends: list[int], query: Tensor, rows: list[int], k: int)
     for shard, in_shard in by_shard.items():
         with store.opened(shard) as file:
             embeddings = file.get_slice("embeddings")
-            cosines = torch.cat([embeddings[row : row + 1].float() for row in in_shard]) @ query.float()
-        scored += [(cosine, shard, row) for cosine, row in zip(cosines.tolist(), in_shard, strict=True)]
+            found = cosines(query[None], torch.cat([embeddings[row : row + 1] for row in in_shard]))[0]
+        scored += [(cosine, shard, row) for cosine, row in zip(found.tolist(), in_shard, strict=True)]
     return sorted(scored, reverse=True)[:k]
 
 

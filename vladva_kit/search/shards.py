@@ -199,8 +199,8 @@ def search(out: str | Path, queries: Tensor, k: int = 10, rows: int = 65_536) ->
 
         search("runs/photos", embedder.encode_text(["a red car"]), k=3)
 
-    queries: (n, dim), unit length. All rows are read, `rows` at a time: 5 million of dim 4,096 are 80 GB. For more, use
-    `search_index`.
+    queries: (n, dim), unit length. A cosine that is NaN ranks last. All rows are read, `rows` at a time: 5 million of
+    dim 4,096 are 80 GB. For more, use `search_index`.
     Raises ValueError if shards are missing or if the queries' dim is not the embeddings'.
     """
     best = torch.empty(len(queries), 0)
@@ -210,7 +210,7 @@ def search(out: str | Path, queries: Tensor, k: int = 10, rows: int = 65_536) ->
             raise ValueError(
                 f"queries of dim {queries.shape[1]} do not fit embeddings of dim {block.shape[1]} in {out}"
             )
-        joined = torch.cat([best, queries.float() @ block.T], dim=1)
+        joined = torch.cat([best, cosines(queries, block)], dim=1)
         best, columns = joined.topk(min(k, joined.shape[1]), dim=1)
         for query, kept in enumerate(columns.tolist()):
             earlier = positions[query]
@@ -219,6 +219,12 @@ def search(out: str | Path, queries: Tensor, k: int = 10, rows: int = 65_536) ->
             ]
     found = zip(best.tolist(), positions, strict=True)
     return with_names(out, [[(s, *position) for s, position in zip(*of_query, strict=True)] for of_query in found])
+
+
+def cosines(queries: Tensor, embeddings: Tensor) -> Tensor:
+    """Return the cosines (n, m) of unit vectors; NaN, which would rank first, becomes minus infinity."""
+    found = queries.float() @ embeddings.float().T
+    return found.masked_fill(found.isnan(), -torch.inf)
 
 
 def with_names(out: str | Path, results: list[list[tuple[float, int, int]]]) -> list[list[tuple[float, str]]]:

@@ -13,23 +13,27 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from vladva_kit.data.pairs import Pair
 from vladva_kit.data.store import differences
 from vladva_kit.data.streaming import PairStream
+from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import content_key
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import write_json
+from vladva_kit.training.progress import history_of
 from vladva_kit.training.settings import Settings
+from vladva_kit.training.validation import validations_since_best
 
 MANIFEST = "manifest.json"  # sizes and hashes of a checkpoint's files, written last
 RUN = "run.json"  # the settings and the data of the run, in output_dir
 # settings that change no result, or only its rounding
 FREE = {
     "output_dir", "resume", "resume_anyway", "save_every", "validate_every", "report_to", "micro_batch_size",
-    "gradient_checkpointing", "cache_images", "distill_cache",
+    "gradient_checkpointing", "cache_images", "distill_cache", "workers",
 }  # fmt: skip
 
 
@@ -119,6 +123,35 @@ class CompleteCheckpoints(TrainerCallback):
                 if step_of(folder) > state.global_step and incomplete(folder) is not None:
                     shutil.rmtree(folder, ignore_errors=True)
             rotate_checkpoints(args.output_dir, args.save_total_limit, state.best_model_checkpoint)
+
+
+def load_finished_run(
+    embedder: Embedder, settings: Settings, checkpoint: str | None, early_stopping: int | None = None
+) -> list[dict[str, float]] | None:
+    """Load the adapter of a complete run's checkpoint, and return its history; None if there is more to train.
+
+        load_finished_run(embedder, settings, last_checkpoint(settings))
+
+    Raises BadAdapter for a checkpoint of another adapter.
+    """
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if not (Path(checkpoint) / WEIGHTS_FILE).is_file():  # sharded by FSDP: only the Trainer reads it
+        return None
+    has_all = state.global_step >= settings.steps
+    has_best = early_stopping is not None and state.best_global_step is not None
+    if not has_all and not (has_best and validations_since_best(state) >= early_stopping):
+        check_adapter_weights(embedder.lvlm, checkpoint)  # a sentence instead of torch's error with every tensor
+        return None
+    keeps_best = early_stopping is not None or settings.trainer.get("load_best_model_at_end")
+    best = state.best_model_checkpoint if keeps_best else None
+    folder = Path(checkpoint).with_name(Path(best or checkpoint).name)  # the run's folder may have moved
+    load_adapter_weights(embedder.lvlm, folder if (folder / WEIGHTS_FILE).is_file() else checkpoint)
+    if rank() == 0:
+        reason = f"has all {settings.steps} steps of this run" if has_all else "is where this run stopped early"
+        print(f"{checkpoint} {reason}: its adapter is loaded, nothing is trained")
+    return history_of(state)
 
 
 def run_record(embedder: Embedder, data: Sequence[Pair] | PairStream, settings: Settings) -> dict[str, Any]:

@@ -34,6 +34,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return any(value for (value,) in gather_counts([int(flag)], device))
 
 
+def first_ranks(value: Any) -> Any:
+    """Return rank 0's value on every rank, so that all decide alike: `first_ranks({"score": 0.5})`."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def mean_over_ranks(metrics: dict[str, Tensor]) -> dict[str, float]:
     """Average scalars over the ranks: {"loss": tensor(2.0)} -> {"loss": 2.0}."""
     values = torch.stack([value.detach().float().reshape(()) for value in metrics.values()])

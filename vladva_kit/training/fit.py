@@ -11,9 +11,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 from transformers import (
     PrinterCallback,
     TrainerCallback,
@@ -22,39 +19,36 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
-from vladva_kit.data.hard_batches import (
-    HardBatches,
-    caption_keys,
-    checked_mix,
-    groups_of,
-    image_keys,
-    mine_neighbors,
-)
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
-from vladva_kit.data.store import Store
 from vladva_kit.data.streaming import PairStream, load_stream_state
-from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.embedder.identity import content_key, identity_of
 from vladva_kit.embedder.prompts import encode_caption
 from vladva_kit.models.device import NonFiniteError, rank, rank_from_env
-from vladva_kit.models.files import atomic_write, folder_lock
+from vladva_kit.models.files import folder_lock
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.turns import ModelLock
-from vladva_kit.training.checkpoints import CompleteCheckpoints, check_run, last_checkpoint, run_record
-from vladva_kit.training.collator import Collator, SampledCaptions, planned_batches
-from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
-from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features, encode_cached_images
+from vladva_kit.training.batches import batch_sampler, refresh_callbacks, score_planned_batches
+from vladva_kit.training.checkpoints import (
+    CompleteCheckpoints,
+    check_run,
+    last_checkpoint,
+    load_finished_run,
+    run_record,
+)
+from vladva_kit.training.collator import Batch, Collator, SampledCaptions
+from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features
 from vladva_kit.training.interruption import Interruption, RunInterrupted
 from vladva_kit.training.peers import watching_ranks
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, trainer_arguments
-from vladva_kit.training.trainer import Validate, VladvaTrainer
-
-NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
-GROUPS_SHARE = 0.25  # of a batch, if the pairs have groups and `Settings.batches` does not say otherwise
+from vladva_kit.training.trainer import VladvaTrainer
+from vladva_kit.training.validation import (
+    EarlyStopping,
+    Validate,
+    check_early_stopping,
+    recall_on,
+)
 
 
 def fit(
@@ -64,6 +58,7 @@ def fit(
     *,
     split: str = "train",
     validation: Any = None,
+    early_stopping: int | None = None,
     on_error: str = "raise",
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = True,
@@ -77,13 +72,16 @@ def fit(
     data: an imagefolder, a datasets.Dataset (columns image, short, long), a list of Pair, or `stream_pairs(…)`. Of a
     pair with several short captions, each epoch uses one, sampled by `settings.seed`.
     validation: data of the same kinds (of a folder, its split "validation"), for recall@1 in both directions, or a
-    function from an embedder to metrics; it runs every `settings.validate_every` steps, and its metrics are in the
-    history as "eval_…". callbacks: transformers' TrainerCallbacks, such as EarlyStoppingCallback. deadline: a function
-    that returns True when training has to stop early. With `settings.output_dir` checkpoints are kept, and
-    `resume=True` resumes from the last complete one; a run that has done all its steps is loaded and returned
-    unchanged. SIGTERM, SIGINT and SIGHUP then end the run after the step, with a checkpoint.
-    With `settings.distill_weight` the base model first scores about steps x batch_size x 5 images with captions, once,
-    and the history has the column "distill".
+    function from an embedder to metrics, such as `metrics_on(sample("winoground_mini"))`; it runs every
+    `settings.validate_every` steps, and its metrics are in the history as "eval_…".
+    early_stopping: stop after this many validations in a row without a new best of the first metric, and end with the
+    best adapter, kept with or without `output_dir`; a number above that of all validations only keeps the best. A
+    metric whose name ends in "loss" is best when low; `Settings(trainer={"metric_for_best_model": …})` names another.
+    callbacks: transformers' TrainerCallbacks. deadline: a function that returns True when training has to stop early.
+    With `settings.output_dir` checkpoints are kept, and `resume=True` resumes from the last complete one; a run that
+    is complete is loaded and returned unchanged. SIGTERM, SIGINT and SIGHUP then end the run after the step, with a
+    checkpoint. With `settings.distill_weight` the base model first scores about steps x batch_size x 5 images with
+    captions, once, and the history has the column "distill".
     Raises ValueError for a base embedder, for fewer pairs than fill a batch, for a folder in which another run writes,
     and for one that began with other settings or data; BadInput for unusable data; BadAdapter for a checkpoint of
     another adapter; NonFiniteError, naming step and images, for losses that are not finite; MemoryShortage, naming the
@@ -94,7 +92,8 @@ def fit(
     if settings.batch_size == 1:
         fix = "use batch_size=2 or more; micro_batch_size limits the memory"
         warnings.warn(f"a batch of one pair has no negatives, so its contrastive loss is 0: {fix}", stacklevel=2)
-    validate = _validation(validation)
+    check_early_stopping(early_stopping, validation, settings)
+    validate = validation if validation is None or callable(validation) else recall_on(validation)
     with _one_run(embedder.lvlm), _run_lock(settings) as check_folder:
         checkpoint = last_checkpoint(settings)
         if isinstance(data, PairStream):
@@ -103,13 +102,13 @@ def fit(
             pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
         if settings.output_dir is not None:
             check_run(run_record(embedder, pairs, settings), settings, checkpoint)
-        finished = _finished_run(embedder, settings, checkpoint)
+        finished = load_finished_run(embedder, settings, checkpoint, early_stopping)
         if finished is not None:
             return finished
         visible = progress and rank() == 0
         bar = Progress(settings.steps, settings.batch_size, visible=visible, deadline=deadline)
         with tempfile.TemporaryDirectory() as scratch, watching_ranks():
-            trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible)
+            trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible, early_stopping)
             trainer.check_folder = check_folder
             _train(trainer, embedder, settings, checkpoint, bar)
     return history_of(trainer.state)
@@ -136,7 +135,7 @@ def _train(
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
         except NonFiniteError as error:
-            raise trainer.keep_last_good_weights(error) from error
+            raise trainer.keep_last_good_weights(error, settings.output_dir is not None) from error
         finally:
             embedder.lvlm.model.eval()
             if settings.gradient_checkpointing:
@@ -175,27 +174,6 @@ def _one_run(lvlm: LVLM) -> Iterator[None]:
         lvlm.lock.training = False
 
 
-def _finished_run(embedder: Embedder, settings: Settings, checkpoint: str | None) -> list[dict[str, float]] | None:
-    """Load the adapter of a checkpoint that has all steps, and return its history; None if there is more to train.
-
-    Raises BadAdapter for a checkpoint of another adapter.
-    """
-    if checkpoint is None:
-        return None
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    if not (Path(checkpoint) / WEIGHTS_FILE).is_file():  # sharded by FSDP: only the Trainer reads it
-        return None
-    if state.global_step < settings.steps:
-        check_adapter_weights(embedder.lvlm, checkpoint)  # a sentence instead of torch's error with every tensor
-        return None
-    best = state.best_model_checkpoint if settings.trainer.get("load_best_model_at_end") else None
-    folder = best if best is not None and (Path(best) / WEIGHTS_FILE).is_file() else checkpoint
-    load_adapter_weights(embedder.lvlm, folder)
-    if rank() == 0:
-        print(f"{checkpoint} has all {settings.steps} steps of this run: its adapter is loaded, nothing is trained")
-    return history_of(state)
-
-
 def _trainer(
     embedder: Embedder,
     pairs: list[Pair] | PairStream,
@@ -204,21 +182,24 @@ def _trainer(
     callbacks: Sequence[TrainerCallback],
     scratch: str,
     progress: bool = False,
+    early_stopping: int | None = None,
 ) -> VladvaTrainer:
     """Build the trainer with its sampler and cached features, and set the seed."""
     image_features = cache(partial(_image_features, embedder, pairs, settings))  # mining uses them too
     sampler = batch_sampler(embedder, pairs, settings, image_features)
     # starts the process group under a launcher, so that ranks can share the teacher's work
-    arguments = trainer_arguments(embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None)
+    arguments = trainer_arguments(
+        embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None, early_stopping is not None
+    )
     dataset, sampled = pairs, []
     if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
         sampled = [dataset := SampledCaptions(pairs, settings.seed)]
-    teacher = _teacher(embedder, dataset, settings, sampler, progress)
+    teacher = score_planned_batches(embedder, dataset, settings, sampler, progress)
     set_seed(settings.seed)
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
         temperature.requires_grad_(settings.learn_temperature)
-    refresh = _refresh(embedder, pairs, settings, sampler, image_features())
+    refresh = refresh_callbacks(embedder, pairs, settings, sampler, image_features())
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -235,11 +216,14 @@ def _trainer(
             *callbacks,
             *sampled,
             *refresh,
+            *([EarlyStopping(early_stopping)] if early_stopping is not None else ()),
             CompleteCheckpoints(),
         ],
     )
     for callback in refresh:
         callback.mine = partial(trainer.run_whole, callback.mine)
+    if early_stopping is not None:
+        arguments.load_best_model_at_end = True  # set late: the first validation tells the metric's name
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more
     return trainer
 
@@ -252,25 +236,6 @@ def enable_layer_checkpointing(embedder: Embedder) -> None:
     model = embedder.lvlm.model
     model.activation_checkpointing_enable({"use_reentrant": False})
     model.disable_input_require_grads()  # otherwise a frozen vision encoder would be differentiated too
-
-
-def recall_at_1(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Compute recall@1 in percent in both directions over pairs with short captions; ties count as misses.
-
-    recall_at_1(embedder, load_pairs(sample("emoji_pairs"), "validation"))["text_to_image_r1"]
-    """
-    pairs = [pair for pair in pairs if pair.short]
-    images = embedder.encode_image([pair.image for pair in pairs])  # decoded a batch at a time
-    cosines = embedder.similarity(images, embedder.encode_text([pair.short for pair in pairs]))
-    at_least = cosines >= cosines.diagonal()[:, None], cosines.diagonal()[:, None] <= cosines.T
-    image_to_text, text_to_image = (100 * float((count.sum(1) == 1).float().mean()) for count in at_least)
-    return {"image_to_text_r1": image_to_text, "text_to_image_r1": text_to_image}
-
-
-def _validation(source: Any) -> Validate | None:
-    if source is None or callable(source):
-        return source
-    return partial(recall_at_1, pairs=load_pairs(source, split="validation"))
 
 
 def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
@@ -286,127 +251,6 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
     if not any(pair.short for pair in pairs):
         warnings.warn("no pair has a short caption: the contrastive loss is 0 and trains nothing", stacklevel=3)
     return pairs
-
-
-def batch_sampler(
-    embedder: Embedder,
-    pairs: list[Pair] | PairStream,
-    settings: Settings,
-    image_features: Callable[[], CachedImageFeatures | None] = lambda: None,
-) -> HardBatches | None:
-    """Build the sampler for `settings.batches`; None if batches are random and the Trainer's own sampler serves.
-
-        next(iter(batch_sampler(embedder, pairs, Settings(batches={"groups": 0.5, "random": 0.5}))))
-
-    Neighbors are mined with the base embedder. image_features: returns features of the frozen vision encoder that are
-    computed already. Raises ValueError for batches that the pairs cannot fill.
-    """
-    if isinstance(pairs, PairStream):
-        if settings.batches is not None:
-            raise ValueError(
-                "batches needs all pairs in advance: leave it out for a stream, which keeps groups together"
-            )
-        return None
-    if settings.batches is not None and settings.group_by_length:
-        raise ValueError("batches and group_by_length both decide which pairs share a batch: use one of them")
-    groups, neighbors = ([], None) if settings.group_by_length else (groups_of(pairs), None)
-    if settings.batches is None and not groups and not settings.distill_weight:
-        return None
-    share = max(GROUPS_SHARE, max(map(len, groups), default=0) / settings.batch_size)
-    default = {"groups": share, "random": 1 - share} if groups else {"random": 1.0}
-    rows = checked_mix(settings.batches or default, settings.batch_size, groups)
-    if rows["mined"]:
-        features = image_features()  # with the adapter on: only then is a trainable vision encoder seen
-        with embedder.base():
-            neighbors = _mine_once(embedder, pairs, settings, features)
-    return HardBatches(len(pairs), rows, groups, neighbors, settings.mining.group_size, settings.seed)
-
-
-def _teacher(
-    embedder: Embedder,
-    pairs: list[Pair] | SampledCaptions | PairStream,
-    settings: Settings,
-    sampler: HardBatches | None,
-    progress: bool,
-) -> TeacherScores | None:
-    """Score the candidates of the run's batches with the base model, if the settings distill its likelihoods."""
-    if not settings.distill_weight:
-        return None
-    if isinstance(pairs, PairStream):
-        raise ValueError("distill_weight needs all pairs in advance: leave it out for a stream")
-    own = Path(settings.output_dir) / "teacher" if settings.output_dir else None
-    candidates = candidates_of(planned_batches(pairs, sampler, settings.steps))
-    cache, batch_size = settings.distill_cache or own, settings.micro_batch_size or 64
-    return score_candidates(embedder, candidates, settings.distill_temperature, cache, batch_size, progress)
-
-
-def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:
-    mining = settings.mining
-    encode_images = partial(encode_cached_images, embedder, features) if features is not None else None
-    options = {"by": mining.by, "margin": mining.margin, "encode_images": encode_images}
-    return mine_neighbors(embedder, pairs, k=4 * mining.group_size, **options)
-
-
-def _mine_once(
-    embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None
-) -> Tensor:
-    """Mine, or read the neighbors that an earlier run on the same model and data kept in `mining.cache`."""
-    mining = settings.mining
-    if mining.cache is None:
-        return _mine(embedder, pairs, settings, features)
-    captions, images = caption_keys([pair.short or "" for pair in pairs]), image_keys(pairs)
-    manifest = {
-        "model": identity_of(embedder),
-        "pairs": content_key(torch.stack([captions, images]).numpy().tobytes()),
-        "mining": [mining.by, mining.margin, mining.group_size],
-    }
-    store = Store.open(mining.cache, manifest, "neighbors")
-    if 0 not in store and rank() == 0:
-        store.write(0, {"neighbors": _mine(embedder, pairs, settings, features)})
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # rank 0 wrote the neighbors
-    return store.read(0)["neighbors"]
-
-
-class _Refresh(TrainerCallback):
-    """Mine neighbors again every few steps, with the embedder as trained so far; keep them in the checkpoints."""
-
-    def __init__(self, sampler: HardBatches, mine: Callable[[], Tensor], every: int) -> None:
-        self.sampler, self.mine, self.every = sampler, mine, every
-        self.due = False  # whether the neighbors of this step are still to be mined
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Restore the neighbors of the checkpoint from which a run resumes, or mine those that it left out."""
-        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
-        if path.is_file():
-            self.sampler.neighbors = load_file(path)["neighbors"]
-        elif state.global_step:
-            self.on_step_end(args, state, control)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mine again if it is time."""
-        self.due = state.global_step % self.every == 0 and state.global_step < state.max_steps
-        if self.due and not control.should_training_stop:  # a run that was told to stop ends within seconds
-            self.sampler.neighbors, self.due = self.mine(), False
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the neighbors into the checkpoint."""
-        if rank() == 0 and not self.due:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
-            atomic_write({path: save({"neighbors": self.sampler.neighbors})})
-
-
-def _refresh(
-    embedder: Embedder,
-    pairs: list[Pair] | PairStream,
-    settings: Settings,
-    sampler: HardBatches | None,
-    features: CachedImageFeatures | None,
-) -> list[_Refresh]:
-    every = settings.mining.refresh_every
-    if sampler is None or sampler.neighbors is None or every is None:
-        return []
-    return [_Refresh(sampler, lambda: _mine(embedder, pairs, settings, features), every)]
 
 
 def _image_features(
@@ -428,9 +272,17 @@ def _prepare_stream(embedder: Embedder, stream: PairStream, settings: Settings, 
         limits = settings.short_limit, settings.long_limit
         return check_lengths([pair], lambda text: len(encode_caption(tokenizer, text)), *limits)[0]
 
+    if settings.workers and stream.workers:
+        raise ValueError(
+            f"Settings(workers={settings.workers}) and stream_pairs(workers={stream.workers}): use one of them"
+        )
     stream_state, batches_done = load_stream_state(Path(checkpoint)) if checkpoint else ({}, 0)
     return replace(
         stream, batch_size=settings.batch_size // n_ranks, check=check, stream_state=stream_state,
         batches_done=batches_done,
-        collate=lambda batch: Collator(embedder, settings.next_token_weight > 0)(batch)["batch"],
+        collate=partial(_collate, Collator(embedder, settings.next_token_weight > 0)),
     )  # fmt: skip
+
+
+def _collate(collator: Collator, pairs: Sequence[Pair]) -> Batch:
+    return collator(pairs)["batch"]

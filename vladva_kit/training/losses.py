@@ -76,9 +76,11 @@ def rank_kl_loss(cosines: Tensor, teacher_logits: Tensor, temperature: float = R
         KL(p_i || q_i), with p_i the softmax of the teacher's logits and q_i that of cosines / temperature, over C_i
 
     Other rows contribute nothing; without any the loss is 0. The student learns how much better one caption fits than
-    another, where a contrastive loss only learns which is right. Source: CORE (arXiv 2609.04083), which distills a
-    reranker made of the same backbone with temperature 0.05; there a contrastive loss on the same hard lists lowers the
-    embedder's score from .604 to .553, and Rank-KL raises it to .641.
+    another, where a contrastive loss only learns which is right. Source: CORE (arXiv 2609.04083), section 3.4,
+    equations 1 to 4, with both temperatures 0.05 and lists of five (appendix A.2). There a text ranks five images by
+    the score of a reranker made of the same backbone; here an image ranks captions by their likelihood, whose scale is
+    another, so the teacher's temperature is a setting. In CORE, a contrastive loss on the same lists lowers the
+    embedder's score from .604 to .553, and Rank-KL raises it to .641 (table 6).
     """
     is_candidate = ~teacher_logits.isnan()
     rows = is_candidate.sum(1) >= 2

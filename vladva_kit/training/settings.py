@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import multiprocessing
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -26,7 +27,10 @@ RENAMED = {
     "save_steps": "save_every",
     "eval_steps": "validate_every",
     "resume_from_checkpoint": "resume",
+    "dataloader_num_workers": "workers",
 }
+LOCAL_TRACKERS = ("all", "tensorboard", "codecarbon")  # they write their logs to output_dir
+GPU_WORKERS = 4  # at most, for each rank
 SOFT_PROMPT_FACTOR = 50  # a soft prompt is a few vectors and barely moves at LoRA's rate
 
 
@@ -63,7 +67,9 @@ class Settings:
     resume_anyway: bool = False  # resume although settings or data differ from those that the run began with
     save_every: int = 50  # steps
     validate_every: int = 50  # steps; used if fit gets validation=
-    report_to: str = "none"  # or "tensorboard", "wandb", …
+    report_to: str = "none"  # or "wandb", …; "tensorboard" writes to output_dir/runs
+    # processes that decode and tokenize, the same batches for any number; None: up to 4 on a GPU of Linux, 0 on a CPU
+    workers: int | None = None
     micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
     gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
     cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
@@ -75,7 +81,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (kind, lowest) in LOWEST.items():
             value = getattr(self, name)
-            if value is None and name in ("soft_prompt_learning_rate", "micro_batch_size"):
+            if value is None and name in ("soft_prompt_learning_rate", "micro_batch_size", "workers"):
                 continue
             # bool is a kind of int, and steps=True a mistake; numpy's numbers are registered as Integral and Real
             if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value < math.inf:
@@ -96,14 +102,26 @@ class Settings:
                 f"Settings(distill_weight={self.distill_weight}): the teacher scores batches that are known before "
                 f"training, so leave {other} out"
             )
+        if self.workers and self.mining.refresh_every:
+            raise ValueError(
+                f"Settings(workers={self.workers}): workers prepare batches in advance, with the neighbors before "
+                "mining.refresh_every; use workers=0"
+            )
+        trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        if self.output_dir is None and any(name in LOCAL_TRACKERS for name in trackers):
+            raise ValueError(
+                f"Settings(report_to={self.report_to!r}) writes its logs to output_dir: set output_dir too, since a "
+                "run without it keeps no files"
+            )
         if not isinstance(self.trainer, Mapping):
             raise ValueError(f"Settings(trainer={self.trainer!r}): pass a dict of fields of TrainingArguments")
+        _check_overrides(self.trainer)
 
 
 LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of each number in Settings
     **dict.fromkeys(("steps", "batch_size", "save_every", "validate_every", "micro_batch_size"), (Integral, 1)),
     **dict.fromkeys(("short_limit", "long_limit"), (Integral, 1)),
-    **dict.fromkeys(("warmup", "seed"), (Integral, 0)),
+    **dict.fromkeys(("warmup", "seed", "workers"), (Integral, 0)),
     **dict.fromkeys(("learning_rate", "soft_prompt_learning_rate", "weight_decay"), (Real, 0)),
     **dict.fromkeys(("next_token_weight", "distill_weight", "distill_temperature"), (Real, 0)),
     "max_grad_norm": (Real, 0),  # 0 does not clip
@@ -111,14 +129,19 @@ LOWEST: dict[str, tuple[type, float]] = {  # the kind and the lowest value of ea
 
 
 def trainer_arguments(
-    embedder: Embedder, settings: Settings, scratch: str, streamed: bool = False, validated: bool = False
+    embedder: Embedder,
+    settings: Settings,
+    scratch: str,
+    streamed: bool = False,
+    validated: bool = False,
+    keep_best: bool = False,
 ) -> TrainingArguments:
     """Translate settings to the Trainer's arguments; everything else keeps the Trainer's defaults.
 
         trainer_arguments(embedder, Settings(steps=150), scratch="a/temporary/folder").max_steps    # 150
 
-    Raises ValueError for a batch that the ranks cannot share, for bf16 where it cannot be computed, for a model on
-    another GPU than the Trainer's, or for a key of `settings.trainer` that TrainingArguments lacks.
+    Raises ValueError for a batch that the ranks cannot share, for bf16 where it cannot be computed, or for a model on
+    another GPU than the Trainer's.
     """
     dtype, device = embedder.lvlm.model.dtype, embedder.device
     if device.type == "cuda" and device.index and "LOCAL_RANK" not in os.environ:  # it would be moved silently
@@ -141,20 +164,21 @@ def trainer_arguments(
         "seed": settings.seed,
         "train_sampling_strategy": "group_by_length" if settings.group_by_length and not streamed else "random",
         "dataloader_drop_last": True,  # a small last batch has few negatives
+        "dataloader_num_workers": loader_workers(settings, device),
         "remove_unused_columns": False,
         "ignore_data_skip": streamed,  # a stream resumes at its own position
         "ddp_broadcast_buffers": False,  # they are constant
         "logging_steps": 1,
-        "save_strategy": "steps" if settings.output_dir else "no",
-        "save_steps": settings.save_every,
-        "save_total_limit": 2,
+        "save_strategy": "steps" if settings.output_dir or keep_best else "no",
+        "save_steps": settings.save_every if settings.output_dir else settings.steps,
+        "save_total_limit": 2 if settings.output_dir else 1,  # without the best
         "eval_strategy": "steps" if validated else "no",
         "eval_steps": settings.validate_every,
         "report_to": settings.report_to,
         "disable_tqdm": True,  # the kit's own bar shows more
         "label_names": [],
     }
-    arguments = TrainingArguments(**{**values, **_checked_overrides(settings)})
+    arguments = TrainingArguments(**{**values, **settings.trainer})
     if settings.batch_size % arguments.world_size:
         raise ValueError(
             f"a batch of {settings.batch_size} pairs cannot be divided between {arguments.world_size} ranks: "
@@ -165,10 +189,33 @@ def trainer_arguments(
     return arguments
 
 
-def _checked_overrides(settings: Settings) -> dict[str, Any]:
-    """Return `settings.trainer` if each key is a TrainingArguments field that Settings does not have itself."""
+def loader_workers(settings: Settings, device: torch.device) -> int:
+    """Return the number of loader processes: `loader_workers(Settings(), torch.device("cpu")) == 0`.
+
+    On a CPU they would take the cores that train; with cached features there is nothing to decode. Where processes are
+    not forked, a script without `if __name__ == "__main__":` would start itself again in each.
+    """
+    if settings.workers is not None:
+        return settings.workers
+    start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if device.type == "cpu" or start != "fork" or settings.cache_images is not None or settings.mining.refresh_every:
+        return 0
+    return min(GPU_WORKERS, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+
+
+def refuse_accumulation(steps: int) -> None:
+    """Raise ValueError for gradient accumulation: `refuse_accumulation(1)` passes."""
+    if steps != 1:
+        raise ValueError(
+            f"gradient_accumulation_steps={steps} does not enlarge a contrastive batch, since each part has only its "
+            "own negatives: use Settings(batch_size=…, micro_batch_size=…), which does"
+        )
+
+
+def _check_overrides(trainer: Mapping[str, Any]) -> None:
+    """Raise ValueError for a key that is no field of TrainingArguments, or that Settings has itself."""
     known, own = {item.name for item in fields(TrainingArguments)}, {item.name for item in fields(Settings)}
-    for name, value in settings.trainer.items():
+    for name, value in trainer.items():
         if name in RENAMED or name in own:
             raise ValueError(
                 f"trainer={{{name!r}: {value!r}}} repeats a setting: use Settings({RENAMED.get(name, name)}={value!r})"
@@ -176,12 +223,7 @@ def _checked_overrides(settings: Settings) -> dict[str, Any]:
         if name not in known:
             close = difflib.get_close_matches(name, known, 3) or ["see transformers.TrainingArguments"]
             raise ValueError(f"trainer={{{name!r}: …}}: TrainingArguments has no such field; close: {', '.join(close)}")
-        if name == "gradient_accumulation_steps" and value != 1:
-            raise ValueError(
-                "gradient_accumulation_steps does not enlarge a contrastive batch, since each part has only its own "
-                "negatives: use Settings(batch_size=…, micro_batch_size=…), which does"
-            )
-    return dict(settings.trainer)
+    refuse_accumulation(trainer.get("gradient_accumulation_steps", 1))
 
 
 def split_soft_prompt_group(

@@ -27,6 +27,7 @@ from vladva_kit.training.distillation import TeacherScores
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
+    first_ranks,
     mean_over_ranks,
     rank_kl_over_ranks,
     run_directly,
@@ -37,9 +38,8 @@ from vladva_kit.training.grad_cache import cached_step
 from vladva_kit.training.image_cache import CachedImageFeatures
 from vladva_kit.training.memory import train_estimate
 from vladva_kit.training.progress import VALIDATION, history_of, seconds_of
-from vladva_kit.training.settings import split_soft_prompt_group
-
-Validate = Callable[[Embedder], dict[str, float]]
+from vladva_kit.training.settings import refuse_accumulation, split_soft_prompt_group
+from vladva_kit.training.validation import Validate
 
 
 def step_losses(
@@ -77,7 +77,13 @@ def step_losses(
 class VladvaTrainer(Trainer):
     """transformers' Trainer with VladVA's step; data order, schedule, precision, resume and trackers are the Trainer's.
 
-    trainer = VladvaTrainer(embedder=embedder, args=arguments, train_dataset=pairs)
+        arguments = TrainingArguments("runs/trainer", max_steps=150, per_device_train_batch_size=64)
+        VladvaTrainer(embedder, next_token_weight=0.3, args=arguments, train_dataset=load_pairs("my_pairs")).train()
+
+    `fit` builds one from Settings, and does more: see the guide on training. The arguments are those of `Settings`;
+    validate: a function from an embedder to metrics. sampler: the order of the pairs, such as `batch_sampler(…)`.
+    image_features, teacher: computed in advance by `cache_image_features` and `score_candidates`. Keyword arguments are
+    the Trainer's. Raises ValueError for gradient accumulation, which does not enlarge a contrastive batch.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class VladvaTrainer(Trainer):
         self.started: float | None = None  # time.perf_counter() at which training started, less earlier runs' seconds
         collator = Collator(embedder, next_token_weight > 0, image_features, teacher)
         super().__init__(model=embedder.lvlm.adapter, data_collator=collator, eval_dataset=validate, **trainer)
+        refuse_accumulation(self.args.gradient_accumulation_steps)
         if self.is_fsdp_enabled:
             self._name_layers(self.accelerator.state.fsdp_plugin)
 
@@ -128,13 +135,14 @@ class VladvaTrainer(Trainer):
         """Return the folder of the checkpoint after the last step."""
         return str(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
-    def keep_last_good_weights(self, error: NonFiniteError) -> NonFiniteError:
+    def keep_last_good_weights(self, error: NonFiniteError, save: bool = True) -> NonFiniteError:
         """Save a checkpoint of the weights before the step that failed; return the error with the step and the folder.
 
         The weights are those of the last update: the step failed before its own.
         """
         step, kept = self.state.global_step, ""
-        if step and self.args.save_strategy != SaveStrategy.NO and world_size() == 1:  # other ranks may not fail
+        save &= self.args.save_strategy != SaveStrategy.NO and world_size() == 1  # other ranks may not fail
+        if save and step:
             if not Path(self.checkpoint_folder()).is_dir():
                 self._save_checkpoint(self.model, None)
                 self.control = self.callback_handler.on_save(self.args, self.state, self.control)
@@ -207,8 +215,13 @@ class VladvaTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Run the validation function; its metrics are logged with the prefix "eval_"."""
-        values = self.run_whole(self.validate, self.embedder)
+        values = first_ranks(self.run_whole(self.validate, self.embedder))
         metrics = {f"{VALIDATION}{name}": value for name, value in values.items()}
+        if self.args.load_best_model_at_end and self.args.metric_for_best_model is None:
+            if not metrics:
+                raise ValueError("validation returned no metric: return a dict, as {'score': 0.5}")
+            self.args.metric_for_best_model = first = next(iter(metrics))
+            self.args.greater_is_better = not first.endswith("loss")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -239,7 +252,7 @@ class VladvaTrainer(Trainer):
         if not isinstance(self.train_dataset, PairStream):
             return super().get_train_dataloader()
         self.stream_state = dict(self.train_dataset.stream_state)
-        return self.train_dataset.loader()
+        return self.train_dataset.loader(self.args.dataloader_num_workers)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         """Return the kit's sampler for hard batches or for grouping by length, otherwise the Trainer's."""

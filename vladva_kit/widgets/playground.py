@@ -1,8 +1,7 @@
-"""The playground: probe Winoground cases and search images on one page, which asks Python only to encode."""
+"""The playground: one page to probe, compose, search, map and ask, which asks Python only to run models."""
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -16,43 +15,57 @@ from vladva_kit.data.samples import sample
 from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation import ImageTextEncoder
 from vladva_kit.evaluation.winoground import load_winoground
-from vladva_kit.models.images import BadInput, open_image
+from vladva_kit.models.images import BadInput
 from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.plots.style import image_uri
 from vladva_kit.widgets.base import WIDGET_VIEW, error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
 from vladva_kit.widgets.case_browser import Grid
 from vladva_kit.widgets.page import View, page, templates, unseen_words
+from vladva_kit.widgets.playground_answers import (
+    QUESTIONS,
+    FieldError,
+    answer,
+    ask_each,
+    image_in,
+    lvlm_of,
+    packed,
+    read_attention,
+    rerank_hits,
+    text_in,
+)
+from vladva_kit.widgets.playground_map import PairMap
+from vladva_kit.widgets.playground_world import world_state
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 IMAGE_SIDE = 224  # pixels of the images on the page
 GALLERY_STEP = 16  # pairs that one message encodes, so that a busy gallery does not delay a typed caption
 KINDS = ("fixed", "broken", "right", "wrong")
-
-
-class FieldError(ValueError):
-    """An error of one field, which the page shows below that field."""
-
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(text)
-        self.field = field
+TABS = ("probe", "compose", "search", "matrix", "map", "attention", "chat")
+ESM = ("common.js", *(f"{tab}.js" for tab in TABS), "page.js")  # joined to one module, in this order
+CSS = ("page.css",)
+REQUESTS = ("cases", "score", "gallery", "search", "rerank", "map", "thumbnail", "attention", "chat")
 
 
 def playground(
-    models: Mapping[str, ImageTextEncoder | CachedEmbedder], cases: Any = None, pairs: Sequence[Pair] | None = None
+    models: Mapping[str, ImageTextEncoder | CachedEmbedder],
+    cases: Any = None,
+    pairs: Sequence[Pair] | None = None,
+    map_pairs: Sequence[Pair] | None = None,
 ) -> Playground:
     """Open the playground: `vk.playground({"base": baseline, "fine-tuned": embedder})`.
 
     cases: Winoground cases, as `evaluate_winoground` takes them, or a list of them.
     pairs: pairs with short captions to search, a few hundred at most.
+    map_pairs: pairs of the map, thousands at most; by default those to search.
     Both default to shipped samples in a drawing style that no training used.
     The squares of the probe compare the first model with the last: put the model before the fine-tune first.
     """
-    return Playground(models, cases, pairs)
+    return Playground(models, cases, pairs, map_pairs)
 
 
 class Playground:
-    """One page with the tabs Probe and Search: a notebook displays it, `html()` returns it as one file.
+    """One page with a tab for each way to look at models: a notebook displays it, `html()` returns it as one file.
 
         page = vk.playground({"base": baseline, "fine-tuned": embedder})
         page.handle({"do": "score", "images": [0, 1], "captions": ["a dog", "a cat"]})["scores"]
@@ -66,6 +79,7 @@ class Playground:
         models: Mapping[str, ImageTextEncoder | CachedEmbedder],
         cases: Any = None,
         pairs: Sequence[Pair] | None = None,
+        map_pairs: Sequence[Pair] | None = None,
     ) -> None:
         self.models = with_caches(models)
         if unfit := [name for name, one in self.models.items() if not hasattr(one.embedder, "encode_image")]:
@@ -78,6 +92,8 @@ class Playground:
             raise ValueError(
                 f"{len(self.cases)} cases and {len(self.pairs)} captioned pairs; give at least one of each"
             )
+        self.map_pairs = self.pairs if map_pairs is None else [pair for pair in map_pairs if pair.short]
+        self._pair_map = PairMap(self.models, self.map_pairs)
         self.scores: dict[int, list[Grid | None]] = {}  # case -> one grid [image][caption] per model
         self._matrices: list[str | None] | None = None  # of the gallery, once it is encoded
         self._tokenizer = tokenizer_of(self.models)
@@ -92,7 +108,12 @@ class Playground:
         case_images, gallery = self._numbers[: 2 * len(self.cases)], self._numbers[2 * len(self.cases) :]
         return {
             "models": list(self.models),
+            "lvlms": [lvlm_of(model) is not None for model in self.models.values()],
+            "adapters": [getattr(model.embedder, "config", None) is not None for model in self.models.values()],
+            "questions": QUESTIONS,
+            "world": world_state(),
             "images": [image_uri(image, IMAGE_SIDE) for image in self._images],
+            "map": None if self.map_pairs is self.pairs else [pair.short for pair in self.map_pairs],
             "cases": [
                 {
                     "id": case.id,
@@ -113,18 +134,22 @@ class Playground:
         - `{"do": "cases", "cases": [number, …]}`: scores of unedited cases;
         - `{"do": "score", "images": [image, image], "captions": [text, text]}`: scores of an edited case;
         - `{"do": "gallery", "start": n}`: encode the next pairs; at the end, each model's matrix, float32 in base64;
-        - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs.
+        - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs;
+        - `{"do": "map", "start": n, "method": "PCA", "gap": false}`: encode the next pairs; at the end, all maps;
+        - `{"do": "thumbnail", "pair": n}`: the image of a pair of the map;
+        - `{"do": "rerank", "text": text, "hits": [[pair, …], …]}`: log-probabilities of each model's best hits;
+        - `{"do": "attention", "image": image}`: each LVLM's attention on the image, by layer and head;
+        - `{"do": "chat", "model": n, "adapter": true, "image": image, "question": text, "turns": []}`: an answer.
 
         An image is a number in `state["images"]` or a data URI. The answer repeats the message's id. An error is
         answered as `{"error": text}`, with "field" if it belongs to one, and never raised. A model that fails has None
         as its scores, and the reason is in "notes".
         """
-        answers = {"cases": self._cases, "score": self._score, "gallery": self._gallery, "search": self._search}
         reply = {"id": message.get("id")}
         try:
-            if message.get("do") not in answers:
-                raise BadInput(f"unknown request {message.get('do')!r}; known are {', '.join(answers)}")
-            return reply | answers[message["do"]](message)
+            if message.get("do") not in REQUESTS:
+                raise BadInput(f"unknown request {message.get('do')!r}; known are {', '.join(REQUESTS)}")
+            return reply | getattr(self, f"_{message['do']}")(message)
         except FieldError as error:
             return reply | {"error": str(error), "field": error.field}
         except Exception as error:  # a page has no caller that could catch it
@@ -140,8 +165,8 @@ class Playground:
         return {"scores": {str(n): self.scores[n] for n in message["cases"]}, "notes": list(dict.fromkeys(notes))}
 
     def _score(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        captions = [_text(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
-        images = [self._image(image, f"image {number}") for number, image in enumerate(message["images"], 1)]
+        captions = [text_in(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
+        images = [image_in(image, f"image {number}", self._images) for number, image in enumerate(message["images"], 1)]
         scores, notes = self._similarities(images, captions)
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, " ".join(captions)))}
 
@@ -153,48 +178,66 @@ class Playground:
             return {"next": end, "notes": notes}
         images, captions = [pair.image for pair in self.pairs], [str(pair.short) for pair in self.pairs]
         found, notes = self._similarities(images, captions, as_lists=False)
-        self._matrices = [
-            None if one is None else base64.b64encode(one.astype("<f4").tobytes()).decode() for one in found
-        ]
+        self._matrices = [None if one is None else packed(one) for one in found]
         return {"matrices": self._matrices, "notes": notes}
 
     def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if "image" in message:
-            image = self._image(message["image"], "image")
+            image = image_in(message["image"], "image", self._images)
             found, notes = self._similarities([image], [str(pair.short) for pair in self.pairs])
             return {"scores": [one and one[0] for one in found], "notes": notes, "unseen": []}
-        text = _text(message["text"], "search")
+        text = text_in(message["text"], "search")
         found, notes = self._similarities([pair.image for pair in self.pairs], [text])
         scores = [one and [row[0] for row in one] for one in found]
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, text))}
+
+    def _rerank(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        images = {str(number): pair.image for number, pair in enumerate(self.pairs)}
+        return rerank_hits(self.models, text_in(message["text"], "search"), message["hits"], images)
+
+    def _map(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return self._pair_map.answer(message["start"], message["method"], message["gap"])
+
+    def _thumbnail(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return {"uri": image_uri(self.map_pairs[message["pair"]].image, IMAGE_SIDE)}
+
+    def _attention(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        return read_attention(self.models, image_in(message["image"], "image", self._images))
+
+    def _chat(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        model, image = list(self.models.values())[message["model"]], image_in(message["image"], "image", self._images)
+        question = text_in(message["question"], "question")
+        reply = answer(model, image, question, message["turns"], message["adapter"])
+        return {"answer": reply, "unseen": sorted(unseen_words(self._tokenizer, question))}
+
+    @property
+    def selection(self) -> list[int]:
+        """The pairs selected in the map: `[page.map_pairs[number] for number in page.selection]`."""
+        return list(self.widget.selection) if "widget" in self.__dict__ else []
+
+    def to_frame(self, model: str | None = None) -> Any:
+        """Return the map of a model, by default the last, as a DataFrame with a row per point.
+
+            jscatter.Scatter(data=page.to_frame(), x="x", y="y", color_by="kind").show()
+            EmbeddingAtlasWidget(page.to_frame(), x="x", y="y", text="caption")
+
+        Columns: pair, kind ("image" or "caption"), caption, x, y, selected. Pairs that are not encoded yet are encoded.
+        Raises KeyError for an unknown model, ValueError if it fails, and ImportError without pandas.
+        """
+        return self._pair_map.frame(list(self.models)[-1] if model is None else model, self.selection)
 
     def _similarities(
         self, images: Sequence[Any], captions: Sequence[str], as_lists: bool = True
     ) -> tuple[list[Any], list[str]]:
         """Return each model's cosines (n_images, n_captions), None for a model that fails, and why it failed."""
-        found: list[Any] = []
-        notes = []
-        for name, model in self.models.items():
-            try:
-                scores = model.similarity(images, captions)
-                if not np.isfinite(scores).all():
-                    raise BadInput("a similarity is not a number; look for NaN in its weights or use float32")
-                found.append(scores.tolist() if as_lists else scores)
-            except Exception as error:  # the other models stay usable
-                found.append(None)
-                notes.append(f"{name}: {error_text(error)}")
-        return found, notes
 
-    def _image(self, image: int | str, field: str) -> Any:
-        """Return the image with a number, or decode a data URI."""
-        if isinstance(image, int):
-            if not 0 <= image < len(self._images):
-                raise FieldError(field, f"{field} is number {image}, but the page has {len(self._images)} images")
-            return self._images[image]
-        try:
-            return open_image(base64.b64decode(image.partition(",")[2], validate=True))
-        except Exception as error:  # PIL's decoders raise nearly every kind of exception on damaged files
-            raise FieldError(field, f"{field} is not a readable image: use a PNG, JPEG or WebP file") from error
+        def score(model: CachedEmbedder) -> Any:
+            scores = model.similarity(images, captions)
+            if not np.isfinite(scores).all():
+                raise BadInput("a similarity is not a number; look for NaN in its weights or use float32")
+            return scores.tolist() if as_lists else scores
+
+        return ask_each(self.models, score)
 
     def score_cases(self) -> dict[str, int]:
         """Score all cases, and count what changes from the first model to the last: `{"fixed": 12, "broken": 3, …}`."""
@@ -225,12 +268,12 @@ class Playground:
 
     def html(self, endpoint: str = "") -> str:
         """Return a self-contained page. It shows the cases scored so far, and scores new input at `endpoint`, a URL."""
-        values = {"state": self._state_and_scores(), "endpoint": endpoint, "css": _asset("css"), "esm": _asset("js")}
+        values = {"state": self._state_and_scores(), "endpoint": endpoint, "css": _assets(CSS), "esm": _assets(ESM)}
         return templates("vladva_kit.widgets").get_template("playground.html.j2").render(**values)
 
     def _state_and_scores(self) -> dict[str, Any]:
         scores = {str(number): grids for number, grids in self.scores.items()}
-        return self.state | {"scores": scores, "matrices": self._matrices}
+        return self.state | {"scores": scores, "matrices": self._matrices, "maps": self._pair_map.packed()}
 
     @cached_property
     def widget(self) -> Any:
@@ -257,18 +300,10 @@ class Playground:
             return page("message", text=error_text(error))
 
 
-def _text(text: str, field: str) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise FieldError(field, f"{field} is empty: type some words")
-    return text
-
-
-def _packed(scores: np.ndarray) -> str:
-    return base64.b64encode(scores.astype("<f4").tobytes()).decode()
-
-
-def _asset(kind: str) -> str:
-    return (resources.files("vladva_kit.widgets") / "templates" / f"playground.{kind}").read_text(encoding="utf-8")
+def _assets(names: Sequence[str]) -> str:
+    """Join files of the page; a front end takes one module and one style sheet."""
+    folder = resources.files("vladva_kit.widgets") / "templates" / "playground"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 @lru_cache
@@ -280,8 +315,9 @@ def _widget_class() -> type:
         raise ImportError("the playground needs anywidget: pip install 'vladva-kit[notebooks]'") from error
 
     class PlaygroundWidget(anywidget.AnyWidget):
-        _esm = _asset("js")
-        _css = _asset("css")
+        _esm = _assets(ESM)
+        _css = _assets(CSS)
         state = traitlets.Dict().tag(sync=True)
+        selection = traitlets.List(traitlets.Int()).tag(sync=True)  # pairs selected in the map
 
     return PlaygroundWidget

@@ -1,0 +1,34 @@
+function render({ model, el }) {
+  const state = model.get("state"), names = state.models, id = `vk-${Math.random().toString(36).slice(2)}`;
+  const results = { scores: { ...state.scores }, matrices: state.matrices ? state.matrices.map(unpack) : null, notes: [], galleryNotes: [] };
+  const slow = h("p", { class: "message", role: "status" });
+  const { ask, close } = connect(model, (isSlow) => (slow.textContent = isSlow ? SLOW_PYTHON : ""));
+  let compare = [0, names.length - 1], open = 0;
+  const shared = { model, state, results, ask, compared: () => compare };
+  const probe = probeTab(shared), compose = composeTab(shared), search = searchTab(shared);
+  const matrix = matrixTab({ ...shared, encodeAll: search.encodeAll });
+  const map = mapTab(shared);
+  const tabs = [["Probe", probe], ["Compose", compose], ["Search", search], ["Matrix", matrix], ["Map", map], ["Attention", attentionTab(shared)], ["Chat", chatTab(shared)]];
+  const buttons = tabs.map(([name], at) => h("button", { type: "button", role: "tab", id: `${id}-tab-${at}`, "aria-controls": `${id}-panel-${at}`, onclick: () => show(at) }, name));
+  const panels = tabs.map(([, tab], at) => h("div", { role: "tabpanel", id: `${id}-panel-${at}`, "aria-labelledby": `${id}-tab-${at}` }, tab.panel));
+  const choice = (label, at) => h("label", { class: "soft" }, `${label} `, h("select", { "aria-label": label, onchange: (event) => { compare[at] = event.target.selectedIndex; tabs[open][1].update(); } }, names.map((name, m) => h("option", { selected: m === compare[at] }, name))));
+  const tablist = h("div", { role: "tablist", "aria-label": "playground", onkeydown: (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    event.stopPropagation();
+    show((open + by + tabs.length) % tabs.length);
+    buttons[open].focus();
+  } }, buttons);
+  function show(at) {
+    open = at;
+    buttons.forEach((button, i) => { button.setAttribute("aria-selected", String(i === at)); button.tabIndex = i === at ? 0 : -1; panels[i].hidden = i !== at; });
+    tabs[at][1].open ? tabs[at][1].open() : tabs[at][1].update();
+  }
+  el.append(h("div", { class: "vk-play" }, h("div", { class: "tabs" }, tablist, h("span", { class: "gap" }), names.length > 1 ? [choice("before", 0), choice("after", 1)] : null), slow, panels));
+  show(0);
+  if (model.send) probe.scoreAll();
+  return () => { close(); map.close(); };
+}
+
+export default { render };
