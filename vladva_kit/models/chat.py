@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-MAX_SECONDS = 5.0  # of CPU time in one template; usual ones take a millisecond
+MAX_SECONDS = 2.0  # of CPU time in one template; usual ones take a millisecond
 _CODE = "<template>"  # the file name of Jinja's compiled templates
 
 
