@@ -6,7 +6,8 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo play test quick types wheel docs benchmarks test-browser test-smollm2 test-torchvision test-interop notebooks screenshots lab clean
+.PHONY: demo play test quick types wheel docs benchmarks soak audit test-browser test-smollm2 test-torchvision test-interop \
+  notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -51,6 +52,16 @@ wheel:
 # Speed and memory, compared with sentence-transformers: more than an hour on two idle cores.
 benchmarks: $(VENV)/.test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.benchmarks
+
+# Kill runs at random moments, feed hostile inputs, and embed 100,000 images: less than an hour on two idle cores.
+# SOAK="--minutes 5" is shorter; SOAK="fuzz" runs one part. Writes docs/reliability.md.
+soak: $(VENV)/.test
+	$(BIN)/python -m experiments.soak $(SOAK)
+
+# Known vulnerabilities of what is installed; needs the network.
+audit: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser

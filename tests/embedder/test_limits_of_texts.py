@@ -5,7 +5,7 @@ import torch
 from tiny import tiny_embedder, tiny_pairs
 
 import vladva_kit as vk
-from vladva_kit.embedder import prompts
+from vladva_kit.embedder import activations, prompts
 from vladva_kit.models.device import MemoryShortage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,7 +70,27 @@ def test_a_memory_shortage_while_encoding_names_the_batch_size(embedder, monkeyp
         raise error
 
     monkeypatch.setattr(type(embedder.lvlm.model.model), "forward", fail)
-    with pytest.raises(MemoryShortage, match="out of memory while encoding with batch_size=32: pass batch_size=8"):
+    rows = r"for 1 rows of \d+ tokens"
+    with pytest.raises(MemoryShortage, match=f"while encoding with batch_size=32, about .* {rows}: pass batch_size=8"):
         embedder.encode_text(["a dog"], batch_size=32)
-    with pytest.raises(MemoryShortage, match="batch_size=1: load the model with max_pixels="):
+    with pytest.raises(MemoryShortage, match=f"batch_size=1, about .* {rows}: load the model with max_pixels="):
         embedder.encode_image([tiny_pairs(1)[0].image], batch_size=1)
+    with pytest.raises(MemoryShortage, match="while scoring with batch_size=8: pass batch_size=2"):
+        vk.likelihood(embedder, [tiny_pairs(1)[0].image], ["a dog"], batch_size=8)
+    with pytest.raises(MemoryShortage, match="while generating 1 answers: pass fewer images"):
+        embedder.generate(None, "a dog")
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_the_estimate_in_the_message_is_that_of_the_command(embedder, kind, monkeypatch):
+    monkeypatch.setattr(activations, "GIB", 1)  # the tiny model takes few bytes
+    processor, model = embedder.lvlm.processor, embedder.lvlm.model
+    if kind == "text":
+        batch = prompts.text_inputs(processor.tokenizer, ["a dog"] * 3, embedder.text_prompt)
+    else:
+        batch = prompts.image_inputs(processor, [tiny_pairs(1)[0].image] * 3, embedder.image_prompt)
+    length = batch.inputs["input_ids"].shape[1]
+    lengths = activations.Lengths(length, length, 0, patches=64 if kind == "image" else 0)  # 128² pixels, 16² each
+    expected = vk.estimate_memory(model.config, batch_size=3, dtype=torch.float32, lengths=lengths).activations
+    assert f"and {expected:.2f} GiB for 3 rows of {length} tokens" in activations.encode_estimate(model, batch)
+    assert activations.encode_estimate(model, None) == ""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from figure_text import assert_text_is_readable
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from vladva_kit import plots
@@ -130,3 +131,15 @@ def test_a_figure_that_fails_to_render_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(MemoryError):
         plots.save(plots.similarity_matrix(np.eye(2)), tmp_path / "figure")
     assert not os.listdir(tmp_path)
+
+
+def test_control_characters_are_shown_as_escapes_and_the_svg_is_valid_xml(tmp_path):
+    figure = new_figure(4, 3, "bell \x07, escape \x1b[31m", "half \ud800")
+    axes = figure.subplots()
+    axes.set_yticks([0], ["back\x08space"])
+    axes.text(0.5, 0.5, "tab\x0b\ufffe", gid="text")
+    _, svg = plots.save(figure, tmp_path / "figure")
+    ElementTree.parse(svg)
+    shown = " ".join(text.get_text() for text in figure.findobj(Text))
+    for escape in (r"\x07", r"\x1b[31m", r"\ud800", r"back\x08space", r"tab\x0b\ufffe"):
+        assert escape in shown

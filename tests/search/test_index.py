@@ -96,3 +96,10 @@ def test_a_small_index_of_the_usual_dim_takes_seconds(tmp_path):
     start = time.process_time()
     build_index(tmp_path)
     assert time.process_time() - start < 20
+
+
+@needs_faiss
+def test_building_an_index_shows_its_progress(tmp_path, capsys):
+    embed(tmp_path, 300)
+    build_index(tmp_path)
+    assert "300/300" in capsys.readouterr().err

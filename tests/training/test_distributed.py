@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import vladva_kit as vk
-from vladva_kit.data.hard_batches import caption_keys
+from vladva_kit.data.hard_batches import Mining, caption_keys
 from vladva_kit.embedder.adapter import adapter_state
 from vladva_kit.models.device import world_size
 from vladva_kit.training import distillation, distributed, losses
@@ -164,6 +165,31 @@ def fit(rows: int | None, batch_size: int = 8, group_by_length: bool = False, sh
     return history, adapter_state(embedder.lvlm)
 
 
+def fit_on_hard_batches(sharded: bool = False, **changes: Any) -> tuple:
+    """Return history and adapter of three steps on groups and mined neighbors that are mined again after the second."""
+    embedder = tiny_embedder()
+    pairs = [replace(pair, group=None if n % 4 else f"{n // 8}") for n, pair in enumerate(tiny_pairs(24))]
+    batches = {"groups": 0.25, "mined": 0.5, "random": 0.25}
+    options = {"batches": batches, "mining": Mining("image", margin=None, refresh_every=2), "warmup": 1, **changes}
+    settings = vk.Settings(steps=3, batch_size=8, validate_every=1, **options)
+    history = vk.fit(embedder, pairs, settings, validation=tiny_pairs(9), progress=False)
+    assert any(isinstance(weight, DTensor) for weight in embedder.lvlm.model.parameters()) == sharded
+    return history, adapter_state(embedder.lvlm)
+
+
+def run_hard_batches(rank: int, world: int, folder: str, sharded: bool = False) -> list:
+    """Train on hard batches and with distillation, in one graph and with cached gradients and features."""
+    if sharded:
+        PartialState.__init__ = init_as_on_accelerators
+    cached = {"micro_batch_size": 2, "cache_images": f"{folder}/features-{sharded}"}
+    teacher = f"{folder}/teacher-{sharded}"
+    return [
+        fit_on_hard_batches(sharded),
+        fit_on_hard_batches(sharded, **cached),
+        fit_on_hard_batches(sharded, mining=Mining(margin=None), distill_weight=1.0, distill_cache=teacher),
+    ]
+
+
 def run_distillation(rank: int, world: int, share: list[list[int]]) -> list:
     """Return metrics and gradients of steps that distill scores of candidates on this and on other ranks."""
     embedder, results = tiny_embedder(), []
@@ -251,9 +277,9 @@ def assert_same_step(result, expected):
     assert largest_difference({n: result[1][n] for n in used}, {n: expected[1][n] for n in used}) < 1e-5
 
 
-def assert_same_fit(result, expected):
+def assert_same_fit(result, expected, steps=(1, 2)):
     (history, weights), (expected_history, expected_weights) = result, expected
-    assert [row["step"] for row in history] == [1, 2]
+    assert [row["step"] for row in history] == list(steps)
     for row, expected_row in zip(history, expected_history, strict=True):
         values, expected_values = ({k: v for k, v in r.items() if k != "seconds"} for r in (row, expected_row))
         assert values == pytest.approx(expected_values, rel=1e-4) and "eval_text_to_image_r1" in values
@@ -312,6 +338,22 @@ def test_distillation_on_two_ranks_equals_one_process_and_divides_the_teachers_w
     alone = fit_with_distillation(str(tmp_path / "alone"))
     for rank in ranks:
         assert_same_fit(rank["fit"], alone)
+
+
+@pytest.fixture(scope="module")
+def one_process_on_hard_batches(tmp_path_factory):
+    return run_hard_batches(0, 1, str(tmp_path_factory.mktemp("alone")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+def test_hard_batches_refresh_and_distillation_on_two_ranks_equal_one_process(
+    tmp_path, one_process_on_hard_batches, sharded
+):
+    function = partial(run_hard_batches, folder=str(tmp_path), sharded=sharded)
+    for results in on_ranks(function, 2, tmp_path, **(FSDP if sharded else {})):
+        for result, expected in zip(results, one_process_on_hard_batches, strict=True):
+            assert_same_fit(result, expected, steps=[1, 2, 3])
 
 
 def test_a_memory_shortage_on_one_rank_halves_the_chunks_on_all(two_ranks, one_process):

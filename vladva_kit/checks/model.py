@@ -13,6 +13,7 @@ from torch import Tensor
 from vladva_kit.embedder.embedder import Embedder, attach
 from vladva_kit.embedder.identity import describe
 from vladva_kit.embedder.prompts import begins_with_bos
+from vladva_kit.models.chat import render_chat
 from vladva_kit.models.load import LVLM
 
 QUESTION = "What is in the picture?"
@@ -88,7 +89,7 @@ def processor_inputs(run: CheckedModel, text: str, image: Image.Image | None) ->
     content = [{"type": "text", "text": text}]
     if image is not None:
         content.insert(0, {"type": "image"})
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    prompt = render_chat(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
     options = {"return_tensors": "pt", "add_special_tokens": not begins_with_bos(processor.tokenizer, prompt)}
     if image is None:
         token_types = run.lvlm.family.text_needs_token_type_ids

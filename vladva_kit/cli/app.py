@@ -9,6 +9,7 @@ import typer
 
 import vladva_kit as vk
 from vladva_kit.cli import evaluate, images, likelihood, models, play, training
+from vladva_kit.models.files import printable
 
 app = typer.Typer(no_args_is_help=True)
 for name, command in {
@@ -59,9 +60,9 @@ def main() -> None:
         app(arguments)
     # BadInput, BadAdapter, UnknownModel; files; a missing extra; memory
     except (ValueError, OSError, ImportError, MemoryError) as error:
-        typer.secho(" ".join(str(error).split()) or "out of memory", fg="red", err=True)
+        typer.secho(printable(" ".join(str(error).split())) or "out of memory", fg="red", err=True)
         raise SystemExit(2) from None
     except Exception as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        typer.secho(f"{message}; add --debug to see the traceback", fg="red", err=True)
+        typer.secho(f"{printable(message)}; add --debug to see the traceback", fg="red", err=True)
         raise SystemExit(1) from None

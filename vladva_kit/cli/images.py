@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder, require_generation
+from vladva_kit.models.files import printable
 
 Source = Annotated[str, typer.Argument(help="An image folder, an imagefolder, parquet or tar files, or a Hub id.")]
 ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter folder, a model folder or a Hub id.")]
@@ -80,7 +81,7 @@ def search(
     for query, matches in zip(queries, found, strict=True):
         typer.echo(query)
         for score, name in matches[:k]:
-            typer.echo(f"  {score:.3f}  {name}")
+            typer.echo(f"  {score:.3f}  {printable(name)}")
 
 
 def _rerank(

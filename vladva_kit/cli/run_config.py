@@ -98,7 +98,7 @@ def _chosen(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 def read_config(path: Path) -> dict[str, Any]:
     """Read a YAML file and check its keys: `read_config(Path("run.yaml"))["steps"]`."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # noqa: S506  it is a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -21,8 +21,8 @@ from uuid import UUID
 
 from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
 from vladva_kit.data.pairs import named_captions
-from vladva_kit.data.store import Store, read_manifest, row_ranges
-from vladva_kit.data.validation import decode_image
+from vladva_kit.data.store import Store, read_manifest, row_ranges, shard_ranges
+from vladva_kit.data.validation import decode_image, path_inside
 from vladva_kit.embedder.identity import identity_of
 from vladva_kit.embedder.prompts import SHORT_REQUEST, encode_caption
 from vladva_kit.emoji_world.scenes import WORDS, Scene
@@ -213,7 +213,7 @@ def _json_value(value: Any) -> Any:
 
 def _read_results(out: Path) -> list[dict[str, Any]]:
     manifest, store = read_manifest(out / CAPTIONS), Store(out / CAPTIONS)
-    ranges = row_ranges(manifest["rows"], manifest["shard_size"])
+    ranges = shard_ranges(out / CAPTIONS, manifest)
     missing = sum(len(ranges[shard]) for shard in store.missing(len(ranges)))
     if missing:
         raise ValueError(
@@ -227,7 +227,7 @@ def _place_image(image: ImageRecord, out: Path) -> str:
     """Link or copy an image into the folder unless it is there already; return its name in the folder."""
     is_file = isinstance(image.image, Path)
     name = image.name if is_file or Path(image.name).suffix else f"{image.name}.png"
-    target, content = out / name, image.image
+    target, content = path_inside(out, name, "the source"), image.image
     if target.exists():
         return name
     if is_file:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from vladva_kit.data.store import Store
 from vladva_kit.data.tars import index_tar, read_sample, sample_record, tar_samples
 from vladva_kit.data.validation import (
     USUAL_SPLITS,
+    hub_folders,
     is_hidden,
     metadata_file,
     parse_json_line,
@@ -27,6 +30,7 @@ from vladva_kit.data.validation import (
     without_decoding,
 )
 from vladva_kit.embedder.identity import image_key
+from vladva_kit.models.files import is_regular, printable
 from vladva_kit.models.hub import is_hub_id
 from vladva_kit.models.images import IMAGE_SUFFIXES, BadInput
 
@@ -50,10 +54,11 @@ class ImageRecord:
 class DatasetImages(Sequence[ImageRecord]):
     """The rows of a dataset as images, read on access; the name of an image is its row number."""
 
-    def __init__(self, dataset: datasets.Dataset) -> None:
+    def __init__(self, dataset: datasets.Dataset, roots: Sequence[Path] | None = None) -> None:
+        """roots: the folders in which its images may be; None for a dataset that the user made."""
         import datasets
 
-        features = dataset.features
+        self.roots, features = roots, dataset.features
         self.image_columns = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
         named = image_columns(features)  # bytes or structs without the feature Image, as pandas and img2dataset write
         if not self.image_columns and not named:
@@ -71,7 +76,7 @@ class DatasetImages(Sequence[ImageRecord]):
         values = self.dataset[row]
         metadata = {name: value for name, value in values.items() if name not in self.image_columns}
         image = next((values[name] for name in self.columns if values[name] is not None), None)
-        return ImageRecord(f"{row:09}", undecoded_image(image), metadata)
+        return ImageRecord(f"{row:09}", undecoded_image(image, self.roots), metadata)
 
 
 class TarImages(Sequence[ImageRecord]):
@@ -89,6 +94,44 @@ class TarImages(Sequence[ImageRecord]):
         sample = read_sample(*self.samples[row])
         image = sample.pop("image", None)
         return ImageRecord(f"{row:09}", image, sample_record(sample, f"{row:09}"))
+
+
+class MetadataImages(Sequence[ImageRecord]):
+    """The lines of a metadata.jsonl as images: all are checked at once, and each is read again on access.
+
+    Only their positions are in memory, 16 bytes a line. Raises BadInput for a line that names no image in the folder,
+    and on access if the file was changed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.stamp = path, _stamp(path)
+        self.numbers, self.starts, self.known = array("q"), array("q"), set()
+        with path.open("rb") as file:
+            position = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte-order mark
+            file.seek(position)
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    self._record(number, raw)
+                    self.numbers.append(number)
+                    self.starts.append(position)
+                position += len(raw)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        if _stamp(self.path) != self.stamp:
+            raise BadInput(f"{self.path} was changed after its images were listed: list them again")
+        with self.path.open("rb") as file:
+            file.seek(self.starts[row])
+            return self._record(self.numbers[row], file.readline())
+
+    def _record(self, number: int, raw: bytes) -> ImageRecord:
+        return _from_line(self.path.parent, raw, f"{self.path}, line {number}", self.known)
 
 
 def image_columns(names: Iterable[str]) -> list[str]:
@@ -115,19 +158,24 @@ def list_images(source: str | Path | datasets.Dataset, split: str = "train") -> 
     folder = Path(source)
     if not folder.is_dir():
         if is_hub_id(str(source)):
-            return DatasetImages(datasets.load_dataset(str(source), split=split))
+            return DatasetImages(datasets.load_dataset(str(source), split=split), hub_folders())
         unpack = "; give the image's folder, or unpack the archive" if folder.is_file() else ""
         raise BadInput(f"{source} is neither a folder nor a hub id{unpack}")
     if _has_split(folder, split):
         folder = folder / split
     if (metadata := metadata_file(folder)) is not None:
-        return [_from_line(folder, raw, where) for where, raw in read_metadata(metadata)]
-    if any((folder / name).is_file() for name in SAVED_DATASET_FILES):
-        return DatasetImages(pick_split(datasets.load_from_disk(str(folder)), split))
+        if metadata.suffix == ".jsonl":
+            return MetadataImages(metadata)
+        known: set[Path] = set()
+        return [_from_line(folder, raw, where, known) for where, raw in read_metadata(metadata)]
+    if any(is_regular(folder / name) for name in SAVED_DATASET_FILES):
+        with damaged_dataset(folder):
+            saved = datasets.load_from_disk(str(folder))
+        return DatasetImages(pick_split(saved, split), (folder,))
     if tars := shard_files(folder, ".tar", split):
         return TarImages(tars)
     if parquets := shard_files(folder, ".parquet", split):
-        return DatasetImages(_load_parquets(parquets))
+        return DatasetImages(_load_parquets(parquets), (folder,))
     return _list_files(folder)
 
 
@@ -144,7 +192,8 @@ def _list_files(folder: Path) -> list[ImageRecord]:
     if unreadable:
         count, first = len(unreadable), unreadable[0].relative_to(folder)
         warnings.warn(
-            f"{folder}: {count} files such as {first} are left out: convert them to JPEG or PNG", stacklevel=3
+            f"{folder}: {count} files such as {printable(str(first))} are left out: convert them to JPEG or PNG",
+            stacklevel=3,
         )
     images = [ImageRecord(path.relative_to(folder).as_posix(), path) for path in visible_files(folder, IMAGE_SUFFIXES)]
     if not images:
@@ -152,9 +201,14 @@ def _list_files(folder: Path) -> list[ImageRecord]:
     return images
 
 
-def _from_line(folder: Path, raw: bytes, where: str) -> ImageRecord:
+def _from_line(folder: Path, raw: bytes, where: str, known: set[Path]) -> ImageRecord:
     metadata = parse_json_line(raw, where)
-    path = path_inside(folder, metadata.get("file_name"), where)
+    try:
+        path = path_inside(folder, metadata.get("file_name"), where, known=known)
+    except BadInput as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        path = None  # its name is longer than a file's can be: a missing image, which may be skipped
     return ImageRecord(str(metadata["file_name"]), path, metadata)
 
 
@@ -167,7 +221,7 @@ def shard_files(folder: Path, suffix: str, split: str = "train") -> list[Path]:
     have it. Hidden files are left out.
     """
     for place in (folder, folder / split, folder / "data"):
-        files = [path for path in sorted(place.glob(f"*{suffix}")) if not is_hidden(path.name)]
+        files = [path for path in sorted(place.glob(f"*{suffix}")) if not is_hidden(path.name) and is_regular(path)]
         if files:
             return [path for path in files if path.name.startswith(tuple(f"{split}{end}" for end in "-_."))] or files
     return []
@@ -188,7 +242,20 @@ def _load_parquets(files: list[Path], streaming: bool = False) -> Any:
     import datasets
 
     data_files = {"train": [str(path) for path in files]}
-    return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
+    with damaged_dataset(files[0].parent):
+        return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
+
+
+@contextmanager
+def damaged_dataset(folder: Path) -> Iterator[None]:
+    """Raise BadInput naming the folder for files that `datasets` cannot read: `with damaged_dataset(folder): …`."""
+    try:
+        yield
+    except (MemoryError, BadInput):
+        raise
+    except Exception as error:  # pyarrow's and the library's own; it wraps the cause in "An error occurred"
+        cause = " ".join(str(error.__cause__ or error).split())[:200]
+        raise BadInput(f"the dataset in {folder} cannot be read ({cause}): download or write it again") from error
 
 
 def content_values(images: Sequence[ImageRecord]) -> dict[str, list[Any]]:
@@ -196,7 +263,7 @@ def content_values(images: Sequence[ImageRecord]) -> dict[str, list[Any]]:
 
     store.write(0, {"embeddings": vectors}, content_values(images))
     """
-    return {"keys": [_key(image) for image in images], "stamps": [_stamp(image) for image in images]}
+    return {"keys": [_key(image) for image in images], "stamps": [_stamp(image.image) for image in images]}
 
 
 def check_unchanged(store: Store, shard: int, images: Iterable[ImageRecord]) -> None:
@@ -209,7 +276,7 @@ def check_unchanged(store: Store, shard: int, images: Iterable[ImageRecord]) -> 
             return
     keys, stamps = (store.read_json(shard, name) for name in ("keys", "stamps"))
     for image, key, stamp in zip(images, keys, stamps, strict=True):
-        if (stamp is None or stamp != _stamp(image)) and key != (now := _key(image)):
+        if (stamp is None or stamp != _stamp(image.image)) and key != (now := _key(image)):
             raise ValueError(
                 f"{image.name} is not the image that {store.path(shard)} was made from (content {str(key)[:12]} there, "
                 f"{str(now)[:12]} now): use another folder, or remove this file and run the same command again"
@@ -224,20 +291,23 @@ def _key(image: ImageRecord) -> str | None:
         return None
 
 
-def _stamp(image: ImageRecord) -> list[int] | None:
-    if not isinstance(image.image, Path) or not image.image.is_file():
+def _stamp(image: Any) -> list[int] | None:
+    """Return the date, size and number of a file, None for anything else."""
+    if not isinstance(image, Path) or not is_regular(image):
         return None
-    status = image.image.stat()
+    status = image.stat()
     return [status.st_mtime_ns, status.st_size, status.st_ino]
 
 
 def source_fingerprint(images: Sequence[ImageRecord]) -> str:
     """Hash a list of images to 16 hex digits: other images, or another order, give another fingerprint."""
+    digest = hashlib.sha256()
     if isinstance(images, DatasetImages | TarImages):  # reading all rows would take too long: the number and both ends
-        names = [str(len(images))]
+        digest.update(str(len(images)).encode())
         for end in [images[row] for row in sorted({0, len(images) - 1})] if len(images) else []:
             content = hashlib.sha256(end.image).hexdigest() if isinstance(end.image, bytes) else str(end.image)
-            names.append(f"{end.name} {end.metadata!r} {content}")
+            digest.update(f"\n{end.name} {end.metadata!r} {content}".encode("utf-8", "replace"))
     else:
-        names = [image.name for image in images]
-    return hashlib.sha256("\n".join(names).encode("utf-8", "replace")).hexdigest()[:16]
+        for number, image in enumerate(images):  # not joined: millions of names
+            digest.update(f"{chr(10) if number else ''}{image.name}".encode("utf-8", "replace"))
+    return digest.hexdigest()[:16]

@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from vladva_kit.models.files import atomic_write, write_json
+from vladva_kit.models.files import atomic_write, read_object, write_json
 
 MANIFEST = "manifest.json"
+MAX_SHARDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,16 @@ class Store:
 
     def missing(self, count: int) -> list[int]:
         """List the numbers below `count` whose shards do not exist yet."""
-        return [number for number in range(count) if number not in self]
+        existing = set(self.names())
+        return [number for number in range(count) if f"{number:06}" not in existing]
 
     def write(self, name: int | str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
-        """Write a shard atomically: tensors as they are, `values` as JSON bytes under their own keys."""
+        """Write a shard atomically: tensors as they are, `values` as JSON bytes under their own keys.
+
+        Raises OSError if writing fails, and FileNotFoundError if the folder was removed or renamed since it was opened.
+        """
+        if not (self.folder / MANIFEST).is_file():  # a new folder would hold this shard and lack the earlier ones
+            raise FileNotFoundError(f"{self.folder} was removed or renamed: run the same command again")
         # json escapes non-ASCII characters: a file name that is not valid UTF-8 cannot be encoded otherwise
         encoded = {
             key: torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -124,7 +131,18 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder} holds no {MANIFEST}: give a folder that this kit wrote")
-    return json.loads(path.read_text())
+    return read_object(path)
+
+
+def shard_ranges(folder: str | Path, manifest: Mapping[str, Any]) -> list[range]:
+    """Return the row ranges that a manifest describes: `shard_ranges(folder, read_manifest(folder))`.
+
+    Raises ValueError, naming the manifest, for a missing number or one that no shards can have.
+    """
+    try:
+        return row_ranges(manifest.get("rows"), manifest.get("shard_size"))
+    except ValueError as error:
+        raise ValueError(f"{Path(folder) / MANIFEST}: {error}") from error
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
@@ -152,5 +170,13 @@ def _short(value: Any) -> Any:
 
 
 def row_ranges(rows: int, shard_size: int) -> list[range]:
-    """Split rows into the fixed ranges of shards: `row_ranges(10, 4)` is [range(0, 4), range(4, 8), range(8, 10)]."""
+    """Split rows into the fixed ranges of shards: `row_ranges(10, 4)` is [range(0, 4), range(4, 8), range(8, 10)].
+
+    Raises ValueError for numbers that no shards can have.
+    """
+    for name, value, least in (("rows", rows, 0), ("shard_size", shard_size, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}: give a whole number of at least {least}")
+    if (count := -(-rows // shard_size)) > MAX_SHARDS:
+        raise ValueError(f"{rows:,} rows in shards of {shard_size:,} are {count:,} files: use larger shards")
     return [range(start, min(start + shard_size, rows)) for start in range(0, rows, shard_size)]

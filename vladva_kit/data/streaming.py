@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from vladva_kit.data.images import image_columns, load_shards
 from vladva_kit.data.pairs import Pair, parse_pair, sample_caption
 from vladva_kit.data.tars import sample_record
-from vladva_kit.data.validation import decode_image, undecoded_image, without_decoding
+from vladva_kit.data.validation import decode_image, hub_folders, undecoded_image, without_decoding
 from vladva_kit.models.device import rank_from_env
 from vladva_kit.models.files import write_json
 from vladva_kit.models.hub import is_hub_id
@@ -30,6 +30,8 @@ from vladva_kit.models.images import BadInput
 
 if TYPE_CHECKING:
     import datasets
+
+MAX_BROKEN = 100  # batches in a row of which no image can be read
 
 
 @dataclass
@@ -52,6 +54,7 @@ class PairStream(IterableDataset):
     stream_state: dict[int, str] = field(default_factory=dict)  # by worker
     batches_done: int = 0
     noted: set[str] = field(default_factory=set)  # keys that were reported once
+    roots: Sequence[Path] | None = None  # where images may be that a row names by path; None: anywhere
 
     def loader(self, decoders: int = 0) -> DataLoader:
         """Return a loader of batches, decoded and collated in `workers` processes (0: in this process).
@@ -63,10 +66,10 @@ class PairStream(IterableDataset):
         if self.workers or not decoders:
             return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
         finish = _Finish(self.on_error, self.collate)
-        return DataLoader(finish, batch_size=None, sampler=_Undecoded(self), num_workers=decoders, **more)
+        return _Loader(finish, batch_size=None, sampler=_Undecoded(self), num_workers=decoders, **more)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(_Finish(self.on_error, self.collate).__getitem__, self.undecoded())
+        return _readable(map(_Finish(self.on_error, self.collate).__getitem__, self.undecoded()))
 
     def undecoded(self) -> Iterator[tuple[list[Pair], str]]:
         """Yield each batch with its images undecoded, and the state after it."""
@@ -82,15 +85,21 @@ class PairStream(IterableDataset):
             if rows_state is not None:
                 rows.load_state_dict(rows_state)
             pairs, is_empty = self._pairs(rows, epoch), rows_state is None
+            is_broken = is_empty  # whether the epoch gave no batch
             while in_window := list(islice(pairs, window_size)):
                 is_empty = False
                 for index, batch in enumerate(self._batches(in_window, epoch, window)):
                     if index >= used:
-                        state = {"epoch": epoch, "window": window, "given": index + 1, "state": rows_state}
-                        yield batch, json.dumps([worker, state])
+                        is_broken, state = False, {"epoch": epoch, "window": window, "given": index + 1}
+                        yield batch, json.dumps([worker, {**state, "state": rows_state}])
                 rows_state, window, used = rows.state_dict(), window + 1, 0
             if is_empty:
                 raise BadInput(f"worker {worker} of {workers}: its part of the stream is empty; use fewer workers")
+            if is_broken:
+                raise BadInput(
+                    f"worker {worker} of {workers}: its part of the stream gives no batch of {self.batch_size} pairs: "
+                    "use fewer workers or smaller batches"
+                )
             epoch, window, used, rows_state = epoch + 1, 0, 0, None
 
     def _worker_rows(self, epoch: int, worker: int, workers: int) -> datasets.IterableDataset:
@@ -106,7 +115,8 @@ class PairStream(IterableDataset):
         for index, batch in enumerate(rows.iter(1)):
             row = {name: values[0] for name, values in batch.items()}
             with _skip_errors(self.on_error):
-                yield self.check(parse_row(row, f"epoch {epoch}, sample {row.get('__key__', index)}", self.noted))
+                where = f"epoch {epoch}, sample {row.get('__key__', index)}"
+                yield self.check(parse_row(row, where, self.noted, self.roots))
 
     def _batches(self, pairs: list[Pair], epoch: int, window: int) -> list[list[Pair]]:
         """Split a window into shuffled batches of captions of similar length; an incomplete batch is dropped."""
@@ -136,7 +146,27 @@ class _Finish(Dataset):
         for pair in undecoded[0]:
             with _skip_errors(self.on_error):
                 decoded.append(replace(pair, image=decode_image(pair.image, f"{pair.where}: the image")))
-        return {"batch": self.collate(decoded), "stream_state": undecoded[1]}
+        return {"batch": self.collate(decoded) if decoded else None, "stream_state": undecoded[1]}
+
+
+class _Loader(DataLoader):
+    """A loader that leaves out batches of which no image can be read."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return _readable(super().__iter__())
+
+
+def _readable(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Leave out batches without images: the state of the next one is after them."""
+    broken = 0
+    for batch in batches:
+        broken = broken + 1 if batch["batch"] is None else 0
+        if batch["batch"] is not None:
+            yield batch
+        elif broken == MAX_BROKEN:
+            raise BadInput(
+                f"{broken} batches in a row have no image that can be read: correct the images of the stream"
+            )
 
 
 @dataclass
@@ -209,21 +239,25 @@ def stream_pairs(
     """
     import datasets
 
-    rows = load_shards(Path(source), split) if isinstance(source, str | Path) else source
+    rows, roots = source, None
+    if isinstance(source, str | Path):
+        rows, roots = load_shards(Path(source), split), (Path(source),)
     if rows is None:
         if Path(source).exists() or not is_hub_id(str(source)):
             raise BadInput(f"{source} holds no tar or parquet files, and is not a hub id")
-        rows = datasets.load_dataset(str(source), split=split, streaming=True)
+        rows, roots = datasets.load_dataset(str(source), split=split, streaming=True), hub_folders()
     options = {"seed": seed, "group_by_length": group_by_length, "on_error": on_error, "workers": workers}
-    return PairStream(without_decoding(rows), window=window, **options)
+    return PairStream(without_decoding(rows), window=window, roots=roots, **options)
 
 
-def parse_row(row: dict[str, Any], where: str, noted: set[str] | None = None) -> Pair:
+def parse_row(
+    row: dict[str, Any], where: str, noted: set[str] | None = None, roots: Sequence[Path] | None = None
+) -> Pair:
     """Build a Pair from a streamed row, its image undecoded. Raises BadInput if it has no image or no caption."""
     columns = [name for name in image_columns(row) if row[name] is not None]
     if not columns:
         raise BadInput(f"{where}: no image; columns are {', '.join(row)}, and one must be image, jpg, png or webp")
-    return parse_pair(undecoded_image(row[columns[0]]), sample_record(row, where), where, noted)
+    return parse_pair(undecoded_image(row[columns[0]], roots), sample_record(row, where), where, noted)
 
 
 def save_stream_state(folder: Path, stream_state: dict[int, str], batches_done: int) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from vladva_kit.embedder.prompts import is_blank
+from vladva_kit.models.files import RepeatedKey, is_regular, without_repeats
 from vladva_kit.models.images import BadInput, FileBytes, open_file, open_image
 
 if TYPE_CHECKING:
@@ -51,13 +54,13 @@ def visible_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and not is_hidden(path.relative_to(folder)) and path.is_file()
+        if path.suffix.lower() in suffixes and not is_hidden(path.relative_to(folder)) and is_regular(path)
     ]
 
 
 def metadata_file(folder: Path) -> Path | None:
     """Return the folder's metadata.jsonl, or its metadata.csv; None if it has neither."""
-    return next((path for name in METADATA_FILES if (path := folder / name).is_file()), None)
+    return next((path for name in METADATA_FILES if is_regular(path := folder / name)), None)
 
 
 def resolve_image_folder(folder: Path, image_folder: str | Path | None, hint: str) -> Path:
@@ -129,39 +132,59 @@ def check_image(image: Image.Image | Path | bytes, where: str) -> tuple[int, int
         raise BadInput(f"{where}: {name} is of type {type(image).__name__}; give a PIL image, a path or a file's bytes")
     if isinstance(image, FileBytes) and not image:
         raise BadInput(f"{where}: {name} cannot be opened; download it and give its path")
-    if isinstance(image, Path) and not image.is_file():
+    if isinstance(image, Path) and not is_regular(image):
         raise BadInput(f"{where}: {name} does not exist; correct the name or put the file there")
     return decode_image(image, f"{where}: {name}", verify=True).size
 
 
-def path_inside(folder: Path, name: object, where: str, key: str = "file_name") -> Path:
-    """Return `folder / name`. Raises BadInput if `name` is not text or leads outside (absolute, `..` or a link)."""
+def path_inside(folder: Path, name: object, where: str, key: str = "file_name", known: set[Path] | None = None) -> Path:
+    """Return `folder / name`. Raises BadInput if `name` is not text or leads outside (absolute, `..` or a link).
+
+    known: folders that were found to be inside are added to it and not resolved again, which takes most of the time.
+    """
     if not isinstance(name, str) or not name.strip():
         raise BadInput(f"{where}: {key!r} is {name!r}; it must name an image in {folder}")
-    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    path = folder / name
+    outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    # also without links: "link/../../a.png" may be inside here, and outside of a folder into which it is copied
+    outside = outside or os.path.normpath(name).split(os.sep)[0] == ".."
     try:
-        outside = absolute or not (folder / name).resolve().is_relative_to(folder.resolve())
-        (folder / name).is_file()  # raises OSError for a name that is too long
+        if not outside and (known is None or path.parent not in known):
+            outside = not path.parent.resolve().is_relative_to(folder.resolve())
+            if known is not None and not outside:
+                known.add(path.parent)
+        if not outside and _is_link(path):
+            outside = not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a cycle of links, a null byte
-        raise BadInput(f"{where}: {key!r} {name!r} is not a valid path ({error}); correct it") from error
+        raise BadInput(f"{where}: {key!r} {name[:100]!r} is not a valid path ({error}); correct it") from error
     if outside:
         raise BadInput(
             f"{where}: {key!r} {name!r} leaves the folder {folder}; copy the image into it and give a relative path"
         )
-    return folder / name
+    return path
+
+
+def _is_link(path: Path) -> bool:
+    """Return whether a path is a link. Raises OSError and ValueError for a path that no file can have."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield each non-blank line of a file with its location, "path, line 3"; a byte-order mark is dropped."""
-    for number, raw in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if raw.strip():
-            yield f"{path}, line {number}", raw
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            if raw.strip():
+                yield f"{path}, line {number}", raw.removesuffix(b"\n")
 
 
 def read_metadata(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield each record of a metadata.jsonl or metadata.csv as a line of JSON, with its location.
 
-    Empty cells of a CSV file are left out. Raises BadInput for a CSV file that is not UTF-8.
+    Empty cells of a CSV file are left out. Raises BadInput for a CSV file that is not UTF-8 or not CSV.
     """
     if path.suffix != ".csv":
         yield from read_lines(path)
@@ -180,9 +203,14 @@ def read_metadata(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def parse_json_line(raw: bytes, where: str) -> dict[str, Any]:
-    """Parse one line of a JSON-lines file. Raises BadInput if it is not UTF-8, not JSON or not an object."""
+    """Parse one line of a JSON-lines file.
+
+    Raises BadInput if it is not UTF-8, not JSON or not an object, or if it repeats a key.
+    """
     try:
-        record = json.loads(raw.decode("utf-8"))
+        record = json.loads(raw.decode("utf-8"), object_pairs_hook=without_repeats)
+    except RepeatedKey as error:
+        raise BadInput(f"{where}: {error}") from error
     except (ValueError, RecursionError) as error:  # includes invalid UTF-8 and integers with too many digits
         start = raw.decode("utf-8", "replace").strip()[:40]
         raise BadInput(f"{where}: not JSON ({error}): {start!r}; each line must be one JSON object") from error
@@ -196,19 +224,11 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise BadInput(f"{path} does not exist; correct the name or put the file there")
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats)
-    except BadInput as error:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=without_repeats)
+    except RepeatedKey as error:
         raise BadInput(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); the file may be truncated: download it again") from error
-
-
-def _without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in items]
-    repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
-    if repeated:
-        raise BadInput(f"{', '.join(repeated)} occurs twice; each key must be unique")
-    return dict(items)
 
 
 def require_keys(entry: Any, keys: Iterable[str], where: str) -> dict[str, Any]:
@@ -276,13 +296,40 @@ def undecoded_rows(dataset: datasets.Dataset, columns: Iterable[str]) -> Iterato
         yield row | {name: undecoded_image(row[name]) for name in columns}
 
 
-def undecoded_image(value: Any) -> Any:
+def hub_folders() -> tuple[Path, ...]:
+    """Return the folders in which `datasets` and the hub's client keep what they downloaded: `hub_folders()`."""
+    import datasets
+    from huggingface_hub import constants
+
+    caches = datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE
+    return tuple(Path(folder) for folder in caches)
+
+
+def _inside_roots(value: str, roots: Sequence[Path]) -> str:
+    """Return a dataset's path, a relative one in the first root. Raises BadInput if it is in none of them."""
+    *inner, last = value.split("::")  # "zip://0.jpg::/data/pairs.zip": the last part is on a disk
+    if last.startswith("hf://"):
+        return value
+    path = Path(os.path.normpath(roots[0] / last))
+    if "://" in last or not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
+        raise BadInput(
+            f"the dataset names the image {value!r}, which is not in {roots[0]}: copy the image there, or store its "
+            "bytes in the dataset"
+        )
+    return "::".join([*inner, str(path)])
+
+
+def undecoded_image(value: Any, roots: Sequence[Path] | None = None) -> Any:
     """Return the image cell of an undecoded dataset as Path, bytes or PIL image.
 
     A file inside an archive or on the hub ("zip://0.jpg::pairs.zip", "hf://…") is read to bytes, to none if that fails.
+    roots: the folders in which paths may be, as the dataset may come from anyone; relative ones begin in the first.
+    None allows all paths. Raises BadInput for another path.
     """
     if isinstance(value, dict):  # how datasets stores an undecoded image
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and roots is not None:
+        value = _inside_roots(value, roots)
     if isinstance(value, str) and "://" in value:
         from datasets.utils.file_utils import xopen
 

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,9 +20,9 @@ from vladva_kit.embedder.lora import check_targets, lora_settings
 from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, Prompt, image_prompt, text_prompt
 from vladva_kit.embedder.soft_prompt import Temperature, install_soft_prompt, llm_linear_pattern, remove_soft_prompt
 from vladva_kit.models.device import rank
-from vladva_kit.models.files import atomic_dir
+from vladva_kit.models.files import atomic_dir, is_regular, read_object
 from vladva_kit.models.hub import ADAPTER_FILES, download, is_hub_id
-from vladva_kit.models.load import LVLM, SHIPPED, UnknownModel, load_lvlm, video_settings
+from vladva_kit.models.load import LVLM, SHIPPED, UnknownModel, load_lvlm, video_settings, warn_of_folder
 
 CONFIG_FILE = "vladva.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -50,7 +50,31 @@ class AdapterConfig:
     @classmethod
     def from_json(cls, text: str) -> AdapterConfig:
         """Read the content of vladva.json: `AdapterConfig.from_json(config.to_json()) == config`."""
-        values = json.loads(text)
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def read(cls, path: Path) -> AdapterConfig:
+        """Read vladva.json. Raises BadAdapter naming the value that is missing, unknown or of another type."""
+        values = read_object(path, BadAdapter)
+        names = [field.name for field in fields(cls)]
+        if values.keys() != set(names):
+            wrong = sorted(values.keys() ^ set(names))
+            raise BadAdapter(f"{path}: {', '.join(wrong)} is missing or unknown; it has {', '.join(names)}")
+        prompts, lora, temperature = values["prompts"], values["lora"], values["temperature"]
+        is_right = {
+            "base": isinstance(values["base"], str),
+            "soft_prompt": isinstance(values["soft_prompt"], bool),
+            "lora": isinstance(lora, dict) or lora is False or lora is None,
+            "temperature": isinstance(temperature, int | float) and 0 < temperature < math.inf,
+            "prompts": isinstance(prompts, list) and [type(words) for words in prompts] == [str, str],
+        }
+        for name, right in is_right.items():
+            if not right:
+                raise BadAdapter(f"{path}: {name} is {values[name]!r}, which save_pretrained never writes: correct it")
+        return cls._of(values)
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> AdapterConfig:
         return cls(**{**values, "lora": values["lora"] or None, "prompts": tuple(values["prompts"])})
 
 
@@ -242,7 +266,8 @@ def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, /, **load: A
     folder = adapter_folder(name)
     if missing := [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]:
         raise BadAdapter(f"{folder} has no {' and no '.join(missing)}: pass a folder written by save_pretrained")
-    config = AdapterConfig.from_json((folder / CONFIG_FILE).read_text())
+    config = AdapterConfig.read(folder / CONFIG_FILE)
+    shapes = saved_shapes(folder)
     try:
         lvlm = lvlm or load_lvlm(**{"name": config.base, **load})
     except UnknownModel as error:
@@ -252,6 +277,10 @@ def load_adapter(name: str | os.PathLike, lvlm: LVLM | None = None, /, **load: A
         ) from error
     if config.lora is not None:
         lora_settings(lvlm.model, config.lora)  # raises for what older versions let through
+        ranks = [config.lora.get("r", 16), *(config.lora.get("rank_pattern") or {}).values()]
+        largest = max((size for shape in shapes.values() for size in shape), default=0)
+        if max(ranks) > largest:  # before they are allocated
+            raise BadAdapter(f"{folder} has LoRA's rank {max(ranks):,}, but no tensor of that size: save it again")
     attach_adapter(lvlm, config)
     try:
         load_adapter_weights(lvlm, folder)
@@ -279,15 +308,31 @@ def check_adapter_weights(lvlm: LVLM, folder: str | os.PathLike) -> dict[str, Te
     """
     from safetensors.torch import load_file
 
-    state = load_file(Path(folder) / WEIGHTS_FILE)
+    saved = saved_shapes(Path(folder))
     expected = {key: tuple(tensor.shape) for key, tensor in adapter_state(lvlm).items()}
-    saved = {key: tuple(tensor.shape) for key, tensor in state.items()}
     if wrong := sorted(key for key in expected.keys() | saved.keys() if expected.get(key) != saved.get(key)):
         raise BadAdapter(
             f"{folder} does not fit {lvlm.name}: {len(wrong)} tensors are missing, unexpected or of another shape, "
             f"first '{wrong[0]}' (saved {saved.get(wrong[0])}, expected {expected.get(wrong[0])})"
         )
-    return state
+    return load_file(Path(folder) / WEIGHTS_FILE)
+
+
+def saved_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an adapter's tensors from the file's header: `saved_shapes(Path("my-adapter"))`.
+
+    Raises BadAdapter for a damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    try:
+        if not is_regular(path):
+            raise FileNotFoundError("no such file")
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  not a dict
+    except (OSError, SafetensorError) as error:
+        raise BadAdapter(f"{path} is damaged ({error}): download or save the adapter again") from error
 
 
 def adapter_folder(name: str | os.PathLike) -> Path:
@@ -295,10 +340,11 @@ def adapter_folder(name: str | os.PathLike) -> Path:
 
     Raises BadAdapter for any other name, HubError if the download fails.
     """
+    if name == SHIPPED_ADAPTER:  # as text: a Path of this name is a folder
+        warn_of_folder(name)
+        return SHIPPED / SHIPPED_ADAPTER
     if Path(name).is_dir():
         return Path(name)
-    if str(name) == SHIPPED_ADAPTER:
-        return SHIPPED / SHIPPED_ADAPTER
     if is_hub_id(str(name)):
         return download(str(name), ADAPTER_FILES)
     raise BadAdapter(f"'{name}' is neither a folder, nor the shipped {SHIPPED_ADAPTER}, nor a hub id")

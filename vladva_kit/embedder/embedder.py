@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vladva_kit.embedder import adapter
+from vladva_kit.embedder.activations import encode_estimate
 from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, soft_prompts
 from vladva_kit.embedder.card import repository_files
 from vladva_kit.embedder.generation import History, generate_answers
@@ -34,11 +35,9 @@ from vladva_kit.embedder.prompts import (
     token_limit,
 )
 from vladva_kit.embedder.provenance import difference, load_options, read_provenance
-from vladva_kit.models.device import MemoryShortage, check_finite, is_memory_shortage, rank, short_reason
+from vladva_kit.models.device import check_finite, memory_advice, rank
 from vladva_kit.models.images import ImageLike, check_image_list, image_batches
 from vladva_kit.models.load import LVLM, base_name
-
-MAX_LOGITS_PER_CHUNK = 2**25  # values: 128 MB in float32, and about as much again for the softmax
 
 
 def summary_states(hidden: Tensor, batch: ModelInputs) -> Tensor:
@@ -198,25 +197,22 @@ class Embedder:
 
     def _embed(self, batches: Iterable[ModelInputs], batch_size: int) -> Tensor:
         """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
-        model = self.lvlm.model
+        model, batch = self.lvlm.model, None
         embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
-        with self.inference():
+
+        def advice() -> str:
+            fix = f"pass batch_size={max(1, batch_size // 4)}"
+            if batch_size == 1:
+                fix = "load the model with max_pixels=…, or in half precision"
+            return f"while encoding with batch_size={batch_size}{encode_estimate(model, batch)}: {fix}"
+
+        with self.inference(), memory_advice(advice):
             prefix = None
-            try:
-                for batch in batches:
-                    batch = batch.to(self.device)
-                    prefix = prefix or shared_prefix(self.lvlm, batch)
-                    embeddings.append(summary_embeddings(self.hidden_states(batch, prefix), batch).cpu())
-                    check_finite(embeddings[-1], model.dtype, "summary states")
-            except Exception as error:
-                if not is_memory_shortage(error):
-                    raise
-                fix = f"pass batch_size={max(1, batch_size // 4)}"
-                if batch_size == 1:
-                    fix = "load the model with max_pixels=…, or in half precision"
-                raise MemoryShortage(
-                    f"out of memory while encoding with batch_size={batch_size}: {fix} ({short_reason(error)})"
-                ) from error
+            for batch in batches:
+                batch = batch.to(self.device)
+                prefix = prefix or shared_prefix(self.lvlm, batch)
+                embeddings.append(summary_embeddings(self.hidden_states(batch, prefix), batch).cpu())
+                check_finite(embeddings[-1], model.dtype, "summary states")
         return torch.cat(embeddings)
 
     def similarity(self, images: Any, texts: Any) -> Tensor:
@@ -249,7 +245,8 @@ class Embedder:
         max_new_tokens: int = 128,
     ) -> list[str]:
         """Answer many prompts at once; either all have an image or none has."""
-        with self.inference():
+        advice = "pass fewer images and prompts at once, or load the model with max_pixels=… or in half precision"
+        with self.inference(), memory_advice(lambda: f"while generating {len(prompts)} answers: {advice}"):
             return generate_answers(self.lvlm, images, prompts, histories, max_new_tokens)
 
     def trainable(self) -> dict[str, int]:

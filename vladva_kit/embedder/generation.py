@@ -13,7 +13,8 @@ from vladva_kit.embedder.prompts import (
     plain_text,
     without_image_tag,
 )
-from vladva_kit.models.images import ImageLike, open_images
+from vladva_kit.models.chat import render_chat
+from vladva_kit.models.images import ImageLike, check_image_list, open_images
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.resolution import check_resized, shrink_to
 
@@ -35,10 +36,13 @@ def generate_answers(
     Raises ValueError if only some prompts have an image; BadInput for an image that cannot be read, for a prompt or an
     earlier turn that is not text, and for half a character in it.
     """
-    if not prompts:
-        return []
-    histories = histories or [()] * len(prompts)
     check_texts(prompts, "prompt", allow_empty=True)
+    check_image_list(images)
+    histories = [()] * len(prompts) if histories is None else histories
+    if not len(images) == len(prompts) == len(histories):
+        raise ValueError(f"{len(images)} images, {len(prompts)} prompts, {len(histories)} histories: pass equally many")
+    if not len(prompts):
+        return []
     for number, history in enumerate(histories):
         check_texts([text for turn in history for text in turn], f"history of prompt {number}: text", allow_empty=True)
     without_image = {image is None for image in images}
@@ -50,7 +54,7 @@ def generate_answers(
         _messages(has_image, [(plain(question), plain(answer)) for question, answer in history], plain(prompt))
         for _, history, prompt in zip(images, histories, prompts, strict=True)
     ]
-    texts = [lvlm.processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
+    texts = [render_chat(lvlm.processor, chat, add_generation_prompt=True) for chat in chats]
     tokenizer = lvlm.processor.tokenizer
     for number, ids in enumerate(tokenizer(texts, add_special_tokens=False).input_ids):  # the image's tokens come later
         check_token_count(len(ids), MAX_TOKENS, f"prompt {number} with its history")

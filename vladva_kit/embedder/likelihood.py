@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vladva_kit.embedder.activations import MAX_LOGITS_PER_CHUNK
 from vladva_kit.embedder.continuation import Pairs, Task, collect_pairs, score_all, score_without_image
-from vladva_kit.embedder.embedder import MAX_LOGITS_PER_CHUNK, Embedder
+from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import model_fingerprint
 from vladva_kit.embedder.prompts import (
     SHORT_REQUEST,
@@ -29,6 +31,7 @@ from vladva_kit.embedder.prompts import (
     space_before_answer,
     token_limit,
 )
+from vladva_kit.models.device import memory_advice
 from vladva_kit.models.images import ImageLike
 from vladva_kit.models.load import LVLM
 
@@ -90,7 +93,7 @@ def likelihood(
     pairs = collect_pairs(images, captions, paired)
     task = _caption_task(embedder, pairs.captions, request, reduce)
     _print_cost(embedder, pairs, task, batch_size, share_prefix, progress)
-    with embedder.inference():
+    with embedder.inference(), _advice(batch_size):
         flat = score_all(embedder, pairs, task, batch_size, share_prefix, progress)
         if alpha:
             without = score_without_image(embedder, task, request, batch_size)
@@ -138,8 +141,13 @@ def yes_probability(
     fed = [[*ids, *after] for ids in _encode(lvlm, [space + caption for caption in pairs.captions])]
     task = Task(prompt, fed, read)
     _print_cost(embedder, pairs, task, batch_size, share_prefix, progress)
-    with embedder.inference():
+    with embedder.inference(), _advice(batch_size):
         return pairs.arrange(score_all(embedder, pairs, task, batch_size, share_prefix, progress))
+
+
+def _advice(batch_size: int) -> AbstractContextManager[None]:
+    smaller = f"pass batch_size={max(1, batch_size // 4)}, or load the model with max_pixels=…"
+    return memory_advice(lambda: f"while scoring with batch_size={batch_size}: {smaller}")
 
 
 def likelihood_cost(

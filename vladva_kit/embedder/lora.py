@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -22,6 +22,12 @@ LORA_FIELDS = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "init_lora_weights",
 )  # fmt: skip
+LORA_KINDS = {
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), (str, list, tuple, set, frozenset)),
+    "layers_to_transform": (int, list, tuple, range, set, frozenset),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict,)),
+}
+SINGLE = [["ANY"], ["LITERAL"], ["NOT_LITERAL"], ["IN"], ["CATEGORY"]]  # parts of an expression that are one character
 LORA_INITS = (True, False, "gaussian", "orthogonal")
 
 
@@ -54,6 +60,9 @@ def lora_settings(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[s
         json.dumps(kept)
     except TypeError as error:
         raise ValueError(f"lora={kept} cannot be saved ({error}): use numbers, texts, lists and dicts") from error
+    for name, rank in {"r": kept.get("r", 16), **(kept.get("rank_pattern") or {})}.items():
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"lora={{'r': …}} is {rank!r} for {name}: pass a positive whole number, such as 16")
     return {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, **kept, "target_modules": targets}
 
 
@@ -69,9 +78,54 @@ def _check_lora_values(settings: Mapping[str, Any]) -> None:
     for name, alpha in alphas.items():
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
             raise ValueError(f"lora={{'lora_alpha': …}} is {alpha!r} for {name}: pass a positive number, such as 16")
+    for name, kinds in LORA_KINDS.items():
+        value = settings.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+            named = " or ".join(kind.__name__ for kind in kinds)
+            raise ValueError(f"lora={{{name!r}: {value!r}}}: pass a value of type {named}")
+    for name in ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern"):
+        value = settings.get(name) or ()
+        for pattern in [value] if isinstance(value, str) else value:
+            check_pattern(pattern, f"lora={{'{name}': …}}")
     dropout = settings.get("lora_dropout", 0.0)
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ValueError(f"lora={{'lora_dropout': {dropout!r}}}: pass a number from 0 up to, but not including, 1")
+
+
+def check_pattern(pattern: str, where: str) -> None:
+    r"""Check that a regular expression is fast on any text: `check_pattern(r".*\.(q|v)_proj", "target_modules")`.
+
+    Only single characters may repeat, in at most three places, and eight parts may be optional: `(a+)+b` takes longer
+    than the age of the universe for 80 letters. Raises ValueError otherwise.
+    """
+    try:
+        repeats = list(_repeats(re._parser.parse(pattern)))
+        if sum(repeats) > 3 or len(repeats) - sum(repeats) > 8:
+            raise ValueError
+    except (ValueError, TypeError, RecursionError, OverflowError, re.error) as error:
+        raise ValueError(
+            f"{where}: {pattern!r} is not a regular expression of which only single characters repeat, as in "
+            "'.*\\.q_proj': give the names of the layers as a list"
+        ) from error
+
+
+def _repeats(parts: Any) -> Iterator[bool]:
+    """Yield for each repeat in a parsed expression whether it may be more than once; ValueError for one of a group."""
+    for kind, value in parts:
+        name = str(kind)
+        if name.endswith("_REPEAT"):
+            _, most, body = value
+            if most > 1 and [str(part) for part, _ in body] not in SINGLE:
+                raise ValueError
+            yield most > 1
+            yield from _repeats(body)
+        elif name == "BRANCH":
+            for part in value[1]:
+                yield from _repeats(part)
+        elif name in ("SUBPATTERN", "ATOMIC_GROUP", "ASSERT", "ASSERT_NOT"):
+            yield from _repeats(value if name == "ATOMIC_GROUP" else value[-1])
+        elif [name] not in SINGLE and name != "AT":  # such as a back reference
+            raise ValueError
 
 
 def _without_sets(value: Any) -> Any:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vladva_kit.models.chat import render_chat
 from vladva_kit.models.families import Family
-from vladva_kit.models.images import BadInput, WrongType
+from vladva_kit.models.images import BadInput, WrongType, check_list
 from vladva_kit.models.resolution import check_resized, shrink_to
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def space_before_answer(processor: ProcessorMixin, words: str) -> str:
     asked = "".join(template_around_caption(processor, words))
     turns = [("user", words), ("assistant", _CAPTION)]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
-    before = processor.apply_chat_template(messages).partition(_CAPTION)[0]
+    before = render_chat(processor, messages).partition(_CAPTION)[0]
     space = before[len(asked) :] if before.startswith(asked) else ""
     return "" if space.strip() else _own_space(processor.tokenizer, asked, space)
 
@@ -198,7 +199,7 @@ def ids_after_prefix(tokenizer: PreTrainedTokenizerBase, prefix: str, text: str)
 
 
 def _render(processor: ProcessorMixin, content: list[dict[str, str]]) -> str:
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return render_chat(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
@@ -294,6 +295,7 @@ def check_texts(texts: Sequence[object], name: str = "caption", allow_empty: boo
     """
     if isinstance(texts, str):
         raise WrongType(f"a list of {name}s is needed; got one string, {texts[:40]!r}: put it in a list")
+    check_list(texts, f"{name}s")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             shown = f" ({text})" if isinstance(text, float) else ""  # usually NaN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from torch.distributed.tensor import DTensor
 
 from vladva_kit.embedder.identity import hash_weights, versions
-from vladva_kit.models.files import atomic_write
+from vladva_kit.models.files import atomic_write, read_object
 from vladva_kit.models.hub import is_hub_id
 from vladva_kit.models.load import LVLM, SHIPPED_LVLMS, base_name
 
@@ -64,8 +65,14 @@ def read_provenance(folder: Path) -> tuple[Provenance | None, list[str]]:
     file = folder / PROVENANCE_FILE
     if not file.is_file():
         return None, names
-    values = json.loads(file.read_text())
+    values = read_object(file)
     missing = [name for name in names if name not in values]
+    kinds = {"base": str, "revision": str, "max_pixels": int, "dtype": str, "weights": str, "versions": dict}
+    for name, kind in kinds.items():
+        value = values.get(name)
+        is_hash = name != "weights" or value is None or re.fullmatch("[0-9a-f]{64}", str(value))
+        if not isinstance(value, kind | None) or not is_hash:
+            raise ValueError(f"{file}: {name} is {value!r}, which save_pretrained does not write; correct or remove it")
     empty = {"base": "", "dtype": "", "versions": {}}
     return Provenance(**{name: values.get(name, empty.get(name)) for name in names}), missing
 

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import check_texts
+from vladva_kit.models.device import memory_advice
 from vladva_kit.models.hub import friendly_hub_errors
-from vladva_kit.models.images import ImageLike, check_image_list, open_images
-from vladva_kit.models.load import UnknownModel, refuse_wrong_transformers, resolve
+from vladva_kit.models.images import ImageLike, check_image_list, image_batches
+from vladva_kit.models.load import UnknownModel, load_weights, refuse_wrong_transformers, resolve
 
 CLIP_TYPES = ("clip", "siglip", "siglip2")  # the model_type of configs that ClipEmbedder reads
 LIBRARIES = ("open_clip", "sentence_transformers")  # before the colon of a name
@@ -60,8 +61,7 @@ class FeatureEmbedder:
     def encode_image(self, images: Sequence[ImageLike], batch_size: int = 256) -> Tensor:
         """Encode images to unit vectors: (n, dim) float32 on the CPU. Raises what `Embedder.encode_image` raises."""
         check_image_list(images)
-        starts = range(0, len(images), batch_size)
-        return self._encode(self.image_features(open_images(images[i : i + batch_size], i)) for i in starts)
+        return self._encode(map(self.image_features, image_batches(images, batch_size)), batch_size)
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Encode captions, truncated to the model's context, to unit vectors: (n, dim) float32 on the CPU.
@@ -70,11 +70,13 @@ class FeatureEmbedder:
         """
         check_texts(texts)
         starts = range(0, len(texts), batch_size)
-        return self._encode(self.text_features(list(texts[i : i + batch_size])) for i in starts)
+        return self._encode((self.text_features(list(texts[i : i + batch_size])) for i in starts), batch_size)
 
     @torch.inference_mode()
-    def _encode(self, batches: Iterable[Tensor]) -> Tensor:
-        return F.normalize(torch.cat([features.float() for features in batches]), dim=-1).cpu()
+    def _encode(self, batches: Iterable[Tensor], batch_size: int) -> Tensor:
+        fix = f"pass batch_size={max(1, batch_size // 4)}"
+        with memory_advice(lambda: f"while encoding with batch_size={batch_size}: {fix}"):
+            return F.normalize(torch.cat([features.float() for features in batches]), dim=-1).cpu()
 
 
 class ClipEmbedder(FeatureEmbedder):
@@ -98,7 +100,7 @@ class ClipEmbedder(FeatureEmbedder):
                     f"'{name}' is a {kind}, not a CLIP or SigLIP of transformers: load an LVLM with load_lvlm, or name "
                     "the library, as in open_clip:… or sentence_transformers:…"
                 )
-            model = AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            model = load_weights(AutoModel, source, name, dtype=torch.float32)
             self.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
             self.tokenizer = AutoTokenizer.from_pretrained(source)
         # SigLIP was trained on captions padded to its full context, without a mask, and reads the last token

@@ -21,7 +21,7 @@ from vladva_kit.data.store import Store
 from vladva_kit.embedder.identity import content_key, image_key, model_fingerprint
 from vladva_kit.evaluation.bootstrap import number_unique
 from vladva_kit.evaluation.metrics import check_scores
-from vladva_kit.models.images import Crop, open_image
+from vladva_kit.models.images import Crop, image_batches, open_image
 
 COLUMNS = 4096  # columns that all_dots converts to float64 at a time
 SHARD = 512  # embeddings per cache file, and the most that a killed run loses
@@ -173,7 +173,8 @@ def embed_images(
     """Encode images to (n, dim) float32; `batch_size` of them are decoded at a time, to limit memory."""
 
     def encode(batch: list[ImageSource]) -> Any:
-        return embedder.encode_image([open_image(image) for image in batch])
+        encoded = [embedder.encode_image(opened) for opened in image_batches(batch, len(batch))]
+        return encoded[0] if len(encoded) == 1 else np.concatenate([np.asarray(one) for one in encoded])
 
     return _encode("image", images, encode, batch_size, store, keys)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,20 @@ _SHORTAGE = (
     "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR", "CUDNN_STATUS_NOT_SUPPORTED",
     "Unable to find a valid cuDNN algorithm", "CUSOLVER_STATUS_ALLOC_FAILED",
 )  # fmt: skip
+
+
+@contextmanager
+def memory_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise MemoryShortage with an advice if memory runs out in the block, whatever the library raised.
+
+    with memory_advice(lambda: f"while encoding with batch_size={size}: pass batch_size={size // 4}"): ...
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryShortage) or not is_memory_shortage(error):
+            raise
+        raise MemoryShortage(f"out of memory {advice()} ({short_reason(error)})") from error
 
 
 def short_reason(error: BaseException) -> str:

@@ -7,7 +7,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -112,6 +114,54 @@ def _jsonable(value: Any, name: str) -> Any:
     raise TypeError(
         f"{name} is of type {type(value).__name__}, which JSON lacks; pass numbers, strings, lists or dicts"
     )
+
+
+def read_object(path: Path, error: type[ValueError] = ValueError) -> dict[str, Any]:
+    """Read a JSON object: `read_object(Path("my-adapter/vladva.json"), BadAdapter)["base"]`.
+
+    Raises `error` in one sentence if the file cannot be read, is not JSON or not an object, or repeats a key.
+    """
+    try:
+        if not is_regular(path):
+            raise ValueError("it is missing, or not a regular file")
+        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=without_repeats)
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}")
+        return value
+    except (OSError, ValueError, RecursionError) as reason:
+        raise error(f"{path} is not a JSON object ({reason}): write or download it again") from reason
+
+
+class RepeatedKey(ValueError):
+    """A key that occurs twice in a JSON object, of which `json` silently takes the last value."""
+
+
+def without_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a dict for `json.loads(text, object_pairs_hook=without_repeats)`; raise RepeatedKey."""
+    if len(found := dict(items)) < len(items):
+        keys = [key for key, _ in items]
+        repeated = sorted({key for key in keys if keys.count(key) > 1}) if len(keys) < 1000 else ["a key"]
+        raise RepeatedKey(f"{', '.join(repeated)} occurs twice; each key must be unique")
+    return found
+
+
+def is_regular(path: Path | str) -> bool:
+    """Return whether a path is a file that can be read to its end: not a pipe, a device or a name too long to exist."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def printable(text: str) -> str:
+    """Escape what would act on a terminal or break XML: `printable("\\x1b[31mred.png")` has no escape character.
+
+    These are control characters but tab and line feed, marks that reorder text, and halves of characters.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def json_line(record: Mapping[str, Any]) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
+
+from vladva_kit.models.files import is_regular, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,12 +50,16 @@ _UPRIGHT = {  # by the EXIF orientation
 class BadInput(ValueError):
     """Input that cannot be used; the message names the file, the line, the value and the fix.
 
-    A value that fills pages is cut in the middle: the place stays at the start, and the fix at the end.
+    A value that fills pages is cut in the middle: the place stays at the start, and the fix at the end. Names come from
+    the input, so that control characters in them are escaped.
     """
 
     def __init__(self, message: str) -> None:
         cut = len(message) > MAX_MESSAGE
         super().__init__(f"{message[: MAX_MESSAGE // 2]} … {message[-MAX_MESSAGE // 4 :]}" if cut else message)
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class WrongType(BadInput, TypeError):
@@ -176,7 +181,8 @@ def check_regular(path: Path | str) -> None:
     """
     if not isinstance(path, Path | str):  # a number would be taken for an open file
         raise WrongType(f"it is of type {type(path).__name__}; pass a PIL image, a path or a file's bytes")
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not is_regular(path):
+        os.stat(path)  # FileNotFoundError for a missing file
         raise BadInput(f"{path} is not a regular file; give the path of an image file")
 
 
@@ -238,10 +244,17 @@ def image_batches(
         yield opened
 
 
-def check_image_list(images: Any) -> None:
-    """Raise WrongType for a single image where a list of images, or an array of several, is needed."""
+def check_image_list(images: object) -> None:
+    """Raise WrongType for a single image, a generator or anything but a list of images or an array of several."""
     if isinstance(images, Image.Image | str | Path | bytes) or (is_array(images) and images.ndim < 4):
         raise WrongType("a list of images is needed; got a single image; put it in a list")
+    check_list(images, "images")
+
+
+def check_list(items: object, what: str) -> None:
+    """Raise WrongType for what has no order or can be read only once: `check_list(["a dog"], "captions")`."""
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")) or isinstance(items, Mapping | bytes):
+        raise WrongType(f"a list of {what} is needed; got {type(items).__name__}: make it a list")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

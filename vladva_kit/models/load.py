@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vladva_kit.models.device import DeviceChoice, choose_device
+from vladva_kit.models.device import DeviceChoice, choose_device, memory_advice, short_reason
 from vladva_kit.models.families import Family, family_of
+from vladva_kit.models.files import is_regular, read_object
 from vladva_kit.models.hub import KIND_FILES, MODEL_FILES, download, is_hub_id
 from vladva_kit.models.resolution import limit_pixels
 from vladva_kit.models.turns import ModelLock, model_lock
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "emoji_world"
 SHIPPED_LVLMS = ("emoji-llava",)
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth")  # keys of configs
 FIRST_RIGHT_TRANSFORMERS = "5.6"
 
 
@@ -83,6 +85,7 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
     Raises UnknownModel, listing the shipped names, for anything else.
     """
     if name in shipped:
+        warn_of_folder(name)
         return str(SHIPPED / name)
     if (Path(name) / "config.json").is_file():
         return str(name)
@@ -95,6 +98,63 @@ def resolve(name: str, shipped: tuple[str, ...] = SHIPPED_LVLMS) -> str:
         f"no model is called '{name}': pass a shipped name ({', '.join(shipped)}), a folder with a config.json, "
         "or a hub id such as HuggingFaceTB/SmolVLM-256M-Instruct"
     )
+
+
+def warn_of_folder(name: str) -> None:
+    """Warn that the shipped model is loaded, if a folder here has its name too: `warn_of_folder("emoji-llava")`."""
+    if Path(name).is_dir():
+        warnings.warn(f"'{name}' is the shipped one; to load the folder of this name, write './{name}'", stacklevel=4)
+
+
+def load_weights(auto_class: Any, source: str, name: str, **options: Any) -> PreTrainedModel:
+    """Load a model with all its weights: `load_weights(AutoModel, folder, "emoji-clip", dtype=torch.float32)`.
+
+    Raises UnknownModel if weights are missing or of another shape, for which transformers takes random ones, or if a
+    file of weights is damaged.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
+    _check_layers(source, name)
+    smaller = "choose a smaller model, or four_bit=True on a GPU"
+    try:
+        with memory_advice(lambda: f"while loading '{name}': {smaller}, or correct its config.json"):
+            model, found = auto_class.from_pretrained(source, **options)
+    except (StrictDataclassError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise UnknownModel(
+            f"'{name}' cannot be built from its config.json ({short_reason(error)}): correct it or download it again"
+        ) from error
+    mismatched = [f"{key} (saved {tuple(saved)}, needed {tuple(needed)})" for key, saved, needed in
+                  sorted(found.get("mismatched_keys", ()))]  # fmt: skip
+    missing = sorted(found.get("missing_keys", ()))
+    for wrong, kind in ((missing, "lacks"), (mismatched, "has weights of another shape:")):
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise UnknownModel(
+                f"'{name}' {kind} {', '.join(wrong[:3])}{more}: transformers would take random weights instead; "
+                "download or save the model again"
+            )
+    return model
+
+
+def _check_layers(source: str, name: str) -> None:
+    """Raise UnknownModel for damaged weights, or for more layers in the config than tensors in the weights' headers."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors = 0
+    for path in sorted(Path(source).glob("*.safetensors")):
+        try:
+            if not is_regular(path):
+                raise OSError(f"{path.name} is not a regular file")
+            with safe_open(path, framework="pt") as file:
+                tensors += len(file.keys())
+        except (OSError, SafetensorError) as error:  # its header is checked before the file is mapped
+            raise UnknownModel(f"the weights of '{name}' are damaged ({error}): download or save them again") from error
+    config = read_object(Path(source) / "config.json", UnknownModel) if tensors else {}
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        layers = max((part[key] for key in LAYERS if isinstance(part.get(key), int)), default=0)
+        if layers > tensors:
+            raise UnknownModel(f"'{name}' has {layers:,} layers in its config.json and {tensors} tensors: correct it")
 
 
 def refuse_wrong_transformers() -> None:
@@ -136,7 +196,7 @@ def model_type(name: str) -> str:
     if not (folder / "config.json").is_file():
         _refuse_adapter(name, folder)
         raise UnknownModel(f"'{name}' has no config.json, so it is no model: correct the name")
-    return json.loads((folder / "config.json").read_text()).get("model_type", "")
+    return read_object(folder / "config.json", UnknownModel).get("model_type", "")
 
 
 def load_lvlm(
@@ -162,8 +222,8 @@ def load_lvlm(
     revision, token and cache_dir are passed to the hub, other keywords to `from_pretrained`.
 
     Warns if the model's family is unverified; `vk.check(lvlm)` or `vladva check` verifies it.
-    Raises UnknownModel for an unknown name or a model of another kind, HubError if the download fails, MissingExtra
-    without bitsandbytes, ImportError for a transformers that computes wrong embeddings.
+    Raises UnknownModel for an unknown name, a model of another kind or one that lacks weights, HubError if the download
+    fails, MissingExtra without bitsandbytes, ImportError for a transformers that computes wrong embeddings.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -175,9 +235,8 @@ def load_lvlm(
     source = _local_source(name, trust_remote_code, from_pretrained)
     _check_generative(name, source, trust_remote_code)
     shared = {"trust_remote_code": trust_remote_code}
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=choice.dtype, use_safetensors=True, **shared, **quantization, **from_pretrained
-    )
+    options = {"dtype": choice.dtype, **shared, **quantization, **from_pretrained}
+    model = load_weights(AutoModelForImageTextToText, source, name, **options)
     if not four_bit and "device_map" not in from_pretrained:
         model = model.to(choice.device)
     model = model.eval().requires_grad_(False)
@@ -212,7 +271,7 @@ def _check_generative(name: str, source: str, trust_remote_code: bool) -> None:
     """Raise UnknownModel for a model of another kind, for which transformers lists all its classes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    config = json.loads((Path(source) / "config.json").read_text())
+    config = read_object(Path(source) / "config.json", UnknownModel)
     known = config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if not known and not (trust_remote_code and "auto_map" in config):
         raise UnknownModel(

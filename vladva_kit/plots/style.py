@@ -9,17 +9,21 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import Formatter
 from PIL import Image
 
 from vladva_kit.evaluation.metrics import check_scores
-from vladva_kit.models.files import atomic_write
+from vladva_kit.models.files import atomic_write, printable
 from vladva_kit.models.images import ImageLike, open_image
 
 BLUE, SKY, VERMILION, GREEN, ORANGE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
@@ -47,10 +51,28 @@ def new_figure(width: float, height: float, title: str, answer: str = "") -> Fig
 
     The figure is not registered with pyplot, so it neither stays in memory nor pops up in a notebook.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Figure(figsize=(width, height), layout="constrained")
     lines = [title, answer[:1].upper() + answer[1:]]
     figure.suptitle("\n".join(wrap_text(line, int(11 * width)) for line in lines if line))
     return figure
+
+
+class _Figure(Figure):
+    """A figure that shows control characters as escapes: SVG, which is XML, cannot hold them."""
+
+    def draw(self, renderer: Any) -> None:
+        """Escape all texts, those of ticks too, then draw."""
+        for axis in self.findobj(Axis):
+            for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
+                formatter.format_ticks = partial(_format_ticks, formatter)
+        for text in self.findobj(Text):
+            if (shown := printable(text.get_text())) != text.get_text():
+                text.set_text(shown)
+        super().draw(renderer)
+
+
+def _format_ticks(formatter: Formatter, values: Sequence[float]) -> list[str]:
+    return [printable(label) for label in type(formatter).format_ticks(formatter, values)]
 
 
 def wrap_text(text: str, width: int, max_lines: int | None = None) -> str:

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from vladva_kit.data.store import Store
 from vladva_kit.embedder.identity import content_key
@@ -50,8 +51,10 @@ def build_index(out: str | Path) -> Path:
     index = faiss.index_factory(dim, f"IVF{lists},PQ{codes}", faiss.METRIC_INNER_PRODUCT)
     index.do_polysemous_training = False  # orders codes for a filter that no search uses, and takes most of the time
     index.train(sample.numpy())
-    for _, _, block in blocks(out):
-        index.add(block.numpy())
+    with tqdm(total=rows, unit="row", desc="index") as bar:
+        for _, _, block in blocks(out):
+            index.add(block.numpy())
+            bar.update(len(block))
     embeddings = json.dumps({"embeddings": _embeddings_key(out)}).encode()
     atomic_write({out / INDEX: faiss.serialize_index(index).tobytes(), out / INDEX_KEY: embeddings})
     return out / INDEX

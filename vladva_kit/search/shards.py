@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
-from vladva_kit.data.store import Store, differences, read_manifest, row_ranges
+from vladva_kit.data.store import Store, differences, read_manifest, row_ranges, shard_ranges
 from vladva_kit.data.validation import decode_image
 from vladva_kit.embedder.identity import content_key, identity_of
-from vladva_kit.models.images import BadInput
+from vladva_kit.models.images import MAX_BATCH_PIXELS, BadInput
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +72,7 @@ def embed_images_to_shards(
             check_unchanged(store, shard, (images[row] for row in rows))
     for shard, rows in own_ranges:
         if shard not in store:
-            loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_decode)
+            loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_decode_batch)
             store.write(shard, *_embed(loader, encode, getattr(torch, dtype), on_error))
         progress(len(rows))
     complete = not store.missing(len(ranges))
@@ -81,18 +81,30 @@ def embed_images_to_shards(
     return complete
 
 
-def _decode(records: list[ImageRecord]) -> tuple[list[tuple[str, Image.Image]], list[tuple[str, str]], dict[str, list]]:
-    """Decode images in a loader's worker.
+Decoded = tuple[list[tuple[str, "Image.Image"]], list[tuple[str, str]], list[ImageRecord]]
 
-    Returns (name, image) of each, (name, error message) of the unreadable ones, and the content of all.
+
+def _decode_batch(records: list[ImageRecord]) -> tuple[Decoded, dict[str, list]]:
+    """Decode images in a loader's worker; return what `_decode` does and the content of all."""
+    return _decode(records), content_values(records)
+
+
+def _decode(records: list[ImageRecord]) -> Decoded:
+    """Decode images until they have MAX_BATCH_PIXELS.
+
+    Returns (name, image) of each, (name, error message) of the unreadable ones, and the records that are left.
     """
-    decoded, unreadable = [], []
-    for record in records:
+    decoded, unreadable, pixels = [], [], 0
+    for number, record in enumerate(records, start=1):
         try:
-            decoded.append((record.name, decode_image(record.image, record.name)))
+            decoded.append((record.name, image := decode_image(record.image, record.name)))
         except BadInput as error:
             unreadable.append((record.name, str(error)))
-    return decoded, unreadable, content_values(records)
+            continue
+        pixels += image.width * image.height
+        if pixels > MAX_BATCH_PIXELS:
+            return decoded, unreadable, records[number:]
+    return decoded, unreadable, []
 
 
 def _embed(
@@ -101,17 +113,21 @@ def _embed(
     """Return a shard's tensors and JSON values."""
     values: dict[str, Any] = {"names": [], "skipped": [], "keys": [], "stamps": []}
     parts = []
-    for decoded, unreadable, content in loader:
-        if unreadable and on_error == "raise":
-            raise BadInput(f"{unreadable[0][1]}, or skip such images with --skip-bad")
-        if unreadable:
-            warnings.warn(f"skipped: {'; '.join(error for _, error in unreadable)}", stacklevel=3)
-        values["skipped"] += [name for name, _ in unreadable]
-        values["names"] += [name for name, _ in decoded]
+    for (decoded, unreadable, left), content in loader:
         for name, of_batch in content.items():
             values[name] += of_batch
-        if decoded:
-            parts.append(encode([image for _, image in decoded]).to(dtype))
+        while True:
+            if unreadable and on_error == "raise":
+                raise BadInput(f"{unreadable[0][1]}, or skip such images with --skip-bad")
+            if unreadable:
+                warnings.warn(f"skipped: {'; '.join(error for _, error in unreadable)}", stacklevel=3)
+            values["skipped"] += [name for name, _ in unreadable]
+            values["names"] += [name for name, _ in decoded]
+            if decoded:
+                parts.append(encode([image for _, image in decoded]).to(dtype))
+            if not left:
+                break
+            decoded, unreadable, left = _decode(left)
     embeddings = torch.cat(parts) if parts else torch.zeros(0, 0, dtype=dtype)
     digest = content_key(embeddings.numpy().tobytes())  # an index of these embeddings records it
     return {"embeddings": embeddings}, {**values, "digest": digest}
@@ -123,13 +139,26 @@ def open_shards(out: str | Path) -> tuple[Store, int]:
     Raises ValueError if the folder has no manifest or if shards are missing.
     """
     store, manifest = Store(Path(out)), read_manifest(out)
-    count = len(row_ranges(manifest["rows"], manifest["shard_size"]))
-    missing = store.missing(count)
+    ranges = shard_ranges(out, manifest)
+    count, missing = len(ranges), store.missing(len(ranges))
     if missing:
         raise ValueError(
             f"{out} lacks {len(missing)} of {count} shards, first {store.path(missing[0]).name}: "
             "run the same `vladva embed` command again to resume"
         )
+    if more := [name for name in store.names() if name.isdecimal() and int(name) >= count]:
+        path = store.path(int(more[0]))
+        raise ValueError(f"{path} is not of the {count} shards that the manifest names: remove this file")
+    for shard, rows in enumerate(ranges):
+        with store.opened(shard) as file:
+            found = file.get_slice("embeddings").get_shape()[0]
+            skipped = "skipped" in file.keys()  # noqa: SIM118  not a dict
+        found += len(store.read_json(shard, "skipped")) if skipped else 0
+        if skipped and found != len(rows):
+            raise ValueError(
+                f"{store.path(shard)} holds {found} rows and the manifest names {len(rows)}: remove this file and run "
+                "the same `vladva embed` command again"
+            )
     return store, count
 
 

@@ -119,7 +119,7 @@ def _mine_once(
     return store.read(0)["neighbors"]
 
 
-class _Refresh(TrainerCallback):
+class Refresh(TrainerCallback):
     """Mine neighbors again every few steps, with the embedder as trained so far; keep them in the checkpoints."""
 
     def __init__(self, sampler: HardBatches, mine: Callable[[], Tensor], every: int) -> None:
@@ -153,7 +153,7 @@ def refresh_callbacks(
     settings: Settings,
     sampler: HardBatches | None,
     features: CachedImageFeatures | None,
-) -> list[TrainerCallback]:
+) -> list[Refresh]:
     """Return the callback that mines neighbors again, in a list; an empty one if the settings do not refresh them.
 
     refresh_callbacks(embedder, pairs, Settings(mining=Mining(refresh_every=50)), sampler, features=None)
@@ -161,4 +161,4 @@ def refresh_callbacks(
     every = settings.mining.refresh_every
     if sampler is None or sampler.neighbors is None or every is None:
         return []
-    return [_Refresh(sampler, lambda: _mine(embedder, pairs, settings, features), every)]
+    return [Refresh(sampler, lambda: _mine(embedder, pairs, settings, features), every)]

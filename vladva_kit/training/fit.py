@@ -40,6 +40,7 @@ from vladva_kit.training.checkpoints import (
 from vladva_kit.training.collator import Batch, Collator, SampledCaptions
 from vladva_kit.training.image_cache import CachedImageFeatures, cache_image_features
 from vladva_kit.training.interruption import Interruption, RunInterrupted
+from vladva_kit.training.peers import watching_ranks
 from vladva_kit.training.progress import Progress, history_of
 from vladva_kit.training.settings import Settings, trainer_arguments
 from vladva_kit.training.trainer import VladvaTrainer
@@ -86,7 +87,7 @@ def fit(
     Raises ValueError for a base embedder, for fewer pairs than fill a batch, for a folder in which another run writes,
     and for one that began with other settings or data; BadInput for unusable data; BadAdapter for a checkpoint of
     another adapter; NonFiniteError, naming step and images, for losses that are not finite; MemoryShortage, naming the
-    setting to change; RunInterrupted after a signal.
+    setting to change; RunInterrupted after a signal; RankFailed if another rank fails or dies.
     """
     if embedder.config is None:
         raise ValueError("this embedder has nothing to train: call attach(lvlm) first")
@@ -108,7 +109,7 @@ def fit(
             return finished
         visible = progress and rank() == 0
         bar = Progress(settings.steps, settings.batch_size, visible=visible, deadline=deadline)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, watching_ranks():
             trainer = _trainer(embedder, pairs, settings, validate, [bar, *callbacks], scratch, visible, early_stopping)
             trainer.check_folder = check_folder
             _train(trainer, embedder, settings, checkpoint, bar)
@@ -200,6 +201,7 @@ def _trainer(
     temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
     with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
         temperature.requires_grad_(settings.learn_temperature)
+    refresh = refresh_callbacks(embedder, pairs, settings, sampler, image_features())
     trainer = VladvaTrainer(
         embedder,
         settings.next_token_weight,
@@ -216,11 +218,13 @@ def _trainer(
         callbacks=[
             *callbacks,
             *sampled,
-            *refresh_callbacks(embedder, pairs, settings, sampler, image_features()),
+            *refresh,
             *([EarlyStopping(early_stopping)] if early_stopping is not None else ()),
             CompleteCheckpoints(),
         ],
     )
+    for callback in refresh:
+        callback.mine = partial(trainer.run_whole, callback.mine)
     if early_stopping is not None:
         arguments.load_best_model_at_end = True  # set late: the first validation tells the metric's name
     trainer.remove_callback(PrinterCallback)  # the progress bar shows more

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vladva_kit.data.hard_batches import caption_keys
-from vladva_kit.embedder.embedder import MAX_LOGITS_PER_CHUNK
+from vladva_kit.embedder.activations import MAX_LOGITS_PER_CHUNK
 from vladva_kit.embedder.prompts import IGNORE_INDEX
 
 RANK_TEMPERATURE = 0.05  # of the student's cosines (tau in CORE, arXiv 2609.04083)

@@ -13,33 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from vladva_kit.embedder.activations import GIB, Lengths, attention_width, peak_of_a_module, score_bytes
 from vladva_kit.embedder.soft_prompt import llm_linear_pattern
 from vladva_kit.models.families import family_of
 from vladva_kit.models.hub import download
 from vladva_kit.models.load import resolve
-from vladva_kit.training.losses import MAX_LOGITS_PER_CHUNK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from vladva_kit.embedder.embedder import Embedder
+    from vladva_kit.training.collator import Batch
+
 PUBLISHED_CONFIGS = Path(__file__).parent / "published_configs.json"
-GIB = 2**30
 GPUS = {"T4, 15 GiB": 15, "24 GiB": 24, "80 GiB": 80}  # usable GiB
 MODES = ("encode", "train")
 CUDA_CONTEXT = 0.6 * GIB  # allocated before the first tensor
 ALLOCATOR_OVERHEAD = 1.1  # factor for fragmentation
 BYTES_PER_TRAINABLE = 16  # parameter, gradient and AdamW's two moments, in float32
 SOFT_PROMPT_TOKENS = 60  # of both prompts together
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Sequence lengths of a batch, in tokens."""
-
-    image: int  # image, prompt and long caption
-    text: int  # short caption and prompt
-    caption: int  # long caption only: the tokens that need logits
-    patches: int  # of an image, in the vision encoder
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def estimate_memory(
     n_adapter = rank * lora_per_rank + SOFT_PROMPT_TOKENS * config.get_text_config().hidden_size
     adapter = n_adapter * (BYTES_PER_TRAINABLE if mode == "train" else 4)
     activations = _stored_for_backward(config, batch_size, lengths, dtype) if mode == "train" else 0
-    return Memory(weights, adapter, activations + _peak_of_a_module(config, batch_size, lengths, dtype, mode))
+    return Memory(weights, adapter, activations + peak_of_a_module(config, batch_size, lengths, dtype, mode))
 
 
 def config_of(name_or_config: str | PreTrainedConfig | Mapping[str, Any]) -> PreTrainedConfig:
@@ -185,46 +177,41 @@ def _edge(size: Any) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _attention_width(text: PreTrainedConfig) -> int:
-    return text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-
-
-def _score_bytes(text: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Return bytes per pair of tokens and layer: only capped attention (Gemma 2) stores attention scores."""
-    capped = getattr(text, "attn_logit_softcapping", None)
-    return text.num_attention_heads * (2 * dtype.itemsize + 4) if capped else 0
-
-
 def _stored_for_backward(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype) -> int:
     """Return the bytes stored for the backward pass: inputs of each layer, gradients of the long captions' states.
 
     Logits are not stored (see losses.next_token_loss).
     """
     text = config.get_text_config()
-    hidden, inner, heads = text.hidden_size, text.intermediate_size, _attention_width(text)
+    hidden, inner, heads = text.hidden_size, text.intermediate_size, attention_width(text)
     # inputs of the norms and of LoRA; queries, keys, values and their output; the MLP's gate, up, activation, product
     per_token = 4 * (4 * hidden + 5 * heads + 4 * inner)
     if dtype.itemsize == 2:  # norms compute in float32; autocast copies the input of each of the seven LoRA layers
         per_token = 18 * hidden + 10 * heads + 8 * inner
     tokens = batch * (lengths.image + lengths.text)
     token_pairs = batch * (lengths.image**2 + lengths.text**2)
-    layers = (tokens * per_token + token_pairs * _score_bytes(text, dtype)) * text.num_hidden_layers
+    layers = (tokens * per_token + token_pairs * score_bytes(text, dtype)) * text.num_hidden_layers
     return layers + batch * lengths.caption * hidden * dtype.itemsize
 
 
-def _peak_of_a_module(config: PreTrainedConfig, batch: int, lengths: Lengths, dtype: torch.dtype, mode: str) -> int:
-    """Return the bytes in use at once within the largest of: a vision encoder layer, an LLM layer, the head."""
-    text, vision, size = config.get_text_config(), config.vision_config, dtype.itemsize
-    width = getattr(vision, "embed_dim", None) or vision.hidden_size
-    inner = getattr(vision, "intermediate_size", None) or 4 * width
-    encoder = batch * lengths.patches * size * (4 * width + 2 * inner)
-    image = lengths.image if mode == "train" else lengths.image - lengths.caption
-    tokens = batch * max(image, lengths.text)
-    llm = tokens * (size * (3 * text.hidden_size + max(3 * text.intermediate_size, 4 * _attention_width(text))) + 4)
-    llm = max(llm, tokens * max(image, lengths.text) * _score_bytes(text, dtype))
-    logits = min(batch * lengths.caption * text.vocab_size, MAX_LOGITS_PER_CHUNK)
-    head = logits * (size + 12) if mode == "train" else 0  # also in float32: logits, softmax and gradient
-    return max(encoder, llm, head)
+def train_estimate(embedder: Embedder, batch: Batch, rows: int) -> str:
+    """Say what a step over `rows` of a batch's rows takes: `train_estimate(embedder, batch, 8)` is ", about 50 GiB …".
+
+    It is "" for a config that the formula does not know.
+    """
+    model, images, texts = embedder.lvlm.model, batch.images.inputs, batch.texts
+    try:
+        caption = 0 if batch.images.labels is None else int((batch.images.labels >= 0).sum(1).max())
+        text = 0 if texts is None else texts.inputs["attention_mask"].shape[1]
+        patches = typical_lengths(model.config, embedder.lvlm.family.max_pixels or 512 * 512).patches
+        needed = estimate_memory(
+            model.config, batch_size=rows, mode="train", dtype=model.dtype,
+            four_bit=bool(getattr(model, "is_quantized", False)), rank=(embedder.config.lora or {}).get("r", 1),
+            lengths=Lengths(images["attention_mask"].shape[1], text, caption, patches),
+        )  # fmt: skip
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return ""
+    return f", which needs about {needed}"
 
 
 def largest_batch(name_or_config: Any, gib: float, **estimate: Any) -> int:

@@ -20,15 +20,7 @@ from transformers.trainer_utils import SaveStrategy
 from vladva_kit.data.streaming import PairStream, save_stream_state
 from vladva_kit.embedder.adapter import CONFIG_FILE
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.models.device import (
-    MemoryShortage,
-    NonFiniteError,
-    check_finite,
-    is_memory_shortage,
-    rank,
-    short_reason,
-    world_size,
-)
+from vladva_kit.models.device import NonFiniteError, check_finite, memory_advice, rank, world_size
 from vladva_kit.models.files import write_errors
 from vladva_kit.training.collator import Batch, ByLength, Collator
 from vladva_kit.training.distillation import TeacherScores
@@ -44,6 +36,7 @@ from vladva_kit.training.distributed import (
 from vladva_kit.training.encode import EncodedBatch, encode_batch, non_finite_rows
 from vladva_kit.training.grad_cache import cached_step
 from vladva_kit.training.image_cache import CachedImageFeatures
+from vladva_kit.training.memory import train_estimate
 from vladva_kit.training.progress import VALIDATION, history_of, seconds_of
 from vladva_kit.training.settings import refuse_accumulation, split_soft_prompt_group
 from vladva_kit.training.validation import Validate
@@ -171,27 +164,25 @@ class VladvaTrainer(Trainer):
         """Run a step in one graph or with cached gradients; with several ranks, average the gradients."""
         self._start_clock()
         try:
-            loss = self._step(model, inputs, *arguments, **keywords)
+            with memory_advice(lambda: self._memory_advice(inputs["batch"])):
+                loss = self._step(model, inputs, *arguments, **keywords)
         except NonFiniteError as error:
             # a forward pass of a wrapped model needs all ranks
             rows = non_finite_rows(self.embedder, inputs["batch"]) if self._runner(model) is run_directly else ""
             raise NonFiniteError(f"{error}{f' ({rows})' if rows else ''}") from error
-        except Exception as error:
-            if not is_memory_shortage(error):
-                raise
-            raise MemoryShortage(self._memory_advice(error)) from error
         if "stream_state" in inputs:  # after the step: a run that fails in it resumes with this batch
             worker, position = json.loads(inputs["stream_state"])
             self.stream_state[worker] = json.dumps(position)
         return loss
 
-    def _memory_advice(self, error: BaseException) -> str:
+    def _memory_advice(self, step: Batch) -> str:
         batch, rows = self.args.per_device_train_batch_size, self.micro_batch_size
         if rows is None:
             fix = f"micro_batch_size={max(1, batch // 4)} (--micro-batch-size) computes the same step in parts"
         else:
             fix = "not even one row fits: gradient_checkpointing=True and load_lvlm(max_pixels=…) need less"
-        return f"out of memory with batch_size={batch} and micro_batch_size={rows}; {fix} ({short_reason(error)})"
+        needed = train_estimate(self.embedder, step, rows or batch)
+        return f"with batch_size={batch} and micro_batch_size={rows}{needed}; {fix}"
 
     def _step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **keywords: Any) -> Tensor:
         if self.micro_batch_size is None:
@@ -217,10 +208,17 @@ class VladvaTrainer(Trainer):
             average_gradients(model.parameters())  # the step bypasses DDP's forward, so DDP's hooks stay silent
         return loss
 
+    def run_whole(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that runs the model between two steps, such as `trainer.run_whole(validate, embedder)`.
+
+        Under FSDP it runs in a forward pass of the wrapped model, in which the weights are gathered.
+        """
+        run = self._runner(self.model_wrapped) if self.is_fsdp_enabled else run_directly
+        return run(function, *arguments)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Run the validation function; its metrics are logged with the prefix "eval_"."""
-        run = self._runner(self.model_wrapped) if self.is_fsdp_enabled else run_directly
-        values = first_ranks(run(self.validate, self.embedder))
+        values = first_ranks(self.run_whole(self.validate, self.embedder))
         metrics = {f"{VALIDATION}{name}": value for name, value in values.items()}
         if self.args.load_best_model_at_end and self.args.metric_for_best_model is None:
             if not metrics:
