@@ -99,7 +99,7 @@ def test_no_module_uses_private_names_of_another():
 
 def test_the_package_is_small():
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py"))
-    assert lines <= 19_500  # raise it with a reason: code that only a study or the pretraining needs lives outside
+    assert lines <= 22_000  # raise it with a reason: code that only a study or the pretraining needs lives outside
 
 
 def test_the_picture_shows_todays_subpackages_and_arrows():
