@@ -4,8 +4,9 @@ python docs/run_notebooks.py                    # all of them
 python docs/run_notebooks.py 03_finetune        # one
 python docs/run_notebooks.py --check            # run nothing; fail if stored outputs are not those of the cells
 
-Before a notebook runs, its shared parts are written: heading, Colab badge, install cell and the link to the next
-notebook, with the repository's address from pyproject.toml. It runs in an empty folder, like a single file in Colab.
+Before a notebook runs, its shared parts are written: heading, badges, install cell, folded cells and
+the link to the next notebook, with the repository's address from pyproject.toml. It runs in an empty folder, like a
+single file in Colab.
 The hash of the code cells is stored with the outputs, so that `--check` finds outputs of other cells.
 """
 
@@ -20,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
@@ -27,7 +29,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from vladva_kit.models.files import atomic_write
-from vladva_kit.widgets.base import WIDGET_VIEW
+from vladva_kit.widgets.static_view import STATIC_STYLE, WIDGET_VIEW
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -40,7 +42,9 @@ TITLES = {
     "05_similarity": "Similarity",
     "06_failure_cases": "Failure cases",
     "07_your_model_and_data": "Your model and data",
+    "08_save_share_export": "Save, share, export",
 }
+FOLDED = ("install", "form", "setup")  # ids of cells
 MAX_BYTES = 1_000_000
 CELL_TIMEOUT = int(600 * float(os.environ.get("VLADVA_PATIENCE", "1")))  # seconds; VLADVA_PATIENCE=3 on a busy machine
 
@@ -56,13 +60,18 @@ def colab_url(name: str) -> str:
     return f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{name}.ipynb"
 
 
+def kaggle_url(name: str) -> str:
+    """Return the address that imports a notebook into Kaggle: `kaggle_url("03_finetune")`."""
+    return f"https://kaggle.com/kernels/welcome?src={repository_url()}/blob/main/notebooks/{name}.ipynb"
+
+
 def install_source() -> str:
     """Return the install cell, which does nothing if the kit is installed."""
     return (
-        "# Installs the kit if it is missing, as in Colab.\n"
+        "#@title Install (only if the kit is missing, as in Colab)\n"
         "import importlib.util\n\n"
         'if importlib.util.find_spec("vladva_kit") is None:\n'
-        f'    %pip install --quiet "vladva-kit[notebooks] @ git+{repository_url()}"'
+        f'    %pip install --quiet "vladva-kit[widgets] @ git+{repository_url()}"'
     )
 
 
@@ -77,19 +86,25 @@ def next_link(name: str) -> str:
 def add_shared_parts(notebook: NotebookNode, name: str) -> NotebookNode:
     """Write the parts that all notebooks share: `add_shared_parts(notebook, "03_finetune")`.
 
-    The cell `title` gets the heading and the badge, the cell `install` (inserted after it if missing) its code, and the
-    cell `end` its last line. Raises KeyError for a name that is not in TITLES, ValueError for a missing cell.
+    The cell `title` gets the heading and the badges, the cell `install` (inserted after it if missing) its code, and
+    the cell `end` its last line. Colab shows the cells in FOLDED as forms; JupyterLab folds all of them but the form.
+    Raises KeyError for a name that is not in TITLES, ValueError for a missing cell.
     """
     cells = {cell.id: cell for cell in notebook.cells}
     if missing := {"title", "form", "end"} - cells.keys():
         raise ValueError(f"{name} has no cell with the id {', '.join(sorted(missing))}")
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(name)})"
+    badge += f" [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle_url(name)})"
     body = re.sub(r"\A# .*\n|^\[!\[Open in Colab\].*\n?", "", cells["title"].source, flags=re.MULTILINE).strip()
     cells["title"].source = f"# {name[:2]} · {TITLES[name]}\n\n{badge}\n\n{body}"
     if "install" not in cells:
         cells["install"] = nbformat.v4.new_code_cell(id="install")
         notebook.cells.insert(1, cells["install"])
     cells["install"].source = install_source()
+    for cell in (cells[key] for key in FOLDED if key in cells):
+        cell.metadata["cellView"] = "form"
+        if cell.id != "form":  # whose values are edited in the source
+            cell.metadata["jupyter"] = {"source_hidden": True}
     body = re.sub(r"^\*\*(Next|Back to the first):\*\* .*\Z", "", cells["end"].source.strip(), flags=re.MULTILINE)
     cells["end"].source = f"{body.strip()}\n\n{next_link(name)}"
     return notebook
@@ -126,7 +141,7 @@ def started_kernel(folder: str | Path) -> Iterator[NotebookClient]:
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "JPY_SESSION_NAME": "run"}  # static views follow their widgets
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment.pop("MPLBACKEND", None)  # a kernel draws figures into the notebook
     with client.setup_kernel(env=environment):
@@ -156,7 +171,11 @@ def clean_outputs(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
+            cell.outputs = [
+                output
+                for output, following in zip_longest(cell.outputs, cell.outputs[1:], fillvalue={})
+                if not _is_dropped(output, following)
+            ]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if WIDGET_VIEW in data:
@@ -174,10 +193,13 @@ def clean_outputs(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def _is_progress_bar(output: NotebookNode) -> bool:
-    """Return whether an output is a bar of tqdm, such as "images:  40%|████ | 80/200"."""
-    data = output.get("data", {})
-    return WIDGET_VIEW in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
+def _is_dropped(output: Mapping, following: Mapping) -> bool:
+    """Return whether an output is a bar of tqdm, the style of static views, or a widget whose static view follows."""
+    data, after = output.get("data", {}), following.get("data", {}).get("text/html", "")
+    if WIDGET_VIEW not in data:
+        return data.get("text/html") == STATIC_STYLE
+    is_bar = re.search(r"\d+%\|", data.get("text/plain", "")) is not None  # "images:  40%|████ | 80/200"
+    return is_bar or ("text/html" not in data and STATIC_STYLE in after)
 
 
 def find_drift(path: Path) -> str | None:

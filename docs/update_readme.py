@@ -1,24 +1,27 @@
 """Write the generated tables of the README and of the pages in docs/ from the results that they show.
 
-    python docs/update_readme.py                          # all tables whose sources are committed
+    python docs/update_readme.py                          # all tables whose sources are committed, and the recording
     python docs/update_readme.py runs/demo/results.json   # the demo's table first
 
-A table is between two markers: `<!-- NAME table -->` and `<!-- end of NAME table -->`.
+A table is between two markers: `<!-- NAME table -->` and `<!-- end of NAME table -->`. The recording is the file that
+notebook 03 shows, the loss curves of the study's experiment "collapse".
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `experiments` is not installed
 
 from experiments.benchmarks.measure import find_targets, read_values  # noqa: E402
-from experiments.paper.tables import gallery_of  # noqa: E402
+from experiments.paper.tables import gallery_of, value_of, variants_of  # noqa: E402
 from experiments.paper.tables import overview as study_overview  # noqa: E402
 from vladva_kit.evaluation.overview import COLUMNS, overview  # noqa: E402
 from vladva_kit.evaluation.tables import gallery_text, markdown_rows, markdown_table  # noqa: E402
 from vladva_kit.models.files import atomic_write, write_json  # noqa: E402
+from vladva_kit.plots.recorded import COLLAPSE  # noqa: E402
 from vladva_kit.training.memory import memory_table  # noqa: E402
 
 PAGES = {  # table -> its page
@@ -30,6 +33,7 @@ PAGES = {  # table -> its page
 }
 DEMO = "docs/demo.json"  # the demo's results without its cases
 PER_CASE = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
+STUDIES = ("docs/ablation.json", "docs/ablation-random-batches.json")  # the current results, then the earlier ones
 STYLES = ("unseen style", "seen")
 BATCHES = {"components": "Hard batches", "components-random": "Random batches"}  # experiment -> its batches
 
@@ -50,6 +54,7 @@ def main(demo_results: Path | None = None, root: Path = ROOT) -> None:
     write_table("benchmarks", targets_table(), root)
     heading, rows = memory_table()
     write_table("memory", markdown_rows(heading, rows, "l" + "r" * (len(heading) - 1)), root)
+    write_json(root / "vladva_kit" / "plots" / COLLAPSE, collapse_record(), indent=None)
 
 
 def without_cases(results: dict) -> dict:
@@ -112,6 +117,34 @@ def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
     seeds = f"mean over {n_seeds} seeds" if n_seeds > 1 else "one seed"
     parts.append(f"Percent, {seeds}. `{results['command']}`\n")
     return "\n".join(parts)
+
+
+def collapse_record(paths: Sequence[Path] = tuple(ROOT / name for name in STUDIES)) -> dict:
+    """Return the recording of the experiment "collapse", from the first of the results that contain it.
+
+    collapse_record()["recall"]
+
+    Raises ValueError if none contains it.
+    """
+    for results in (json.loads(path.read_text()) for path in paths):
+        if "collapse" in results["experiments"]:
+            break
+    else:
+        names = ", ".join(path.name for path in paths)
+        raise ValueError(f"{names}: no 'collapse'; run python -m experiments.paper ablate --experiment collapse")
+    variants = variants_of(results, "collapse")
+    return {
+        "curves": {name: [_loss_curve(run["history"]) for run in runs] for name, runs in variants.items()},
+        "recall": {
+            name: round(value_of(results, "collapse", name, "text → image R@1, unseen style").percent, 1)
+            for name in variants
+        },
+        "command": results["command"],
+    }
+
+
+def _loss_curve(history: dict) -> dict:
+    return {"step": history["step"], "contrastive": [round(loss, 4) for loss in history["contrastive"]]}
 
 
 def targets_table(folder: Path = ROOT / "experiments" / "benchmarks" / "results") -> str:

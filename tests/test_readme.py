@@ -84,6 +84,17 @@ def test_study_table_is_up_to_date():
     assert UPDATE["read_table"]("study") == UPDATE["study_tables"]()
 
 
+def test_the_recorded_collapse_is_that_of_the_results():
+    recorded = ROOT / "vladva_kit" / "plots" / "recorded_collapse.json"
+    assert json.loads(recorded.read_text()) == json.loads(json.dumps(UPDATE["collapse_record"]()))
+
+
+def test_results_without_the_collapse_name_the_command_that_runs_it(tmp_path):
+    (tmp_path / "results.json").write_text('{"experiments": {}}')
+    with pytest.raises(ValueError, match=r"results.json: no 'collapse'; run python -m experiments.paper"):
+        UPDATE["collapse_record"]([tmp_path / "results.json"])
+
+
 def test_benchmarks_table_is_up_to_date():
     table = UPDATE["read_table"]("benchmarks")
     assert table == UPDATE["targets_table"]()

@@ -17,5 +17,6 @@ scores = embedder.similarity([pair.load_image() for pair in pairs], [pair.short 
 assert scores.shape == (4, 4)
 folder = embedder.save_pretrained("my-adapter")
 assert "Apache License" in (folder / "LICENSE").read_text() and (folder / "README.md").is_file()
+assert vk.plots.recorded_collapse().curves
 history = vk.fit(vk.attach(vk.load_lvlm("emoji-llava")), pairs, vk.Settings(steps=1, batch_size=4), progress=False)
 print(f"{version.strip()} works from the wheel; loss of one step: {history[-1]['loss']:.2f}")

@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports on first use, for type checkers 
     from vladva_kit.training.memory import estimate_memory as estimate_memory
     from vladva_kit.training.settings import Settings as Settings
     from vladva_kit.training.trainer import VladvaTrainer as VladvaTrainer
+    from vladva_kit.widgets.notebook import notebook as notebook
     from vladva_kit.widgets.playground import playground as playground
 
 _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
@@ -86,6 +87,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "evaluate_captions": "evaluation.caption_quality",
     "check": "checks",
     "rerank": "search.rerank",
+    "notebook": "widgets.notebook",
     "playground": "widgets.playground",
     "analysis": None,
     "plots": None,

@@ -13,12 +13,27 @@ import tempfile
 import time
 
 # by duration on 2 cores, shortest first; scaling reads the results of step
-ALL = ("start", "recall", "encode", "likelihood", "loader", "cost", "memory", "step", "throughput", "scaling")
+ALL = (
+    "start",
+    "images",
+    "recall",
+    "encode",
+    "likelihood",
+    "prefix",
+    "loader",
+    "cost",
+    "memory",
+    "step",
+    "throughput",
+    "scaling",
+)
 TINY = {
     "start": "--runs 1",
+    "images": "--images 2 --sides 32 48 --runs 1",
     "recall": "--images 600 --captions 2 --dim 16 --runs 1",
     "encode": "--shape tiny --pairs 4 --batch 2 --runs 1",
     "likelihood": "--shape tiny --images 2 --captions 4 --image-side 64 --runs 1",
+    "prefix": "--shape tiny --pairs 4 --batch 2 --prefixes 2 14 --runs 1",
     "loader": "--pairs 640 --batch 32 --window 64 --samples 4",
     "cost": "--shape tiny --batches 2 4 6 --caption-tokens 30 60 90 --image-sides 32 64 96 --batch 2 --rows 2 --runs 1",
     "memory": "--shape tiny --batches 4 8 --rows 2",

@@ -264,8 +264,12 @@ CLAIMS = (
           expect("swaps", BASE, "positions only", WINOGROUND)),
     Claim("Four fifths of LoRA's update keep the composition of all of it", NOT_REPORTED, "interpolation",
           "interpolation", expect("interpolation", "LoRA x 1", "LoRA x 0.8", WINOGROUND, NO_WORSE)),
-    Claim("Distilling the likelihood's ranking improves Winoground", "not in the paper", "distillation", "distillation",
-          all_of(*(expect("distillation", name, f"{name} + distillation", WINOGROUND) for name in DISTILLED))),
+    *(
+        Claim(f"In {name} batches, distilling the likelihood's ranking improves Winoground", "not in the paper",
+              f"distillation-{name}", f"distillation-{name}",
+              expect(f"distillation-{name}", name, f"{name} + distillation", WINOGROUND))
+        for name in DISTILLED
+    ),
     Claim("Swapped captions as hard negatives improve composition", "not in the paper", "negatives", "negatives",
           expect("negatives", "random batches", "+ swapped captions", (*WINOGROUND, *SUGARCREPE))),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from experiments.paper.claims import SIDES
-from experiments.paper.plan import BASE, BOTH, CLIP_TUNED, FULL, LORA, SOFT
+from experiments.paper.plan import BASE, BOTH, CLIP_TUNED, DISTILLED, FULL, LORA, SOFT
 from experiments.paper.tables import GENERATION, RETRIEVAL, STYLES, Results, runs_of, values_of, variants_of
 from vladva_kit.plots import loss_curves, variance_before_after
 from vladva_kit.plots.style import BLUE, GRAY, INK, MODEL_STYLES, ORANGE, label_rows, new_figure, styled, wrap_text
@@ -221,7 +221,10 @@ _SCORES = {  # file name -> experiment, scores, title, panels per row
     "temperature": ("temperature", _SWEEP_SCORES, "Fixed and learned temperature", 4),
     "next-token-weight": ("next-token-weight", _SWEEP_SCORES, "Weight of the next-token loss", 4),
     "negatives": ("negatives", _SWEEP_SCORES, "Swapped captions as hard negatives", 4),
-    "distillation": ("distillation", _SWEEP_SCORES, "Distilling the base's likelihoods", 4),
+    **{
+        f"distillation-{name}": (f"distillation-{name}", _SWEEP_SCORES, f"Distilling likelihoods, {name} batches", 4)
+        for name in DISTILLED
+    },
     "soft-prompt-rate": ("soft-prompt-rate", _SWEEP_SCORES, "Soft prompt alone, by learning rate", 4),
 }
 _PROBES: dict[str, tuple[Callable[..., Figure], str]] = {  # file name -> function, key of the representations

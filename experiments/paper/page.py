@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments.paper.claims import CLAIMS, NOT_MEASURED, PARTLY, SIDES, SUPPORTED, UNSUPPORTED, Claim
 from experiments.paper.figures import TWIN_LOSS, claim_figures
-from experiments.paper.plan import BASE, CLIP_TUNED, FULL, N_EQUALITY_IMAGES
+from experiments.paper.plan import BASE, CLIP_TUNED, DISTILLED, FULL, N_EQUALITY_IMAGES
 from experiments.paper.statistics import estimate
 from experiments.paper.tables import (
     COLUMNS,
@@ -69,7 +69,10 @@ _QUESTIONS = {  # experiment -> what it asks
     "rank": "Which rank does LoRA need?",
     "temperature": "Fixed or learned temperature?",
     "negatives": "Can captions with two words swapped, as hard negatives without images, replace twins?",
-    "distillation": "Does it help to distill the base model's likelihoods, in random, mined and twin batches?",
+    **{
+        f"distillation-{name}": f"Does it help to distill the base model's likelihoods in {name} batches?"
+        for name in DISTILLED
+    },
     "soft-prompt-rate": "Which learning rate does the soft prompt need? It is trained alone.",
     "collapse": "What happens if the contrastive loss takes the long captions?",
 }

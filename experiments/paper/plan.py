@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from vladva_kit.data.hard_batches import TWINS_AND_NEIGHBORS
 
@@ -20,7 +21,7 @@ DISTILLED = {  # batches with and without distillation; the first two hold no tw
 }
 HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
-POOLS = (1_000, 10_000, 100_000)
+POOLS = (1_000, 4_000, 16_000)
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
 
@@ -39,7 +40,7 @@ class Plan:
     next_token_weight: float = 0.3
     clip_learning_rate: float = 1e-4
     bf16: bool = True  # autocast; a CPU without bfloat16 emulates it, slowly
-    seeds: tuple[int, ...] = (0, 1, 2)  # of `components` and `distillation`
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the components and of distillation
     sweep_seeds: tuple[int, ...] = (0,)  # of all other experiments
     n_generation_images: int = 100  # per style, for questions and captions
     n_probe_images: int = 200  # images and captions whose summary tokens are probed
@@ -110,12 +111,11 @@ def experiment(name: str, plan: Plan = Plan()) -> Experiment:  # noqa: B008  fro
     if name == "clip-steps":
         frozen, *tuned = _clip_steps(plan)
         return Experiment(name, (frozen, *tuned), tuple((CLIP, variant.name) for variant in tuned))
-    seeds = plan.seeds if name == "distillation" else plan.sweep_seeds
+    seeds = plan.seeds if name.startswith("distillation") else plan.sweep_seeds
     sweep = [Variant(level, _sweep_runs(plan, changes, seeds)) for level, changes in _sweeps(plan)[name].items()]
     variants = [_base(plan), *sweep] if name in ("soft-prompt-rate", "twins", "swaps") else sweep
     names = [variant.name for variant in variants]
-    step = 2 if name == "distillation" else 1  # each kind of batches without and with it
-    return Experiment(name, tuple(variants), tuple(zip(names[::step], names[1::step], strict=False)))
+    return Experiment(name, tuple(variants), tuple(pairwise(names)))
 
 
 _COMPONENTS = {"components": HARD, "components-random": RANDOM}  # experiment -> its batches
@@ -238,10 +238,12 @@ def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:
             "random batches": random,
             "+ swapped captions": {**random, "hard_negatives": True},
         },
-        "distillation": {
-            f"{name}{title}": {**batches, "distill_weight": weight}
+        **{
+            f"distillation-{name}": {
+                f"{name}{title}": {**batches, "distill_weight": weight}
+                for title, weight in (("", 0.0), (" + distillation", 1.0))
+            }
             for name, batches in DISTILLED.items()
-            for title, weight in (("", 0.0), (" + distillation", 1.0))
         },
         "soft-prompt-rate": {  # without LoRA
             f"learning rate {rate:g}": {**soft_prompt, "soft_prompt_learning_rate": rate}

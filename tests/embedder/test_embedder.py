@@ -54,6 +54,19 @@ def test_no_items_give_an_empty_tensor(lvlm):
         assert embeddings.shape == (0, 64) and embeddings.dtype == torch.float32
 
 
+def test_equal_captions_and_equal_images_are_encoded_once_in_the_order_of_the_input(lvlm, captions, pictures, tmp_path):
+    embedder, rows = vk.Embedder(lvlm), []
+    pictures[0].save(tmp_path / "copy.png")
+    images = [*pictures[:2], pictures[0].copy(), tmp_path / "copy.png", pictures[1]]
+    expected = [embedder.encode_image(pictures[:2]), embedder.encode_text(captions[:2])]
+    forward = lvlm.model.model.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lvlm.model.model, "forward", lambda **i: rows.append(len(i["input_ids"])) or forward(**i))
+        again, texts = embedder.encode_image(images, 2), embedder.encode_text([*captions[:2], captions[0]])
+    assert rows == [2, 2] and torch.equal(again, expected[0][[0, 1, 0, 0, 1]])
+    assert torch.equal(texts, expected[1][[0, 1, 0]]) and texts.dtype == again.dtype == torch.float32
+
+
 def test_embeddings_do_not_depend_on_the_batch_size_in_fp32(lvlm, captions, pictures):
     embedder = vk.Embedder(lvlm)
     assert torch.allclose(embedder.encode_text(captions, 1), embedder.encode_text(captions), atol=1e-5)

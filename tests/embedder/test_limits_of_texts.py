@@ -32,14 +32,16 @@ def test_a_long_question_is_refused_before_the_model_runs(embedder, monkeypatch)
 
 
 def test_one_long_text_among_short_ones_gets_its_own_batch(embedder, monkeypatch):
-    texts = ["a dog"] * 9 + ["a red cat " * 30] + ["two cats"] * 9
+    texts = [f"a{' dog' * n}" for n in range(1, 10)] + ["a red cat " * 30] + [f"two{' cats' * n}" for n in range(1, 10)]
     expected, shapes = embedder.encode_text(texts), []
     hidden_states = type(embedder).hidden_states
     monkeypatch.setattr(prompts, "MAX_BATCH_TOKENS", 100)
     monkeypatch.setattr(
         type(embedder),
         "hidden_states",
-        lambda self, batch: shapes.append(batch.inputs["input_ids"].shape) or hidden_states(self, batch),
+        lambda self, batch, *prefix: (
+            shapes.append(batch.inputs["input_ids"].shape) or hidden_states(self, batch, *prefix)
+        ),
     )
     assert torch.allclose(embedder.encode_text(texts), expected, atol=1e-5)
     assert sum(rows for rows, _ in shapes) == 19 and shapes[-1][0] == 1

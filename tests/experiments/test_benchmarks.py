@@ -14,7 +14,10 @@ import torch
 from experiments.benchmarks import baselines, measure, scaling
 from experiments.benchmarks.__main__ import ALL, TINY, commands, run_all
 from experiments.benchmarks.cost import fit_line
-from experiments.benchmarks.shapes import trainable_embedder
+from experiments.benchmarks.images import draw_photos, load_with_draft, load_with_kit
+from experiments.benchmarks.prefix import AFTER, BEFORE, with_system_prompt
+from experiments.benchmarks.shapes import random_lvlm, trainable_embedder
+from vladva_kit.embedder.prompts import text_inputs
 
 
 def check_encode(text, values):
@@ -48,6 +51,24 @@ def check_likelihood(text, values):
     times = zip(values["seconds"]["plain pairs"], values["seconds"]["shared prefix"], strict=True)
     assert values["ratio"] == pytest.approx(statistics.median(plain / shared for plain, shared in times))
     assert values["difference"] < 1e-4 and measure.find_targets(text)[0][2] == "at least 3"
+
+
+def check_images(text, values):
+    assert set(values["seconds"]) == {"32", "48"} and set(values["seconds"]["48"]) >= {"kit", "Pillow draft"}
+    assert load_with_draft(*(photo := draw_photos(1)), 48).size == load_with_kit(*photo, 48).size == (48, 48)
+
+
+def check_prefix(text, values):
+    assert values["by_length"].keys() == {"2", "14"} and ("not installed" in text) is not baselines.installed()
+    if baselines.installed():
+        assert [found[2] for found in measure.find_targets(text)] == ["at least 1.3", "at least 1.1"]
+        assert all(result["difference"] < 1e-5 for result in values["results"].values())
+
+
+def test_the_template_has_as_many_tokens_around_a_caption_as_qwen2_vls():
+    embedder = with_system_prompt(random_lvlm("tiny"))
+    assert text_inputs(embedder.lvlm.processor.tokenizer, ["a dog"], embedder.text_prompt).prefix_length == BEFORE
+    assert len(embedder.text_prompt.ids) == AFTER
 
 
 def check_step(text, values):

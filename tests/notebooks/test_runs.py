@@ -23,11 +23,14 @@ import run_notebooks as rn
 
 PATHS = sorted(rn.FOLDER.glob("*.ipynb"))
 MAX_SECONDS = 120
-FORM = {"N": "24", "STEPS": "3", "BATCH": "8", "PAIRS": "48"}  # replaces the values of the form cells
+FORM = {"N": "24", "STEPS": "3", "BATCH": "16", "PAIRS": "48"}  # replaces the values of the form cells
 PATCH = """
 from pathlib import Path
 import vladva_kit.data.samples
-vladva_kit.data.samples.sample = lambda name, folder=Path({samples!r}): folder / name  # the default survives %reset
+import vladva_kit.widgets.notebook
+vladva_kit.widgets.notebook.HELD_OUT = 24  # of the small dataset of photos
+sample = lambda name, folder=Path({samples!r}): folder / name  # the default survives %reset
+vladva_kit.widgets.notebook.sample = vladva_kit.data.samples.sample = sample
 """
 RESET = """
 %reset -f
@@ -49,6 +52,7 @@ def write_samples(folder):
         (target / "metadata.jsonl").write_text("\n".join(lines))
         for line in lines:
             shutil.copy(source / json.loads(line)["file_name"], target)
+    shutil.copytree(vk.sample("photos"), folder / "photos")
     source, target = vk.sample("winoground_mini") / "unseen_style", folder / "winoground_mini" / "unseen_style"
     shutil.copytree(source / "images", target / "images")
     cases = (source / "examples.jsonl").read_text().splitlines()
@@ -60,7 +64,7 @@ def write_samples(folder):
 
 
 def write_photos(folder):
-    """Write a dataset with the columns of UCSC-VLAA/Recap-COCO-30K, which notebook 03 reads from the Hub."""
+    """Write a dataset with the columns of UCSC-VLAA/Recap-COCO-30K, which the notebooks read from the Hub."""
     folder.mkdir()
     pairs = vk.load_pairs(vk.sample("emoji_pairs"), "validation")[:72]
     columns = {
@@ -80,10 +84,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny_qwen(folder):
     """The form values that select a tiny Qwen2-VL and photos."""
-    words = " ".join(pair.short for pair in vk.load_pairs(vk.sample("emoji_pairs"), "validation"))
-    build("qwen2_vl", folder / "qwen2_vl", lines=words, tokens=1000)  # whole words: short captions have few tokens
+    pairs = [*vk.load_pairs(vk.sample("emoji_pairs"), "validation"), *vk.load_pairs(vk.sample("photos")) * 9]
+    words = " ".join(f"{pair.short} {pair.long or ''}" for pair in pairs)
+    build("qwen2_vl", folder / "qwen2_vl", lines=words, tokens=2500)  # whole words: short captions have few tokens
     write_photos(folder / "photos")
-    return {"MODEL": repr(str(folder / "qwen2_vl")), "DATA": repr(str(folder / "photos"))}
+    paths = {name: repr(str(folder / path)) for name, path in (("MODEL", "qwen2_vl"), ("PHOTOS", "photos"))}
+    return {**paths, "BASELINE": '"emoji-clip"'}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,7 @@ def kernel(folder):
     write_samples(folder / "samples")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # tiny models: a second thread costs more than it saves
+        patch.setenv("HOME", str(folder))  # where the adapter of another model is kept
         with rn.started_kernel(folder) as client:
             run_source(client, PATCH.format(samples=str(folder / "samples")))
             yield client

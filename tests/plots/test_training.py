@@ -111,3 +111,26 @@ def test_validation_curves_show_each_run_and_the_reference_lines(texts_of):
 def test_a_validation_metric_that_no_run_has_is_an_error():
     with pytest.raises(ValueError, match="'recall'"):
         plots.validation_curves({"a": [{"step": 1, "eval_group": 3.0}]}, {"recall": "R@1"})
+
+
+def test_validation_curves_also_show_metrics_of_the_steps_and_wrap_four_panels_into_two_rows():
+    run = [{"step": 1, "accuracy": 0.5}, {"step": 2, "accuracy": 1.0, "eval_group": 3.0}]
+    names = {"accuracy": "in batch (%)", "group": "group (%)"}
+    accuracy, group = plots.validation_curves({"a": run}, names).axes
+    assert accuracy.lines[0].get_xydata().tolist() == [[1, 50], [2, 100]]
+    assert group.lines[0].get_xydata().tolist() == [[2, 3]]
+    rows = [{"step": 1, **{f"eval_{name}": 1.0 for name in "abcd"}}]
+    figure = plots.validation_curves({"a": rows}, dict(zip("abcd", "abcd", strict=True)))
+    assert {axes.get_subplotspec().get_gridspec().get_geometry() for axes in figure.axes} == {(2, 2)}
+
+
+def test_the_recorded_collapse_has_both_runs_and_draws():
+    recorded = plots.recorded_collapse()
+    assert list(recorded.curves) == list(recorded.recall) == ["short captions", "long captions"]
+    assert len(plots.loss_curves(recorded.curves).axes[0].lines) == sum(map(len, recorded.curves.values()))
+
+
+def test_a_missing_recording_names_the_file_and_the_fix(monkeypatch):
+    monkeypatch.setattr("vladva_kit.plots.recorded.COLLAPSE", "elsewhere.json")
+    with pytest.raises(FileNotFoundError, match="elsewhere.json is missing: reinstall vladva_kit"):
+        plots.recorded_collapse()

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_embedder, tiny_pairs
+from tiny import fit, small, tiny_embedder, tiny_pairs
 
 import vladva_kit as vk
 from vladva_kit.data import pairs as data_pairs
@@ -26,6 +26,17 @@ def test_a_pair_without_one_caption_contributes_the_other():
         targets = labels[labels != IGNORE_INDEX].tolist()
         assert targets == ([*encode_caption(tokenizer, pair.long), tokenizer.eos_token_id] if pair.long else [])
     assert len(batch.negatives.summary_positions) == len(batch.negative_keys) == 2
+
+
+def test_a_batch_tokenizes_its_captions_in_one_call_and_the_checks_tokenize_all_in_one(monkeypatch):
+    embedder, pairs, calls = tiny_embedder(), tiny_pairs(6), []
+    captions = [text for pair in pairs for text in (pair.short, pair.long, *pair.negatives) if text]
+    kind = type(embedder.lvlm.processor.tokenizer)
+    call = kind.__call__
+    monkeypatch.setattr(kind, "__call__", lambda self, text, **o: calls.append(text) or call(self, text, **o))
+    fit(embedder, small(steps=1, warmup=0), pairs)
+    checked, batch = (texts for texts in calls if set(texts) & set(captions))
+    assert sorted(checked) == sorted(set(captions)) and sorted(batch) == sorted(captions)
 
 
 def test_each_image_is_hashed_once_in_all_batches(monkeypatch):

@@ -203,6 +203,16 @@ def test_a_frozen_vision_encoder_and_projector_see_each_image_once(embedder, bat
     assert sum(encoder) == sum(projector) == PAIRS
 
 
+def test_without_kept_features_the_vision_encoder_runs_in_both_passes_and_the_gradients_stay(
+    embedder, batch, full, monkeypatch
+):
+    images = record_rows(embedder.lvlm.model.model.vision_tower, monkeypatch)
+    metrics, _ = cached_step(step_losses, embedder, batch, rows=4, keep_features=False)
+    assert sum(images) == 2 * PAIRS and max(images) == 4
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(full[0], rel=1e-5)
+    assert largest_difference(gradients(embedder), full[1]) < 1e-5
+
+
 def test_a_trainable_vision_encoder_gets_its_gradients(batch):
     embedder = vk.attach(tiny_lvlm(), lora={"target_modules": ["q_proj", "v_proj"]})  # the vision encoder's as well
     randomize_lora(embedder)

@@ -10,6 +10,7 @@ import vladva_kit as vk
 from vladva_kit.embedder.embedder import summary_states
 from vladva_kit.embedder.prompts import encode_caption, image_inputs, text_inputs
 from vladva_kit.models.device import NonFiniteError
+from vladva_kit.training import grad_cache
 from vladva_kit.training.collator import Collator
 from vladva_kit.training.encode import encode_batch
 from vladva_kit.training.trainer import VladvaTrainer, step_losses
@@ -166,6 +167,15 @@ def test_plain_and_cached_steps_call_the_same_losses(monkeypatch):
     assert [row["loss"] for row in cached] == pytest.approx([row["loss"] for row in plain], rel=1e-4)
     assert all(row["loss"] > other["loss"] + 0.1 for row, other in zip(plain, without, strict=True))
     assert plain[-1]["contrastive"] != pytest.approx(without[-1]["contrastive"], rel=1e-4)  # other updates
+
+
+def test_the_settings_decide_whether_the_cached_step_keeps_image_features(monkeypatch):
+    kept, step = [], grad_cache.cached_step
+    record = lambda *arguments, **options: kept.append(options["keep_features"]) or step(*arguments, **options)  # noqa: E731
+    monkeypatch.setattr("vladva_kit.training.trainer.cached_step", record)
+    losses = [[row["loss"] for row in fit_tiny(micro_batch_size=4, keep_features=keep)] for keep in (True, False)]
+    assert set(kept[: len(losses[0])]) == {True} and set(kept[len(losses[0]) :]) == {False}
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 class ScaledOnTheCpu(VladvaTrainer):

@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import threading
+from types import SimpleNamespace
 
 import ipywidgets
 import numpy as np
@@ -27,8 +28,9 @@ from vladva_kit.widgets import (
     WinogroundProbe,
     winoground_view,
 )
-from vladva_kit.widgets.base import WIDGET_VIEW, BackgroundTask, upload_button, uploaded
+from vladva_kit.widgets.base import BackgroundTask, upload_button, uploaded
 from vladva_kit.widgets.page import mark_unseen, page, score_text, unseen_words
+from vladva_kit.widgets.static_view import WIDGET_VIEW
 
 INPUTS = ("Button", "Checkbox", "Dropdown", "FileUpload", "IntSlider", "Text", "ToggleButton", "ToggleButtons")
 OUTPUTS = ("HTML", "IntProgress")
@@ -104,6 +106,38 @@ def test_a_notebook_gets_the_widget_and_its_view_and_colab_only_the_widget(monke
         monkeypatch.setitem(sys.modules, "google.colab", sys)
         assert set(widget._repr_mimebundle_()) == {WIDGET_VIEW, "text/plain"}
         monkeypatch.delitem(sys.modules, "google.colab")
+
+
+def test_in_jupyter_the_widget_and_a_static_view_that_follows_it_are_two_outputs(monkeypatch, colors, cases):
+    shown, updates = [], []
+    handle = SimpleNamespace(update=lambda content, raw: updates.append(content))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, **_: shown.append(data) or handle)
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    probe = WinogroundProbe({"m": colors}, cases)
+    probe._ipython_display_()
+    live, static = shown
+    assert WIDGET_VIEW in live and "text/html" not in live
+    assert WIDGET_VIEW not in static and probe.view.value in static["text/html"] and "vk-static" in static["text/html"]
+    probe.next.click()
+    assert probe.view.value in updates[-1]["text/html"] and probe.view.value not in static["text/html"]
+    n_updates = len(updates)
+    probe._ipython_display_()  # displayed again: only the new output follows
+    probe.next.click()
+    assert len(updates) == 2 * n_updates
+
+
+@pytest.mark.parametrize("host", ["google.colab", "KAGGLE_KERNEL_RUN_TYPE", None])
+def test_elsewhere_a_widget_is_one_output(monkeypatch, colors, cases, host):
+    if host is None:
+        monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    else:
+        monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    if host == "google.colab":
+        monkeypatch.setitem(sys.modules, host, sys)
+    elif host:
+        monkeypatch.setenv(host, "Interactive")
+    with pytest.raises(NotImplementedError):  # IPython then displays the bundle
+        WinogroundProbe({"m": colors}, cases)._ipython_display_()
 
 
 def test_an_upload_in_either_major_version_gives_the_last_image():

@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 from color_encoder import image_vector, plain, text_vector
+from PIL import Image
 from tiny import tiny_embedder, tiny_lvlm
 
 import vladva_kit as vk
-from vladva_kit.widgets import CachedEmbedder, ModelBusy
-from vladva_kit.widgets.cached_embedder import model_turn, tokenizer_of, training_paused, training_turn, with_caches
+from vladva_kit.widgets import CachedEmbedder, ModelBusy, RetrievalBox, SceneComposer, WinogroundProbe
+from vladva_kit.widgets.cached_embedder import (
+    CachedScorer,
+    model_turn,
+    tokenizer_of,
+    training_paused,
+    training_turn,
+    with_caches,
+)
 
 
 def test_each_image_and_caption_is_encoded_once_in_any_order(colors):
@@ -114,3 +122,78 @@ def test_a_model_is_busy_while_it_is_trained_and_free_while_the_training_is_paus
     with model_turn():
         turns.append("finished")
     assert len(turns) == 2 and not thread.is_alive()
+
+
+class ColorScorer:
+    """Score an image with a caption by the color encoder's cosine; record what was scored."""
+
+    def __init__(self):
+        self.scored = []
+
+    def similarity(self, images, texts):
+        self.scored.append((len(images), len(texts)))
+        return torch.tensor([[image_vector(image) @ text_vector(text) for text in texts] for image in images])
+
+    def score_pairs(self, images, texts):
+        return self.similarity(images, texts).diagonal()
+
+
+def test_a_scorer_scores_each_image_with_each_caption_once():
+    scorer = ColorScorer()
+    model = CachedScorer(scorer)
+    walls, captions = [plain("red"), plain("blue")], ["a red wall", "snow", "a blue wall"]
+    scores = model.similarity(walls, captions[:2])
+    assert np.allclose(scores, scorer.similarity(walls, captions[:2]), atol=1e-6)
+    assert not model.has(walls, captions)
+    assert np.array_equal(model.similarity(walls, captions)[:, :2], scores)
+    assert model.has(walls, captions) and scorer.scored == [(2, 2), (2, 2), (2, 1)]
+    model.similarity(walls[::-1], captions)
+    assert len(scorer.scored) == 3
+
+
+def test_a_scorer_refuses_a_gallery_in_a_sentence():
+    with pytest.raises(ValueError, match="9 images x 8 captions: a scorer needs .* vk.rerank"):
+        CachedScorer(ColorScorer()).similarity(
+            [Image.new("L", (8, 8), n) for n in range(9)], [f"{n}" for n in range(8)]
+        )
+    with pytest.raises(ValueError, match="asked: a scorer needs 2 forward passes for one query"):
+        RetrievalBox({"asked": ColorScorer()}, [plain("red"), plain("blue")], ["a", "b"])
+
+
+def test_a_model_that_neither_embeds_nor_scores_is_an_error():
+    with pytest.raises(TypeError, match="wrong: no encode_image.. and no score_pairs"):
+        with_caches({"wrong": object()})
+
+
+def test_probes_the_composer_and_the_playground_compare_a_scorer_with_embedders(colors, cases):
+    models = {"sees": colors, "asked": ColorScorer()}
+    probe = WinogroundProbe(models, cases)
+    probe.score()
+    probe.work.wait()
+    assert probe.scores["asked"] == {n: pytest.approx(np.array(grid)) for n, grid in probe.scores["sees"].items()}
+    probe.captions[0].value = "a white wall"
+    assert "asked" in probe.view.value and probe.message.value == ""
+    composer = SceneComposer(models)
+    composer.work.wait()
+    assert composer.correct()["asked"] == composer.correct()["sees"]
+    page = vk.playground(models, cases, [vk.Pair(plain("red"), f"a red wall {n}") for n in range(9)])
+    assert page.score_cases() == {"fixed": 0, "broken": 0, "right": 3, "wrong": 0}
+    answer = page.handle({"do": "gallery", "start": 0})
+    assert answer["matrices"][0] is not None and answer["matrices"][1] is None
+    assert "asked: 9 images x 9 captions: a scorer needs a forward pass for each pair" in answer["notes"][0]
+    with pytest.raises(ValueError, match="a ColorScorer scores pairs and has no embeddings"):
+        page.models["asked"].encode_text(["a dog"])
+
+
+def test_likelihoods_of_the_base_and_of_the_trained_model_are_kept_apart(one_thread):
+    embedder = tiny_embedder()
+    model = CachedScorer(vk.LikelihoodScorer(embedder))
+    image, captions = Image.new("RGB", (64, 64), (9, 99, 200)), ["a dog", "a cat"]
+    scores = model.similarity([image], captions)
+    assert np.allclose(scores, vk.likelihood(embedder, [image], captions, progress=False), atol=1e-5)
+    with torch.no_grad():
+        for name, weight in embedder.lvlm.model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.1)
+    assert not model.has([image], captions)
+    assert not np.allclose(model.similarity([image], captions), scores)

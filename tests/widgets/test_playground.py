@@ -11,7 +11,7 @@ from color_encoder import ColorEmbedder, image_vector, plain, png, text_vector
 
 import vladva_kit as vk
 from vladva_kit.widgets import Playground
-from vladva_kit.widgets.base import WIDGET_VIEW
+from vladva_kit.widgets.static_view import WIDGET_VIEW
 
 needs_anywidget = pytest.mark.skipif(find_spec("anywidget") is None, reason="anywidget is not installed")
 

@@ -16,15 +16,34 @@ from vladva_kit.checks.model import (
     processor_inputs,
 )
 from vladva_kit.embedder.embedder import summary_embeddings
-from vladva_kit.embedder.prompts import IMAGE_PROMPT, TEXT_PROMPT, encode_caption, image_inputs
+from vladva_kit.embedder.prefix import why_not_shared
+from vladva_kit.embedder.prompts import (
+    IMAGE_PROMPT,
+    TEXT_PROMPT,
+    encode_caption,
+    encode_captions,
+    image_inputs,
+    text_inputs,
+)
 
 
 def matches_plain_forward(run: CheckedModel) -> str:
-    """1: Embeddings equal the last hidden states of the model's own forward on its own processor's inputs."""
+    """1: Embeddings equal the last hidden states of the model's own forward on its own processor's inputs.
+
+    The detail says whether captions share the tokens before them.
+    """
     images = torch.stack([_plain_embedding(run, IMAGE_PROMPT, image) for image in run.images])
     texts = torch.stack([_plain_embedding(run, f"{caption} {TEXT_PROMPT}", None) for caption in CAPTIONS])
     image_difference = compare_embeddings(run, run.base.encode_image(run.images), images)
-    return f"images: {image_difference}, texts: {compare_embeddings(run, run.base.encode_text(CAPTIONS), texts)}"
+    text_difference = compare_embeddings(run, run.base.encode_text(CAPTIONS), texts)
+    return f"images: {image_difference}, texts: {text_difference}; {_describe_prefix(run)}"
+
+
+def _describe_prefix(run: CheckedModel) -> str:
+    length = text_inputs(run.lvlm.processor.tokenizer, CAPTIONS, run.base.text_prompt).prefix_length
+    reason = why_not_shared(run.lvlm, length)
+    which = f"captions' prefix of {length} tokens"
+    return f"{which} is run once" if reason is None else f"{which} is run for each caption, since {reason}"
 
 
 def _plain_embedding(run: CheckedModel, text: str, image: Image.Image | None) -> Tensor:
@@ -45,7 +64,7 @@ def independent_of_batch_size(run: CheckedModel) -> str:
 def caption_does_not_change_summary(run: CheckedModel) -> str:
     """6: A long caption after the prompt leaves the image embedding unchanged."""
     embedder, processor = run.embedder, run.lvlm.processor
-    captions = [encode_caption(processor.tokenizer, caption) for caption in LONG_CAPTIONS]
+    captions = encode_captions(processor.tokenizer, LONG_CAPTIONS)
     inputs = image_inputs(processor, run.images, embedder.image_prompt, captions).to(embedder.device)
     with torch.inference_mode():
         with_caption = summary_embeddings(embedder.hidden_states(inputs), inputs).cpu()

@@ -6,9 +6,8 @@ a forward pass over the complete sequence.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -17,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache
 
 from vladva_kit.embedder.embedder import Embedder, summary_states
+from vladva_kit.embedder.prefix import run_after, run_prefix
 from vladva_kit.embedder.prompts import (
     ModelInputs,
     Prompt,
@@ -145,27 +144,22 @@ def _states(
         yield part, _shared_prefix(embedder, same.to(embedder.device))
 
 
-def _shared_prefix(embedder: Embedder, prefix: ModelInputs) -> StatesOf:
+def _shared_prefix(embedder: Embedder, inputs: ModelInputs) -> StatesOf:
     """Run the images and the prompt once, and return a function that continues from their keys and values."""
-    family, model = embedder.lvlm.family, embedder.lvlm.model.model
-    cache = DynamicCache()  # without a config its layers keep all tokens; the model's masks apply the sliding windows
-    last = summary_states(model(**prefix.inputs, cache=cache, use_cache=True).last_hidden_state, prefix)
+    lvlm = embedder.lvlm
+    prefix = run_prefix(lvlm, inputs.inputs)
+    last = summary_states(prefix.states, inputs)
+    prefix = replace(prefix, states=last[:, None])
 
     def states_of(fed: list[list[int]]) -> Tensor:
         repeats, length = len(fed) // len(last), max(map(len, fed))
         first = last.repeat_interleave(repeats, 0)[:, None]
         if not length:
             return first
-        ids = torch.full((len(fed), length), padding_id(embedder.lvlm.processor.tokenizer))
+        ids = torch.full((len(fed), length), padding_id(lvlm.processor.tokenizer))
         for row, tokens in enumerate(fed):
             ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        repeated = copy.deepcopy(cache)
-        repeated.batch_repeat_interleave(repeats)
-        along = {key: prefix.inputs[key][:, -1:].repeat_interleave(repeats, 0) for key in family.repeat_last_along_seq}
-        along = {key: value.repeat_interleave(length, 1) for key, value in along.items()}
-        # positions continue from the cache's length; padding on the right is not attended to, as attention is causal
-        hidden = model(input_ids=ids.to(last.device), cache=repeated, use_cache=True, **along).last_hidden_state
-        return torch.cat([first, hidden], 1)
+        return torch.cat([first, run_after(lvlm, prefix, ids.to(last.device))], 1)
 
     return states_of
 

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -20,6 +21,7 @@ from vladva_kit.embedder.adapter import AdapterConfig, hand_written_prompts, sof
 from vladva_kit.embedder.card import repository_files
 from vladva_kit.embedder.generation import History, generate_answers
 from vladva_kit.embedder.lora import lora_settings
+from vladva_kit.embedder.prefix import Prefix, shared_prefix, states_with_prefix
 from vladva_kit.embedder.prompts import (
     IMAGE_PROMPT,
     TEXT_PROMPT,
@@ -135,9 +137,15 @@ class Embedder:
             finally:
                 self.lvlm.model.train(was_training)
 
-    def hidden_states(self, batch: ModelInputs) -> Tensor:
-        """Return the LLM's hidden states after the final norm, (batch, length, hidden); no logits are computed."""
+    def hidden_states(self, batch: ModelInputs, prefix: Prefix | None = None) -> Tensor:
+        """Return the LLM's hidden states after the final norm, (batch, length, hidden); no logits are computed.
+
+        The tokens that all texts of a batch start with run once, or not at all if `prefix` holds their states.
+        """
         with self.lvlm.lock, self._own_adapter_only():
+            prefix = prefix or shared_prefix(self.lvlm, batch)
+            if prefix is not None:
+                return states_with_prefix(self.lvlm, batch, prefix)
             return self.lvlm.model.model(**batch.inputs, use_cache=False).last_hidden_state
 
     def logits(self, states: Tensor) -> Tensor:
@@ -154,43 +162,51 @@ class Embedder:
         """Embed images, unit length, (n, dim) float32 on the CPU: `embedder.encode_image([image, "photo.jpg"])`.
 
         An image is a PIL image, a path, the bytes of a file, or an array or tensor as `array_image` reads it.
+        Images with equal pixels are encoded once.
         Raises BadInput naming an image that cannot be read, FileNotFoundError for a missing file, WrongType for a
         single image, MemoryShortage naming the batch size if memory runs out.
         """
         check_image_list(images)
-        batches = (
-            image_inputs(self.lvlm.processor, opened, self.image_prompt) for opened in image_batches(images, batch_size)
-        )
-        return self._embed(batches, batch_size)
+        rows: list[int] = []
+        opened = image_batches(images, batch_size, rows)
+        batches = (image_inputs(self.lvlm.processor, batch, self.image_prompt) for batch in opened)
+        embeddings = self._embed(batches, batch_size)  # fills the rows
+        return embeddings[torch.tensor(rows, dtype=torch.long)]
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embed captions: (n, dim) float32 on the CPU, unit length; special tokens in them are treated as plain text.
 
             embedder.encode_text(["a dog chasing a cat", "a cat chasing a dog"])
 
+        Equal captions are encoded once, and so are the tokens that all captions follow, such as a system prompt.
         Raises BadInput naming a caption that is empty, holds half a character or is longer than `token_limit`,
         WrongType for a single string or for an item that is not text, such as NaN, MemoryShortage naming the batch size
         if memory runs out.
         """
         check_texts(texts)
         tokenizer = self.lvlm.processor.tokenizer
-        ids = encode_captions(tokenizer, texts, token_limit(self.lvlm.model.config))
-        order = sorted(range(len(texts)), key=lambda number: len(ids[number]))  # similar lengths need less padding
+        ids = [tuple(one) for one in encode_captions(tokenizer, texts, token_limit(self.lvlm.model.config))]
+        different = sorted(dict.fromkeys(ids), key=len)  # similar lengths need less padding
         batches = (
-            text_inputs(tokenizer, [ids[number] for number in order[start:end]], self.text_prompt)
-            for start, end in token_batches([len(ids[number]) for number in order], batch_size)
+            text_inputs(tokenizer, different[start:end], self.text_prompt)
+            for start, end in token_batches([len(one) for one in different], batch_size)
         )
-        return self._embed(batches, batch_size)[torch.tensor(order, dtype=torch.long).argsort()]
+        if len(different) == 1:  # a prefix that is not shared takes a forward pass of its own
+            batches = (replace(batch, prefix_length=0) for batch in batches)
+        rows = {one: row for row, one in enumerate(different)}
+        return self._embed(batches, batch_size)[torch.tensor([rows[one] for one in ids], dtype=torch.long)]
 
     def _embed(self, batches: Iterable[ModelInputs], batch_size: int) -> Tensor:
         """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
         model = self.lvlm.model
         embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
         with self.inference():
+            prefix = None
             try:
                 for batch in batches:
                     batch = batch.to(self.device)
-                    embeddings.append(summary_embeddings(self.hidden_states(batch), batch).cpu())
+                    prefix = prefix or shared_prefix(self.lvlm, batch)
+                    embeddings.append(summary_embeddings(self.hidden_states(batch, prefix), batch).cpu())
                     check_finite(embeddings[-1], model.dtype, "summary states")
             except Exception as error:
                 if not is_memory_shortage(error):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -57,11 +57,13 @@ class ModelInputs:
     inputs: dict[str, Tensor]  # the model's keyword arguments
     summary_positions: Tensor  # (batch,) the index of each summary token
     labels: Tensor | None = None  # (batch, length) the long captions' ids, IGNORE_INDEX elsewhere
+    prefix_length: int = 0  # of texts: how many tokens all of them start with
 
     def to(self, device: torch.device) -> ModelInputs:
         """Copy the batch to a device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return ModelInputs({k: v.to(device) for k, v in self.inputs.items()}, self.summary_positions.to(device), labels)
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return ModelInputs(inputs, self.summary_positions.to(device), labels, self.prefix_length)
 
 
 def image_prompt(processor: ProcessorMixin, words: str = IMAGE_PROMPT, family: Family = DEFAULT_FAMILY) -> Prompt:
@@ -262,6 +264,15 @@ def encode_captions(
     return ids
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, captions: Iterable[str]) -> dict[str, int]:
+    """Count each different caption's tokens, in few tokenizer calls: `count_tokens(tokenizer, ["a dog"])["a dog"]`."""
+    different, counts = list(dict.fromkeys(captions)), {}
+    for start in range(0, len(different), 8192):  # the ids of all captions may take far more memory than their numbers
+        chunk = different[start : start + 8192]
+        counts.update(zip(chunk, map(len, encode_captions(tokenizer, chunk)), strict=True))
+    return counts
+
+
 @lru_cache(maxsize=4)
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern | None:
     """Match the added tokens not marked special, such as PaliGemma's locations and Qwen's tool calls."""
@@ -306,7 +317,7 @@ def text_inputs(
     """Build right-padded inputs of captions, text or ids, and prompt: `text_inputs(tokenizer, ["a dog"], prompt)`."""
     if captions and isinstance(captions[0], str):
         captions = encode_captions(tokenizer, captions)
-    prefix = tokenizer(prompt.prefix, add_special_tokens=not begins_with_bos(tokenizer, prompt.prefix)).input_ids
+    prefix = _prefix_ids(tokenizer, prompt.prefix)
     rows = [[*prefix, *ids, *prompt.ids] for ids in captions]
     lengths = torch.tensor([len(row) for row in rows])
     padded = torch.full((len(rows), int(lengths.max())), padding_id(tokenizer))
@@ -314,7 +325,14 @@ def text_inputs(
         padded[row, : len(ids)] = torch.tensor(ids)
     mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()
     types = {"token_type_ids": torch.zeros_like(padded)} if prompt.family.text_needs_token_type_ids else {}
-    return ModelInputs({"input_ids": padded, "attention_mask": mask, **types}, lengths - 1)
+    inputs = {"input_ids": padded, "attention_mask": mask, **types}
+    # at least one token of each row follows the prefix, also after a prompt without ids and a caption without tokens
+    return ModelInputs(inputs, lengths - 1, prefix_length=min(len(prefix), int(lengths.min()) - 1))
+
+
+@lru_cache(maxsize=16)
+def _prefix_ids(tokenizer: PreTrainedTokenizerBase, prefix: str) -> tuple[int, ...]:
+    return tuple(tokenizer(prefix, add_special_tokens=not begins_with_bos(tokenizer, prefix)).input_ids)
 
 
 def image_inputs(

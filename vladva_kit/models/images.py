@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -209,15 +210,24 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
     return opened
 
 
-def image_batches(images: Sequence[ImageLike], batch_size: int) -> Iterator[list[Image.Image]]:
+def image_batches(
+    images: Sequence[ImageLike], batch_size: int, rows: list[int] | None = None
+) -> Iterator[list[Image.Image]]:
     """Open images in batches of at most `batch_size` images and MAX_BATCH_PIXELS: `next(image_batches(paths, 64))`.
 
-    Raises as `open_images` does.
+    rows: an empty list. Images with equal pixels are then opened in one batch only, and each image's number among the
+    different ones is appended to it. Raises as `open_images` does.
     """
     opened: list[Image.Image] = []
-    pixels = 0
+    pixels, different = 0, {}
     for number, image in enumerate(images):
         (one,) = open_images([image], number)
+        if rows is not None:
+            key = one.size, hashlib.sha256(one.tobytes()).digest()
+            is_new = key not in different
+            rows.append(different.setdefault(key, len(different)))
+            if not is_new:
+                continue
         size = one.width * one.height
         if opened and (len(opened) == batch_size or pixels + size > MAX_BATCH_PIXELS):
             yield opened

@@ -8,6 +8,7 @@ from vladva_kit.plots.evaluation import (
     winoground_correct,
     word_importance_bars,
 )
+from vladva_kit.plots.recorded import recorded_collapse
 from vladva_kit.plots.similarity import (
     hardest_pairs,
     pair_similarity_histogram,

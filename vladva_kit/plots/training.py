@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,20 +141,25 @@ def validation_curves(
         validation_curves({"random": random, "twins": twins}, {"winoground_group": "group score (%)"},
                           {"winoground_group": {"chance": 16.7}})
 
-    histories: what `vk.fit(..., validation=...)` returns, by run. metrics: a validation metric, without "eval_", and
-    its axis label. lines: dotted reference lines by metric and label. Raises ValueError for a metric that no run has.
+    histories: what `vk.fit(..., validation=...)` returns, by run. metrics: a validation metric, without "eval_", or a
+    metric of the steps, such as "accuracy", and its axis label. lines: dotted reference lines by metric and label.
+    More than three panels take two rows. Raises ValueError for a metric that no run has.
     """
-    panels = {
-        metric: {run: _series(history, f"eval_{metric}") for run, history in histories.items()} for metric in metrics
-    }
+    panels = {metric: {run: _validation(history, metric) for run, history in histories.items()} for metric in metrics}
     for metric, series in panels.items():
         if not any(steps.size for steps, _ in series.values()):
             raise ValueError(f"no run has the validation metric '{metric}': return it from the validation function")
-    figure = new_figure(max(4.8, 3.6 * len(panels)), 3.4, title, _last_values(panels, metrics))
-    for axes, (metric, series) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+    n_rows = 1 if len(panels) <= 3 else 2
+    n_columns = math.ceil(len(panels) / n_rows)
+    figure = new_figure(max(4.8, 3.6 * n_columns), 3.4 if n_rows == 1 else 5.6, title, _last_values(panels, metrics))
+    every_axes = np.ravel(figure.subplots(n_rows, n_columns))
+    for axes in every_axes[len(panels) :]:
+        axes.remove()
+    for axes, (metric, series) in zip(every_axes, panels.items(), strict=False):
         for index, (run, (steps, values)) in enumerate(series.items()):
             color, marker = MODEL_STYLES[index % len(MODEL_STYLES)]
-            axes.plot(steps, values, marker=marker, color=color, label=run, markersize=5)
+            spacing = max(1, len(steps) // WINDOWS)  # a marker at each validation, but not at each of many steps
+            axes.plot(steps, values, marker=marker, color=color, label=run, markersize=5, markevery=spacing)
         for label, value in (lines or {}).get(metric, {}).items():
             axes.axhline(value, linestyle=":", color=INK, linewidth=1.2)
             axes.annotate(label, (1, value), (0, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
@@ -162,6 +168,12 @@ def validation_curves(
         axes.grid(axis="y", alpha=0.3)
     np.ravel(figure.axes)[0].legend(fontsize=9)
     return figure
+
+
+def _validation(history: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and values of a validation metric, or of a metric of the steps."""
+    series = _series(history, f"eval_{metric}")
+    return series if series[0].size else _series(history, metric)
 
 
 def _last_values(panels: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str]) -> str:

@@ -33,7 +33,7 @@ RUN = "run.json"  # the settings and the data of the run, in output_dir
 # settings that change no result, or only its rounding
 FREE = {
     "output_dir", "resume", "resume_anyway", "save_every", "validate_every", "report_to", "micro_batch_size",
-    "gradient_checkpointing", "cache_images", "distill_cache", "workers",
+    "gradient_checkpointing", "keep_features", "cache_images", "distill_cache", "workers",
 }  # fmt: skip
 
 

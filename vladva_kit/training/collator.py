@@ -21,7 +21,7 @@ from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import (
     ModelInputs,
     append_text_to_images,
-    encode_caption,
+    encode_captions,
     image_inputs,
     text_inputs,
 )
@@ -65,25 +65,28 @@ class Collator:
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         tokenizer = self.processor.tokenizer
-        longs = [
-            [*encode_caption(tokenizer, pair.long), tokenizer.eos_token_id] if self.next_token and pair.long else None
-            for pair in pairs
+        paired = [row for row, pair in enumerate(pairs) if pair.short]
+        shorts = [pairs[row].short for row in paired]
+        negatives = [text for pair in pairs for text in pair.negatives]
+        longs = [pair.long for pair in pairs if self.next_token and pair.long]
+        ids = encode_captions(tokenizer, [*shorts, *negatives, *longs])  # one call of the tokenizer
+        n_shorts, n_texts = len(shorts), len(shorts) + len(negatives)
+        next_long = iter(ids[n_texts:])
+        long_ids = [
+            [*next(next_long), tokenizer.eos_token_id] if self.next_token and pair.long else None for pair in pairs
         ]
-        features, long_ids = None, longs if any(longs) else None
+        features, long_ids = None, long_ids if longs else None
         if self.image_features is not None:
             cached_inputs, features = self.image_features.batch(pairs)
             images = append_text_to_images(tokenizer, cached_inputs, self.image_prompt, long_ids)
         else:
             images = image_inputs(self.processor, [pair.load_image() for pair in pairs], self.image_prompt, long_ids)
-        paired = [row for row, pair in enumerate(pairs) if pair.short]
-        shorts = [pairs[row].short for row in paired]
-        negatives = [text for pair in pairs for text in pair.negatives]
         keys = torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1)
         batch = Batch(
             images,
-            text_inputs(tokenizer, shorts, self.text_prompt) if shorts else None,
+            text_inputs(tokenizer, ids[:n_shorts], self.text_prompt) if shorts else None,
             torch.tensor(paired, dtype=torch.long),
-            text_inputs(tokenizer, negatives, self.text_prompt) if negatives else None,
+            text_inputs(tokenizer, ids[n_shorts:n_texts], self.text_prompt) if negatives else None,
             keys,
             caption_keys(negatives) if negatives else None,
             features,

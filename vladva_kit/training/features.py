@@ -81,7 +81,7 @@ def take_rows(batch: ModelInputs, rows: Sequence[int], image_token: int | None =
             selected = value[index]
             inputs[name] = selected[:, :length] if value.shape[:2] == ids.shape else selected
     labels = None if batch.labels is None else batch.labels[index, :length]
-    return ModelInputs(inputs, batch.summary_positions[index], labels)
+    return replace(batch, inputs=inputs, summary_positions=batch.summary_positions[index], labels=labels)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
@@ -23,7 +24,7 @@ from transformers import (
 from vladva_kit.data.pairs import Pair, check_lengths, load_pairs
 from vladva_kit.data.streaming import PairStream, load_stream_state
 from vladva_kit.embedder.embedder import Embedder
-from vladva_kit.embedder.prompts import encode_caption
+from vladva_kit.embedder.prompts import count_tokens
 from vladva_kit.models.device import NonFiniteError, rank, rank_from_env
 from vladva_kit.models.files import folder_lock
 from vladva_kit.models.load import LVLM
@@ -209,6 +210,7 @@ def _trainer(
         sampler,
         settings.distill_weight,
         teacher,
+        settings.keep_features,
         args=arguments,
         train_dataset=dataset,
         callbacks=[
@@ -237,10 +239,7 @@ def enable_layer_checkpointing(embedder: Embedder) -> None:
 
 def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on_error: str) -> list[Pair]:
     """Apply the 30-token rule with the LVLM's own tokenizer."""
-    tokenizer = embedder.lvlm.processor.tokenizer
-    pairs = check_lengths(
-        pairs, lambda text: len(encode_caption(tokenizer, text)), settings.short_limit, settings.long_limit, on_error
-    )
+    pairs = _apply_token_limits(embedder.lvlm.processor.tokenizer, pairs, settings, on_error)
     if len(pairs) < settings.batch_size:
         raise ValueError(
             f"{len(pairs)} pairs do not fill one batch of {settings.batch_size}: give more pairs or lower batch_size"
@@ -248,6 +247,14 @@ def _checked_pairs(embedder: Embedder, pairs: list[Pair], settings: Settings, on
     if not any(pair.short for pair in pairs):
         warnings.warn("no pair has a short caption: the contrastive loss is 0 and trains nothing", stacklevel=3)
     return pairs
+
+
+def _apply_token_limits(
+    tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], settings: Settings, on_error: str = "raise"
+) -> list[Pair]:
+    texts = (text for pair in pairs for text in (*pair.captions, pair.long, *pair.negatives) if text is not None)
+    counts = count_tokens(tokenizer, texts)
+    return check_lengths(pairs, counts.__getitem__, settings.short_limit, settings.long_limit, on_error)
 
 
 def _image_features(
@@ -266,8 +273,7 @@ def _prepare_stream(embedder: Embedder, stream: PairStream, settings: Settings, 
     tokenizer, n_ranks = embedder.lvlm.processor.tokenizer, rank_from_env()[1]
 
     def check(pair: Pair) -> Pair:
-        limits = settings.short_limit, settings.long_limit
-        return check_lengths([pair], lambda text: len(encode_caption(tokenizer, text)), *limits)[0]
+        return _apply_token_limits(tokenizer, [pair], settings)[0]
 
     if settings.workers and stream.workers:
         raise ValueError(

@@ -5,7 +5,8 @@
 (3) Encode each chunk again, with a graph and the same random state, and backpropagate its embeddings' gradients. The
     next-token loss needs no other row, so it is added here and its logits are those of one chunk.
 
-The gradients equal the full batch's. A frozen vision encoder runs once, not in both (1) and (3).
+The gradients equal the full batch's. A frozen vision encoder runs once, not in both (1) and (3), unless its
+features take too much memory (`keep_features`).
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def cached_step(
     backward: Callable[[Tensor], Any] = Tensor.backward,
     precision: Callable[[], AbstractContextManager] = nullcontext,
     run: Callable[..., Any] = run_directly,
+    keep_features: bool = True,
 ) -> tuple[dict[str, Tensor], int]:
     """Run a complete step in chunks, leaving its gradients in `.grad`; return the metrics and the chunk size that fit.
 
@@ -67,13 +69,15 @@ def cached_step(
     `next_token`. rows: chunk size. If memory runs out, the step restarts with half of it, on every rank, with a
     warning; the contrastive batch keeps its size. backward: how a loss is backpropagated (accelerator.backward scales
     it). precision: the context for forward passes, such as autocast. run: calls a function in a wrapped forward.
+    keep_features: False runs a frozen vision encoder in both passes and keeps none of its output: slower, and the
+    memory no longer grows by the features of each image.
     Raises the model's own error if not even one row fits.
     """
     trainable = [weight for weight in embedder.lvlm.model.parameters() if weight.requires_grad]
     gradients_before = [None if weight.grad is None else weight.grad.clone() for weight in trainable]
     random_state = _random_state(embedder.device)
     while True:
-        attempt = _Attempt(losses, embedder, batch, next_token_weight, rows, backward, precision, run)
+        attempt = _Attempt(losses, embedder, batch, next_token_weight, rows, backward, precision, run, keep_features)
         metrics, shortage = attempt.run_step()
         if shortage is None:
             return metrics, rows
@@ -104,6 +108,7 @@ class _Attempt:
     backward: Callable[[Tensor], Any]
     precision: Callable[[], AbstractContextManager]
     run: Callable[..., Any]
+    keep_features: bool
     random_states: list[tuple] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -118,6 +123,7 @@ class _Attempt:
         if shortage is not None:
             return {}, shortage
         metrics, gradients = self._differentiate(embeddings)
+        del embeddings  # only their gradients are needed from here
         next_token, shortage = self._agree(lambda: self._backpropagate(chunks, gradients))
         if shortage is not None:
             return {}, shortage
@@ -154,7 +160,7 @@ class _Attempt:
 
     def _encode(self, chunks: list[Chunk]) -> dict[str, Tensor]:
         """Phase 1: every row's embedding, (n, dim) per part, without a graph."""
-        if self.features is None and vision_encoder_is_frozen(self.model):
+        if self.keep_features and self.features is None and vision_encoder_is_frozen(self.model):
             self.features = self._image_features()
         embeddings: dict[str, Tensor] = {}
         for chunk in chunks:

@@ -71,6 +71,7 @@ class Settings:
     # processes that decode and tokenize, the same batches for any number; None: up to 4 on a GPU of Linux, 0 on a CPU
     workers: int | None = None
     micro_batch_size: int | None = None  # rows in memory at a time (cached gradients); None runs the batch at once
+    keep_features: bool = True  # False, with micro_batch_size: run a frozen vision encoder twice, for less memory
     gradient_checkpointing: bool = False  # recompute the LLM's layers in the backward pass: less memory, more time
     cache_images: str | None = None  # "memory" or a folder: run the frozen vision encoder once per image
     # {"groups": 0.25, "mined": 0.5, "random": 0.25}; None: a quarter groups if the pairs have groups, otherwise random
@@ -110,7 +111,7 @@ class Settings:
         trackers = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         if self.output_dir is None and any(name in LOCAL_TRACKERS for name in trackers):
             raise ValueError(
-                f"Settings(report_to={self.report_to!r}) writes its logs to output_dir: set output_dir too, since a "
+                f"Settings(report_to={self.report_to!r}): its logs are written to output_dir, so set output_dir too; a "
                 "run without it keeps no files"
             )
         if not isinstance(self.trainer, Mapping):

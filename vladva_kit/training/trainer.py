@@ -104,9 +104,11 @@ class VladvaTrainer(Trainer):
         sampler: Sampler | None = None,
         distill_weight: float = 0.0,
         teacher: TeacherScores | None = None,
+        keep_features: bool = True,
         **trainer: Any,
     ) -> None:
         self.embedder, self.next_token_weight, self.micro_batch_size = embedder, next_token_weight, micro_batch_size
+        self.keep_features = keep_features
         self.soft_prompt_learning_rate, self.validate, self.sampler = soft_prompt_learning_rate, validate, sampler
         self.losses = partial(step_losses, distill_weight=distill_weight)
         self.step_metrics: dict[str, float] = {}  # of the last step, for the log
@@ -207,6 +209,7 @@ class VladvaTrainer(Trainer):
                 backward=self.accelerator.backward,
                 precision=self._precision,
                 run=self._runner(model),
+                keep_features=self.keep_features,
             )
             self._record_metrics(metrics)
             loss = metrics["loss"].detach()

@@ -14,9 +14,9 @@ from PIL import Image
 from vladva_kit.models.images import BadInput, ImageLike, open_image
 from vladva_kit.widgets.cached_embedder import ModelBusy
 from vladva_kit.widgets.page import View, page
+from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static, static_html
 
 DISPLAY_WAIT = 2.0  # seconds that a widget waits for its background work before it is displayed
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # MIME type of a live widget in a notebook
 NO_IMAGE = -1  # value of the menu's entry without an image; ipywidgets reserves None for "nothing selected"
 _EXPECTED = (ValueError, OSError, ImportError, ModelBusy)  # their messages say what to do
 
@@ -45,6 +45,7 @@ class WidgetBase:
         self.view, self.message = controls().HTML(), controls().HTML()
         self._draw_lock = threading.RLock()  # an older view must not overwrite the view of another thread
         self._on_hold = False
+        self._static: Any = None  # handle of the static view, if it is a separate output
         self.box: Any = None
 
     def _assemble(self, *rows: Sequence[Any]) -> None:
@@ -104,6 +105,17 @@ class WidgetBase:
         """Redraw whenever the value of one of these controls changes."""
         for control in watched:
             control.observe(self.handler(self.refresh), "value")
+
+    def _ipython_display_(self) -> None:
+        """Display the live widget, and a static view that follows it and that a saved notebook shows."""
+        is_first = self._static is None
+        self._static = display_live_and_static(self._repr_mimebundle_())
+        if is_first:
+            self.view.observe(self._update_static, "value")
+
+    def _update_static(self, *_: object) -> None:
+        content = {"text/html": static_html(self.view.value), "text/plain": type(self).__name__}
+        self._static.update(content, raw=True)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Return the live widget together with its current view as static HTML.

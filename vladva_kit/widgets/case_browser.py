@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from vladva_kit.evaluation import ImageTextEncoder
+from vladva_kit.evaluation.encoding import EncoderOrScorer
 from vladva_kit.widgets.base import WidgetBase, clear_upload, controls, text_box, text_of, upload_button, uploaded
-from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
+from vladva_kit.widgets.cached_embedder import Cached, tokenizer_of, with_caches
 from vladva_kit.widgets.page import View, page, unseen_words
 
 EVERY = "every category"
@@ -44,7 +44,7 @@ class CaseBrowser(WidgetBase):
 
     def __init__(
         self,
-        models: Mapping[str, ImageTextEncoder | CachedEmbedder],
+        models: Mapping[str, EncoderOrScorer | Cached],
         cases: Sequence[CaseContent],
         scores: Mapping[str, Mapping[int, Grid]],
         margin: Callable[[Grid], float],

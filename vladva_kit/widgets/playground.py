@@ -18,7 +18,7 @@ from vladva_kit.evaluation.winoground import load_winoground
 from vladva_kit.models.images import BadInput
 from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.plots.style import image_uri
-from vladva_kit.widgets.base import WIDGET_VIEW, error_text
+from vladva_kit.widgets.base import error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
 from vladva_kit.widgets.case_browser import Grid
 from vladva_kit.widgets.page import View, page, templates, unseen_words
@@ -36,6 +36,7 @@ from vladva_kit.widgets.playground_answers import (
 )
 from vladva_kit.widgets.playground_map import PairMap
 from vladva_kit.widgets.playground_world import world_state
+from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static
 from vladva_kit.widgets.winoground_probe import winoground_view
 
 IMAGE_SIDE = 224  # pixels of the images on the page
@@ -82,8 +83,6 @@ class Playground:
         map_pairs: Sequence[Pair] | None = None,
     ) -> None:
         self.models = with_caches(models)
-        if unfit := [name for name, one in self.models.items() if not hasattr(one.embedder, "encode_image")]:
-            raise TypeError(f"{', '.join(unfit)}: no encode_image(); the playground compares embeddings of models")
         source = sample("winoground_mini") / "unseen_style" if cases is None else cases
         self.cases = list(source) if isinstance(source, list | tuple) else load_winoground(source)
         loaded = load_pairs(sample("emoji_pairs"), "unseen_style")[:200] if pairs is None else pairs
@@ -281,6 +280,9 @@ class Playground:
         widget = _widget_class()(state=self._state_and_scores())
         widget.on_msg(lambda _, message, __: widget.send(self.handle(message)))
         return widget
+
+    def _ipython_display_(self) -> None:
+        display_live_and_static(self._repr_mimebundle_())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Return the live widget together with a static view, which GitHub and HTML exports show."""

@@ -47,5 +47,5 @@ def _sprites_uri(style: int) -> str:
     for number, sprite in enumerate(sprites):
         row.paste(sprite, (side * number, 0))
     buffer = io.BytesIO()
-    row.save(buffer, "WEBP", quality=90)
+    row.save(buffer, "WEBP", lossless=True)  # models see what the browser draws
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -10,7 +10,7 @@ import numpy as np
 from vladva_kit.evaluation import ImageTextEncoder
 from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.base import BackgroundTask, ImagePicker, WidgetBase, controls, text_box, text_of
-from vladva_kit.widgets.cached_embedder import tokenizer_of, with_caches
+from vladva_kit.widgets.cached_embedder import CachedScorer, tokenizer_of, with_caches
 from vladva_kit.widgets.page import View, page, unseen_words
 
 
@@ -65,7 +65,7 @@ class RetrievalBox(WidgetBase):
     """Search images by caption and captions by image: `RetrievalBox({"base": baseline}, images, captions)`.
 
     The gallery is encoded once, in a thread that `work.wait()` joins. Caption i belongs to image i.
-    Raises ValueError if there are not as many captions as images.
+    Raises ValueError if there are not as many captions as images, or for a scorer, which cannot search a gallery.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class RetrievalBox(WidgetBase):
         if len(images) != len(captions) or not len(images):
             raise ValueError(f"{len(images)} images, {len(captions)} captions; give each image one caption")
         self.models, self.images, self.captions = with_caches(models), list(images), list(captions)
+        if scorers := [name for name, one in self.models.items() if isinstance(one, CachedScorer)]:
+            raise ValueError(
+                f"{', '.join(scorers)}: a scorer needs {len(images)} forward passes for one query; leave it out and "
+                "re-rank the hits of an embedder with vk.rerank"
+            )
         self.tokenizer = tokenizer_of(self.models)
         self.ready = False
         self.work = BackgroundTask()

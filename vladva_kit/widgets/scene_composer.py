@@ -15,11 +15,12 @@ from vladva_kit.emoji_world.nouns import COLORS, GROUNDS, SIZES, STYLES
 from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, WORDS, Scene, Thing, fits, swapped
 from vladva_kit.emoji_world.truth import is_true
-from vladva_kit.evaluation import ImageTextEncoder
+from vladva_kit.evaluation.encoding import EncoderOrScorer
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
 from vladva_kit.models.images import ImageLike
+from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.widgets.base import BackgroundTask, WidgetBase, controls
-from vladva_kit.widgets.cached_embedder import CachedEmbedder, with_caches
+from vladva_kit.widgets.cached_embedder import Cached, with_caches
 from vladva_kit.widgets.case_browser import category_label
 from vladva_kit.widgets.page import View, page
 from vladva_kit.widgets.winoground_probe import winoground_view
@@ -117,7 +118,7 @@ class SceneComposer(WidgetBase):
     model has encoded before are not encoded again.
     """
 
-    def __init__(self, models: Mapping[str, ImageTextEncoder | CachedEmbedder]) -> None:
+    def __init__(self, models: Mapping[str, EncoderOrScorer | Cached]) -> None:
         super().__init__()
         self.models = with_caches(models)
         self.work = BackgroundTask()
@@ -169,6 +170,13 @@ class SceneComposer(WidgetBase):
             steps = [step for model in missing for step in [*model.encoding_steps(*needed), redraw]]
             if steps:
                 self.work.start(steps, "scoring")
+
+    def correct(self) -> dict[str, bool]:
+        """Tell which models score both true pairs above both false ones, as Winoground's group score does."""
+        case = compose(self.scene(), self.swap.value, self.seed.value)
+        images = [render(scene, SIDE) for scene in case.scenes]
+        grids = {name: model.similarity(images, case.captions) for name, model in self.models.items()}
+        return {name: winoground_correct(grid)["group"] for name, grid in grids.items()}
 
     def draw(self) -> View:
         """Show both scenes, their captions, the negatives, and the scores of the models that have encoded them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from vladva_kit.evaluation import ImageTextEncoder, SugarCrepeResult
+from vladva_kit.evaluation import SugarCrepeResult
+from vladva_kit.evaluation.encoding import EncoderOrScorer
 from vladva_kit.models.images import ImageLike
 from vladva_kit.widgets.case_browser import CaseBrowser, CaseContent, Grid
 from vladva_kit.widgets.page import View, page
@@ -46,7 +47,7 @@ class SugarCrepeProbe(CaseBrowser):
     Raises ValueError if there is no result, or if the results are on different cases.
     """
 
-    def __init__(self, models: Mapping[str, ImageTextEncoder], results: Mapping[str, SugarCrepeResult]) -> None:
+    def __init__(self, models: Mapping[str, EncoderOrScorer], results: Mapping[str, SugarCrepeResult]) -> None:
         scored = {name: {case.id: case for case in result.cases} for name, result in results.items()}
         if not scored or len({frozenset(cases) for cases in scored.values()}) != 1:
             names = ", ".join(results) or "no model"

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vladva_kit.evaluation import ImageTextEncoder, WinogroundResult
+from vladva_kit.evaluation import WinogroundResult
+from vladva_kit.evaluation.encoding import EncoderOrScorer
 from vladva_kit.evaluation.winoground import load_winoground, winoground_margins
 from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.evaluation import check_case, winoground_correct
@@ -48,13 +49,14 @@ class WinogroundProbe(CaseBrowser):
         WinogroundProbe({"emoji-clip": vk.load_baseline(), "base": baseline}, vk.sample("winoground_mini"))
 
     `source` is what `evaluate_winoground` takes, or a list of cases. Scores in `results`, by model name as
-    `evaluate_winoground` returns them, are not recomputed. The filters need all cases scored by the model under
-    "rank by": press "score all". Raises BadInput as `load_winoground` does.
+    `evaluate_winoground` returns them, are not recomputed. A scorer, such as `vk.LikelihoodScorer`, is compared like an
+    embedder. The filters need all cases scored by the model under "rank by": press "score all". Raises BadInput as
+    `load_winoground` does.
     """
 
     def __init__(
         self,
-        models: Mapping[str, ImageTextEncoder],
+        models: Mapping[str, EncoderOrScorer],
         source: Any,
         results: Mapping[str, WinogroundResult] | None = None,
         split: str = "test",
@@ -77,8 +79,7 @@ class WinogroundProbe(CaseBrowser):
         steps = []
         for name, model in self.models.items():
             missing = [case for index, case in enumerate(self.cases) if index not in self.scores[name]]
-            images = [image for case in missing for image in case.images]
-            steps += model.encoding_steps(images, [caption for case in missing for caption in case.captions])
+            steps += model.case_steps([(case.images, case.captions) for case in missing])
         if steps:
             self.work.start([*steps, self._scored], f"scoring {len(self.cases)} cases")
         else:

@@ -91,7 +91,7 @@ def test_random_batches_of_negatives_train_like_random_components():
      ("interpolation", {"lora_weight"}),
      ("next-token-weight", {"next_token_weight"}), ("batch-size", {"batch_size", "steps"}), ("data-size", {"n_groups"}),
      ("rank", {"lora_rank"}), ("temperature", {"temperature", "learn_temperature"}), ("negatives", {"hard_negatives"}),
-     ("distillation", {"batches", "n_groups", "distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
+     ("distillation-twins", {"distill_weight"}), ("soft-prompt-rate", {"soft_prompt_learning_rate"}),
      ("collapse", {"captions"})],
 )  # fmt: skip
 def test_sweeps_vary_one_setting(name, settings):
@@ -107,7 +107,7 @@ def test_sweeps_have_the_levels_that_their_names_say():
     assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
     assert [runs[0].lora_weight for runs in variants("interpolation").values()] == [1, 0.8, 0.6, 0.4]
     assert {name: runs[0].n_scenes for name, runs in variants("pool").items()} == {
-        "1,000 scenes": 1_000, "10,000 scenes": 10_000, "100,000 scenes": 100_000
+        "1,000 scenes": 1_000, "4,000 scenes": 4_000, "16,000 scenes": 16_000
     }  # fmt: skip
     assert all("groups" not in dict(run.batches) for run in trained_runs("pool"))  # drawn scenes have no twins
 
@@ -124,18 +124,20 @@ def test_twins_and_swaps_are_compared_with_the_base():
 
 
 def test_sweeps_have_one_seed():
-    for name in set(EXPERIMENTS) - {"components", "components-random", "distillation"}:
+    for name in EXPERIMENTS:
+        if name.startswith(("components", "distillation")):
+            continue
         assert all([run.seed for run in runs] in ([0], [None]) for runs in variants(name).values())
 
 
-def test_distillation_compares_each_kind_of_batches_without_and_with_it_on_three_seeds():
-    one, runs = experiment("distillation"), variants("distillation")
-    assert [name for pair in one.comparisons for name in pair] == list(runs) and len(runs) == 6
-    for first, second in one.comparisons:
-        for plain, distilled in zip(runs[first], runs[second], strict=True):
-            assert replace(plain, distill_weight=1.0) == distilled and plain.distill_weight == 0
-        assert [run.seed for run in runs[second]] == [0, 1, 2]
-    assert training_settings(runs["twins + distillation"][0]).distill_weight == 1
+@pytest.mark.parametrize("batches", ["random", "mined", "twins"])
+def test_distillation_compares_one_kind_of_batches_without_and_with_it_on_three_seeds(batches):
+    plain, distilled = variants(f"distillation-{batches}").values()
+    assert experiment(f"distillation-{batches}").comparisons == ((batches, f"{batches} + distillation"),)
+    for without, with_it in zip(plain, distilled, strict=True):
+        assert replace(without, distill_weight=1.0) == with_it and without.distill_weight == 0
+    assert [run.seed for run in distilled] == [0, 1, 2]
+    assert training_settings(distilled[0]).distill_weight == 1
 
 
 def test_soft_prompt_rates_end_at_the_rate_of_components_next_to_the_base():
