@@ -216,18 +216,25 @@ def test_embed_search_and_eval_take_an_export_as_they_take_its_adapter(tmp_path)
     exported = str(export(load_embedder("emoji-llava-vladva"), tmp_path / "exported"))
     images = tmp_path / "images"
     images.mkdir()
+    lines = []
     for number, pair in enumerate(PAIRS[:6]):
         pair.load_image().save(images / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "short": pair.short}))
+    (images / "metadata.jsonl").write_text("\n".join(lines))
 
     def run(*arguments):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
-        return result.output
+        return result.stdout
 
     shown = []
     for number, name in enumerate(["emoji-llava-vladva", exported, f"sentence_transformers:{exported}"]):
         out = tmp_path / str(number)
         run("embed", images, "--model", name, "--out", out)
-        scores = json.loads(run("eval", name, "--benchmark", "sugarcrepe", "--json"))["models"][name]["sugarcrepe"]
-        shown.append((run("search", out, PAIRS[0].short), scores["macro"]["percent"]))
-    assert shown[1] == shown[2] == shown[0] and len(shown[0][0].splitlines()) == 7
+        recalls = json.loads(run("eval", name, "--benchmark", "retrieval", "--data", images, "--json"))["models"][name]
+        hits = run("search", out, PAIRS[0].short).splitlines()[1:]
+        scores, names = zip(*(hit.split() for hit in hits), strict=True)
+        shown.append((names, [float(score) for score in scores]))
+        assert recalls["retrieval"]["text_to_image"]["R@1"]["percent"] > 50
+    for names, scores in shown[1:]:
+        assert names == shown[0][0] and scores == pytest.approx(shown[0][1], abs=2e-3) and len(names) == 6
