@@ -94,7 +94,11 @@ def test_rows_of_a_list_or_generator_are_pairs(kind):
     assert captions(pairs) == EXPECTED and colors(pairs) == COLORS
 
 
-@pytest.mark.parametrize("dataset", [Squares(), Stream(), torch.utils.data.Subset(Squares(), [0, 1, 2])], ids=repr)
+@pytest.mark.parametrize(
+    "dataset",
+    [Squares(), Stream(), torch.utils.data.Subset(Squares(), [0, 1, 2])],
+    ids=["mapped", "iterable", "subset"],
+)
 def test_a_torch_dataset_is_read_once_and_its_length_ends_it(dataset):
     pairs = load_pairs(dataset)
     assert captions(pairs) == EXPECTED and colors(pairs) == COLORS
