@@ -154,7 +154,7 @@ def test_a_stream_without_any_readable_image_ends_with_a_sentence(tmp_path):
     stream.batch_size = 2
     with (
         pytest.warns(UserWarning, match="skipped"),
-        pytest.raises(BadInput, match="gives no batch of 2 pairs with an image"),
+        pytest.raises(BadInput, match="100 batches in a row have no image that can be read"),
     ):
         next(iter(stream))
 
@@ -226,9 +226,7 @@ def test_what_is_no_list_is_named_in_every_entry_point(value):
             call(value)
 
 
-@pytest.mark.parametrize(
-    "value", [None, 5, torch.zeros(3, 8, 8), "half \ud800"], ids=lambda value: type(value).__name__
-)
+@pytest.mark.parametrize("value", [None, 5, {"a": 1}, "half \ud800"], ids=lambda value: type(value).__name__)
 def test_an_item_that_is_no_image_or_text_is_named(value):
     embedder = tiny_embedder()
     for call in (embedder.encode_text, vk.load_baseline().encode_text):

@@ -239,8 +239,10 @@ def test_a_replaced_image_is_named_and_nothing_is_written(own_folder, tmp_path):
 def test_unchanged_files_are_not_read_again(own_folder, tmp_path, monkeypatch):
     images = list_images(own_folder)
     embed(images, tmp_path / "out")
-    monkeypatch.setattr(Path, "read_bytes", None)
+    read_bytes, read = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
     assert embed(images, tmp_path / "out")
+    assert not set(read) & {Path(image).name for image in images}
 
 
 def identity(**changes):

@@ -84,8 +84,8 @@ def test_committed_samples_take_at_most_25_mb():
 
 @pytest.mark.parametrize("name", [name for name in DRAWN if name != "classification_mini"])  # which has images only
 def test_committed_text_files_equal_those_drawn_now(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "save_image", lambda scene, path, draw: None)
-    monkeypatch.setattr(miniatures, "save_image", lambda scene, path: None)
+    monkeypatch.setattr(samples, "save_image", lambda scene, path, draw=None: None)
+    monkeypatch.setattr(miniatures, "save_image", lambda scene, path, draw=None: None)
     drawn = write_sample(name, tmp_path / name)
     files = list(drawn.rglob("*.json*"))
     assert files
