@@ -139,6 +139,13 @@ def test_page_without_markers_is_an_error(tmp_path):
     assert (tmp_path / "README.md").read_text() == "no table here"
 
 
+def test_readmes_scores_in_openmoji_are_the_committed_ones():
+    scores = json.loads((ROOT / "docs" / "openmoji.json").read_text())["scores"]
+    base, tuned = (scores[name]["Winoground group"][0] for name in ("base", "emoji-llava-vladva"))
+    text = " ".join(TEXTS[ROOT / "README.md"].split())
+    assert f"the shipped adapter raises the group score from {base:.1f} to {tuned:.1f}." in text
+
+
 def numbers(text):
     """Return the decimal numbers in a text: "from 72.4 to 84.3" -> {"72.4", "84.3"}."""
     return set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", text))
