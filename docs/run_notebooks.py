@@ -45,7 +45,7 @@ TITLES = {
     "08_save_share_export": "Save, share, export",
 }
 FOLDED = ("install", "form", "setup")  # ids of cells
-MAX_BYTES = 1_000_000
+MAX_BYTES = 1_250_000
 CELL_TIMEOUT = int(600 * float(os.environ.get("VLADVA_PATIENCE", "1")))  # seconds; VLADVA_PATIENCE=3 on a busy machine
 
 

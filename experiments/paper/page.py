@@ -171,7 +171,7 @@ def _experiment(results: Results, name: str, figures: Sequence[str]) -> str:
         f"## {name.replace('-', ' ').capitalize()}\n\n{_QUESTIONS[name]}\n",
         f"{overview(results, name)}\nPercent; seen / unseen style. `{COMMAND} ablate --experiment {name}`: {len(runs)} "
         f"runs, {minutes:.0f} minutes, {seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
-        f"![{name}]({FIGURES}/{name}.png)\n" if name in figures else "",
+        f"![Scores of each variant of {name}, with intervals]({FIGURES}/{name}.png)\n" if name in figures else "",
         f"<details><summary>All scores with intervals</summary>\n\n{results_table(results, name)}\n</details>\n",
         f"<details><summary>Comparisons, case by case</summary>\n\n{gain_table(results, name)}\n</details>\n",
     ]

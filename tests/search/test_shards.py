@@ -242,7 +242,7 @@ def test_unchanged_files_are_not_read_again(own_folder, tmp_path, monkeypatch):
     read_bytes, read = Path.read_bytes, []
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
     assert embed(images, tmp_path / "out")
-    assert not set(read) & {Path(image).name for image in images}
+    assert not set(read) & {Path(image.name).name for image in images}
 
 
 def identity(**changes):
