@@ -80,8 +80,10 @@ def test_a_hovered_point_shows_its_image_and_its_caption(page, opened):
     k = int(images[:, 0].argmax())  # the outermost one, which no other covers
     opened.mouse.move(*images[k])
     nearest = int(np.linalg.norm(both - images[k], axis=1).argmin())
-    opened.locator(".mapped b", has_text=f"{nearest % N} ").wait_for()
+    name = opened.locator(".mapped b", has_text=f"{nearest % N} ")
+    name.wait_for()
     opened.locator(".mapped img[src^='data:image/jpeg']").wait_for()
+    assert name.is_visible()
     opened.mouse.move(5, 5)
 
 
@@ -164,4 +166,6 @@ def test_a_map_of_a_saved_page_needs_no_python(browser, page, tmp_path):
         shown.get_by_role("tab", name="Map").click()
         shown.locator(".map .summary b").first.wait_for()
         shown.get_by_role("button", name="keep the modality gap").click()
-        shown.locator(".map .message", has_text="needs Python").wait_for()
+        message = shown.locator(".map .message", has_text="needs Python")
+        message.wait_for()
+        assert message.is_visible()

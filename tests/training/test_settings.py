@@ -45,8 +45,11 @@ def test_an_unusable_value_raises_and_names_field_value_and_range(name, value, a
 
 
 def test_values_at_the_ends_of_the_ranges_and_numpys_numbers_are_taken():
-    vk.Settings(steps=np.int64(1), learning_rate=np.float32(1e-4), warmup=0, weight_decay=0, max_grad_norm=0)
-    vk.Settings(soft_prompt_learning_rate=None, micro_batch_size=None, seed=2**32 - 1, next_token_weight=0)
+    given = {"steps": np.int64(1), "learning_rate": np.float32(1e-4), "warmup": 0, "weight_decay": 0}
+    given |= {"max_grad_norm": 0, "seed": 2**32 - 1, "next_token_weight": 0}
+    given |= {"soft_prompt_learning_rate": None, "micro_batch_size": None}
+    settings = vk.Settings(**given)
+    assert {name: getattr(settings, name) for name in given} == given
 
 
 def test_settings_become_training_arguments(embedder, tmp_path):

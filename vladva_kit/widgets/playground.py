@@ -43,7 +43,7 @@ IMAGE_SIDE = 224  # pixels of the images on the page
 GALLERY_STEP = 16  # pairs that one message encodes, so that a busy gallery does not delay a typed caption
 KINDS = ("fixed", "broken", "right", "wrong")
 TABS = ("probe", "compose", "search", "matrix", "map", "attention", "chat")
-ESM = ("common.js", *(f"{tab}.js" for tab in TABS), "page.js")  # joined to one module, in this order
+ESM = ("elements.js", *(f"{tab}.js" for tab in TABS), "page.js")  # joined to one module, in this order
 CSS = ("page.css",)
 REQUESTS = ("cases", "score", "gallery", "search", "rerank", "map", "thumbnail", "attention", "chat")
 
