@@ -28,6 +28,7 @@ from vladva_kit.data.pairs import load_pairs
 from vladva_kit.emoji_world.scenes import Scene
 from vladva_kit.evaluation.clip_training import fit_clip
 from vladva_kit.evaluation.generation import load_scenes
+from vladva_kit.evaluation.validation import winoground_cosines
 from vladva_kit.evaluation.winoground import load_winoground
 from vladva_kit.training.batches import batch_sampler
 from vladva_kit.training.progress import VALIDATION
@@ -137,11 +138,14 @@ def _warmup(run: Run) -> int:
 
 def twin_metrics(model: Any) -> dict[str, float]:
     """Evaluate test twins during training: `twin_metrics(embedder)["twin_loss"]`, which starts near ln 2."""
-    cases = load_winoground(vk.sample("winoground_mini"))[::TWIN_STRIDE]
-    images = model.encode_image([image for case in cases for image in case.images]).reshape(len(cases), 2, -1)
-    texts = model.encode_text([caption for case in cases for caption in case.captions]).reshape(len(cases), 2, -1)
-    similarities = images @ texts.transpose(1, 2)
-    return {"twin_loss": float(twin_loss(similarities.float().cpu().numpy()).mean())}
+    return {"twin_loss": float(twin_loss(winoground_cosines(model, *_twins(vk.sample("winoground_mini")))).mean())}
+
+
+@lru_cache(maxsize=1)
+def _twins(folder: Path) -> tuple[list[Any], list[str]]:
+    """Load the images and captions of the evaluated twins, once for all validations."""
+    cases = load_winoground(folder)[::TWIN_STRIDE]
+    return [image for case in cases for image in case.images], [text for case in cases for text in case.captions]
 
 
 def _histories(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
