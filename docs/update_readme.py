@@ -9,7 +9,6 @@ notebook 03 shows, the loss curves of the study's experiment "collapse".
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +32,6 @@ PAGES = {  # table -> its page
 }
 DEMO = "docs/demo.json"  # the demo's results without its cases
 PER_CASE = ("cases", "image_ranks", "caption_ranks", "image_margins", "caption_margins")
-STUDIES = ("docs/ablation.json", "docs/ablation-random-batches.json")  # the current results, then the earlier ones
 STYLES = ("unseen style", "seen")
 BATCHES = {"components": "Hard batches", "components-random": "Random batches"}  # experiment -> its batches
 
@@ -119,19 +117,14 @@ def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:
     return "\n".join(parts)
 
 
-def collapse_record(paths: Sequence[Path] = tuple(ROOT / name for name in STUDIES)) -> dict:
-    """Return the recording of the experiment "collapse", from the first of the results that contain it.
+def collapse_record(path: Path = ROOT / "docs" / "ablation.json") -> dict:
+    """Return the recording of the study's experiment "collapse": `collapse_record()["recall"]`.
 
-    collapse_record()["recall"]
-
-    Raises ValueError if none contains it.
+    Raises ValueError for results without it.
     """
-    for results in (json.loads(path.read_text()) for path in paths):
-        if "collapse" in results["experiments"]:
-            break
-    else:
-        names = ", ".join(path.name for path in paths)
-        raise ValueError(f"{names}: no 'collapse'; run python -m experiments.paper ablate --experiment collapse")
+    results = json.loads(path.read_text())
+    if "collapse" not in results["experiments"]:
+        raise ValueError(f"{path.name}: no 'collapse'; run python -m experiments.paper ablate --experiment collapse")
     variants = variants_of(results, "collapse")
     return {
         "curves": {name: [_loss_curve(run["history"]) for run in runs] for name, runs in variants.items()},

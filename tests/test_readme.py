@@ -92,7 +92,7 @@ def test_the_recorded_collapse_is_that_of_the_results():
 def test_results_without_the_collapse_name_the_command_that_runs_it(tmp_path):
     (tmp_path / "results.json").write_text('{"experiments": {}}')
     with pytest.raises(ValueError, match=r"results.json: no 'collapse'; run python -m experiments.paper"):
-        UPDATE["collapse_record"]([tmp_path / "results.json"])
+        UPDATE["collapse_record"](tmp_path / "results.json")
 
 
 def test_benchmarks_table_is_up_to_date():
