@@ -41,12 +41,15 @@ def save_batch(file: str, batch: int, longest_of: int, shape: str, device: str, 
 def measure_step(file: str, rows: int, shape: str, device: str, dtype: str, limit_gb: float) -> dict[str, float]:
     """Return the peak memory in GB of a step, and the batch's own part of it. rows: of a chunk; 0: one graph."""
     from experiments.benchmarks.shapes import trainable_embedder
+    from vladva_kit.embedder.prompts import ModelInputs
+    from vladva_kit.training.collator import Batch
     from vladva_kit.training.grad_cache import cached_step
     from vladva_kit.training.trainer import step_losses
 
     measure.return_freed_memory()
     embedder = trainable_embedder(shape, device, dtype)
-    data = torch.load(file, weights_only=False)
+    with torch.serialization.safe_globals([Batch, ModelInputs]):  # tensors and these dataclasses, no other pickled code
+        data = torch.load(file, weights_only=True)
     measure.reset_peak_memory(device)
     if limit_gb and device == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9), int(limit_gb * 1e9)))
