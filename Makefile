@@ -32,6 +32,7 @@ quick: $(VENV)/.test
 
 # The docs site in runs/site; a dead link or another warning is an error.
 docs: $(VENV)/.docs
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/browser_playground.py runs/playground.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # pyright on the code of README.md and docs/, and on a user's script.

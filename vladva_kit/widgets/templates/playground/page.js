@@ -5,10 +5,9 @@ function render({ model, el }) {
   const { ask, close } = connect(model, (isSlow) => (slow.textContent = isSlow ? SLOW_PYTHON : ""));
   let compare = [0, names.length - 1], open = 0;
   const shared = { model, state, results, ask, compared: () => compare };
-  const probe = probeTab(shared), compose = composeTab(shared), search = searchTab(shared);
-  const matrix = matrixTab({ ...shared, encodeAll: search.encodeAll });
-  const map = mapTab(shared);
-  const tabs = [["Probe", probe], ["Compose", compose], ["Search", search], ["Matrix", matrix], ["Map", map], ["Attention", attentionTab(shared)], ["Chat", chatTab(shared)]];
+  const probe = probeTab(shared), search = searchTab(shared), map = mapTab(shared);
+  const makers = { Probe: () => probe, Compose: composeTab, Search: () => search, Matrix: (all) => matrixTab({ ...all, encodeAll: search.encodeAll }), Map: () => map, Attention: attentionTab, Chat: chatTab };
+  const tabs = (state.tabs || Object.keys(makers)).map((name) => [name, makers[name](shared)]);
   const buttons = tabs.map(([name], at) => h("button", { type: "button", role: "tab", id: `${id}-tab-${at}`, "aria-controls": `${id}-panel-${at}`, onclick: () => show(at) }, name));
   const panels = tabs.map(([, tab], at) => h("div", { role: "tabpanel", id: `${id}-panel-${at}`, "aria-labelledby": `${id}-tab-${at}` }, tab.panel));
   const choice = (label, at) => h("label", { class: "soft" }, `${label} `, h("select", { "aria-label": label, onchange: (event) => { compare[at] = event.target.selectedIndex; tabs[open][1].update(); } }, names.map((name, m) => h("option", { selected: m === compare[at] }, name))));
