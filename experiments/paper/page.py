@@ -24,6 +24,7 @@ from experiments.paper.tables import (
     gain_table,
     gallery_of,
     overview,
+    records_table,
     results_table,
     swap_table,
     value_of,
@@ -180,11 +181,21 @@ def _experiment(results: Results, name: str, figures: Sequence[str]) -> str:
         f"{overview(results, name)}\nPercent; seen / unseen style. `{COMMAND} ablate --experiment {name}`: {len(runs)} "
         f"runs, {minutes:.0f} minutes, {seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
         f"By what a case swaps:\n\n{swap_table(results)}" if name == "swaps" else "",
+        _context(results) if name == "next-token-weight" and results.get("context") else "",
         f"![Scores of each variant of {name}, with intervals]({FIGURES}/{name}.png)\n" if name in figures else "",
         f"<details><summary>All scores with intervals</summary>\n\n{results_table(results, name)}\n</details>\n",
         f"<details><summary>Comparisons, case by case</summary>\n\n{gain_table(results, name)}\n</details>\n",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _context(results: Results) -> str:
+    """Tabulate the variant of the next-token loss in which a caption sees the summary token only."""
+    return (
+        "If the long caption attends to the summary token only, not to the image (one seed):\n\n"
+        f"{records_table({name: [record] for name, record in results['context'].items()})}\n"
+        f"`{COMMAND} ablate --experiment context`\n"
+    )
 
 
 def _blind(results: Results) -> str:

@@ -137,10 +137,15 @@ def overview(results: Results, experiment: str) -> str:
 
     print(overview(results, "components"))
     """
+    return records_table(variants_of(results, experiment))
+
+
+def records_table(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the main scores of records by variant as a Markdown table: `records_table({"base": [record]})`."""
     columns = {title: [(column, COLUMNS[column]) for column in names] for title, names in MAIN.items()}
     table = {
         name: {title: [estimate(records, measures) for _, measures in parts] for title, parts in columns.items()}
-        for name, records in variants_of(results, experiment).items()
+        for name, records in variants.items()
     }
     shown = [title for title in columns if any(value for row in table.values() for value in row[title])]
     lines = [[name, *(_cell(row[title]) for title in shown)] for name, row in table.items()]

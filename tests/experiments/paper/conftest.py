@@ -9,7 +9,7 @@ import pytest
 import vladva_kit as vk
 from experiments.paper import runs
 from experiments.paper.measures import Measure
-from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
+from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment, trained
 from experiments.paper.tables import COLUMNS, STYLES
 from experiments.world import cases, samples
 
@@ -126,6 +126,7 @@ def results():
             for one in experiments
         },
         "runs": {name: synthetic_record(run) for run, name in names.items()},
+        "context": {"weight 1, summary token only": synthetic_record(trained(Plan(), 0, next_token_weight=1.0))},
         "blind": {"shorter caption": synthetic_record(Run())},
         "prompts": {
             "n": 10,

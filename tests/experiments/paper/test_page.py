@@ -83,6 +83,12 @@ def test_page_opens_with_the_effect_and_the_number_of_claims_by_verdict(results)
     assert len(counts) == 3 and sum(counts) == len(CLAIMS)
 
 
+def test_variant_of_the_next_token_loss_is_tabulated_with_its_command(results):
+    section = reproduction_page(results, []).split("## Next token weight")[1].split("\n## ")[0]
+    assert "| weight 1, summary token only |" in section
+    assert "`python -m experiments.paper ablate --experiment context`" in section
+
+
 def test_blind_baselines_have_a_row_each(results):
     section = reproduction_page(results, []).split("## Blind baselines")[1].split("## ")[0]
     measures = results["blind"]["shorter caption"]["measures"]
