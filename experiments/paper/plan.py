@@ -21,7 +21,7 @@ DISTILLED = {  # batches with and without distillation; the first two hold no tw
 }
 HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
-POOLS = (1_000, 10_000, 100_000)
+POOLS = (1_000, 10_000, 30_000)
 CONTEXT_WEIGHTS = (0.3, 1.0)  # of the next-token loss in which a caption sees the summary token only
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
