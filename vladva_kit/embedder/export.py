@@ -57,7 +57,7 @@ def export(embedder: Embedder, folder: str | os.PathLike, full_size: bool = Fals
         raise ValueError(f"{lvlm.name} has 4-bit weights, into which LoRA cannot be merged: load it without four_bit")
     processor, ids = _processor_with_prompts(embedder)
     model = _merged_model(embedder, ids)
-    width = model.get_input_embeddings().embedding_dim
+    width = embedder.lvlm.embedding.embedding_dim
     folder = Path(folder)
     with atomic_dir(folder) as tmp_dir:
         model.save_pretrained(tmp_dir)
@@ -112,7 +112,7 @@ def _merged_model(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
 
     lvlm, config = embedder.lvlm, copy.deepcopy(embedder.lvlm.model.config)
     state = _base_state(lvlm, merge_lora=embedder.adapted)
-    embedding = lvlm.model.get_input_embeddings()
+    embedding = lvlm.embedding
     name = next(name for name, weight in state.items() if weight is embedding.weight)
     rows = embedding.weight.new_zeros(max(max(ids) + 1, len(embedding.weight)), embedding.embedding_dim)
     rows[: len(embedding.weight)] = embedding.weight

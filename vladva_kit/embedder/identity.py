@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -165,9 +164,8 @@ def code_digest(*paths: Path) -> str:
         for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
             tree = ast.parse(path.read_bytes())
             for node in ast.walk(tree):
-                documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                if documented and ast.get_docstring(node) is not None:
-                    node.body = node.body[1:]
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    node.body = node.body[ast.get_docstring(node) is not None :]
             digest.update(f"{path.relative_to(root.parent).as_posix()} {ast.dump(tree)}".encode())
     return digest.hexdigest()
 
@@ -201,8 +199,8 @@ def hash_weights(model: nn.Module) -> str:
     return _hashed_weights[model][1]
 
 
-def _as_bytes(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _as_bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _hash_tensors(weights: Iterable[tuple[str, Tensor]]) -> str:

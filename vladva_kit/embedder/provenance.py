@@ -74,7 +74,8 @@ def read_provenance(folder: Path) -> tuple[Provenance | None, list[str]]:
         if not isinstance(value, kind | None) or not is_hash:
             raise ValueError(f"{file}: {name} is {value!r}, which save_pretrained does not write; correct or remove it")
     empty = {"base": "", "dtype": "", "versions": {}}
-    return Provenance(**{name: values.get(name, empty.get(name)) for name in names}), missing
+    recorded: dict[str, Any] = {name: values.get(name, empty.get(name)) for name in names}
+    return Provenance(**recorded), missing
 
 
 def load_options(recorded: Provenance) -> dict[str, Any]:
