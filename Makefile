@@ -35,9 +35,10 @@ docs: $(VENV)/.docs
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/browser_playground.py runs/playground.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# pyright on the code of README.md and docs/, and on a user's script.
+# mypy on the package; pyright on the code of README.md and docs/, and on a user's script.
 types: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet pyright
+	$(BIN)/python -m pip install --quiet "mypy>=2.1" pyright
+	$(BIN)/mypy
 	$(BIN)/python docs/snippets.py runs/snippets
 	$(BIN)/pyright --pythonpath $(BIN)/python runs/snippets tests/typing
 

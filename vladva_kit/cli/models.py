@@ -27,7 +27,7 @@ def check(
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"unknown dtype '{dtype}'; choose from float32, bfloat16, float16")
     quiet_libraries()
-    choice = choose_device(device, dtype and getattr(torch, dtype))
+    choice = choose_device(device, getattr(torch, dtype) if dtype else None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is unverified")  # the first line says so
         lvlm = vk.load_lvlm(model, dtype=choice.dtype, device=choice.device)

@@ -63,8 +63,8 @@ class WinogroundProbe(CaseBrowser):
     ) -> None:
         cases = list(source) if isinstance(source, list | tuple) else load_winoground(source, split)
         contents = [CaseContent(case.category or "no category", case.captions, case.images) for case in cases]
-        models = with_caches(models)
-        scores: dict[str, dict[int, Grid]] = {name: {} for name in models}
+        self.models = with_caches(models)
+        scores: dict[str, dict[int, Grid]] = {name: {} for name in self.models}
         for name, result in (results or {}).items():
             known = {case.id: case.similarities for case in result.cases}
             scores[name] = {index: known[case.id] for index, case in enumerate(cases) if case.id in known}
@@ -72,7 +72,7 @@ class WinogroundProbe(CaseBrowser):
         self.score_all = controls().Button(description="score all", tooltip="needed to filter and sort by margin")
         self.score_all.on_click(self.handler(self.score))
         names = ("caption 1", "caption 2"), ("image 1", "image 2")
-        super().__init__(models, contents, scores, group_margin, winoground_view, *names, buttons=[self.score_all])
+        super().__init__(self.models, contents, scores, group_margin, winoground_view, *names, buttons=[self.score_all])
 
     def score(self) -> None:
         """Score all cases with all models in a thread, except those already scored; `work.wait()` joins it."""
