@@ -111,7 +111,7 @@ def test_the_page_opens_on_a_fixed_case_with_the_counts_and_scores_what_is_typed
 
 
 def test_an_empty_caption_an_unknown_word_and_an_image_are_answered_in_place(play, tmp_path):
-    play.get_by_label("caption 1").fill("a dog near a zebra")
+    play.get_by_label("caption 1").fill("a dog above a zebra")
     play.get_by_text("Not in the LVLM’s vocabulary: zebra").wait_for()
     play.get_by_label("caption 1").fill(" \u200b ")
     play.get_by_text("caption 1 is empty: type some words").wait_for()
