@@ -83,9 +83,9 @@ test-torchvision: .venv-torchvision/.test
 	.venv-torchvision/bin/python -c "import torchvision"
 	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/models/test_families.py tests/checks tests/models/test_resolution.py
 
-# Outside CI: the kit's models in mteb and CLIP_benchmark, and open_clip's and sentence-transformers' models in the kit.
+# Outside CI: the kit's models in mteb, CLIP_benchmark and ONNX Runtime, and open_clip's and sentence-transformers' in the kit.
 test-interop: .venv-interop/.test
-	HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest -rs tests/evaluation/test_interop.py tests/embedder/test_export.py
+	HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest -rs tests/evaluation/test_interop.py tests/embedder/test_export.py tests/embedder/test_onnx_export.py
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
@@ -128,7 +128,7 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 .venv-interop/.test: pyproject.toml
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet $(TORCHVISION)
-	.venv-interop/bin/python -m pip install --quiet "mteb>=2.26" "clip-benchmark>=1.6" "open_clip_torch>=3.3" -e ".[test]"
+	.venv-interop/bin/python -m pip install --quiet "mteb>=2.26" "clip-benchmark>=1.6" "open_clip_torch>=3.3" "onnxruntime>=1.23" -e ".[test,onnx]"
 	touch $@
 
 clean:

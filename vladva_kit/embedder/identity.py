@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -184,7 +184,8 @@ def hash_weights(model: nn.Module) -> str:
     """
     # buffers that are saved count too: a batch norm's statistics, the scales of 4-bit weights
     buffers = ((name, value) for name, value in model.state_dict(keep_vars=True).items() if type(value) is Tensor)
-    named = [(name.replace(".base_layer", ""), tensor) for name, tensor in (*model.named_parameters(), *buffers)]
+    tensors = (*model.named_parameters(), *buffers)
+    named = [part for name, tensor in tensors for part in _plain_parts(name.replace(".base_layer", ""), tensor)]
     base = [(name, tensor) for name, tensor in named if not any(part in name for part in ADAPTER_PARTS)]
     probe = hashlib.sha256()
     for name, tensor in base:
@@ -197,6 +198,14 @@ def hash_weights(model: nn.Module) -> str:
     if _hashed_weights.get(model, ("",))[0] != probe.hexdigest():
         _hashed_weights[model] = probe.hexdigest(), _hash_tensors(base)
     return _hashed_weights[model][1]
+
+
+def _plain_parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Return a tensor as it is, or the plain tensors that torchao's int8 weights consist of."""
+    if not type(tensor).__module__.startswith("torchao"):
+        return [(name, tensor)]
+    parts = ((part, getattr(tensor, part)) for part in cast(Any, tensor).__tensor_flatten__()[0])
+    return [(f"{name}.{part}", value) for part, value in parts if value is not None]
 
 
 def _as_bytes(tensor: Tensor) -> memoryview:

@@ -47,7 +47,7 @@ def provenance_of(lvlm: LVLM) -> Provenance:
     Remembers in the hub's cache folder where a local base is, so that it is found again on this computer.
     """
     dtype = str(lvlm.model.dtype).removeprefix("torch.")
-    dtype += ", 4-bit" if getattr(lvlm.model, "is_quantized", False) else ""
+    dtype += f", {getattr(lvlm.model, 'weight_bits', 4)}-bit" if getattr(lvlm.model, "is_quantized", False) else ""
     weights = _weights(lvlm)
     folder = Path(lvlm.name)
     if weights and folder.is_dir() and lvlm.name not in SHIPPED_LVLMS:
