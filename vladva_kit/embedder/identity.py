@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -204,7 +204,7 @@ def _plain_parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
     """Return a tensor as it is, or the plain tensors that torchao's int8 weights consist of."""
     if not type(tensor).__module__.startswith("torchao"):
         return [(name, tensor)]
-    parts = ((part, getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
+    parts = ((part, getattr(tensor, part)) for part in cast(Any, tensor).__tensor_flatten__()[0])
     return [(f"{name}.{part}", value) for part, value in parts if value is not None]
 
 

@@ -135,11 +135,12 @@ def _save_image_encoder(model: PreTrainedModel, processor: ProcessorMixin, path:
 def _save(encoder: nn.Module, inputs: Mapping[str, Tensor], path: Path, dynamic: bool) -> str:
     """Export an encoder to a file; return the first line of torch's error, or ""."""
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    shapes = {"dynamic_shapes": dict.fromkeys(inputs, axes)} if dynamic else {}
+    options: dict[str, Any] = {"input_names": list(inputs), "output_names": ["embeddings"], "verbose": False}
+    if dynamic:
+        options["dynamic_shapes"] = dict.fromkeys(inputs, axes)
     try:
         with _exporting(), torch.no_grad():
-            names = {"input_names": list(inputs), "output_names": ["embeddings"]}
-            program = torch.onnx.export(encoder.eval(), tuple(inputs.values()), **names, **shapes, verbose=False)
+            program: Any = torch.onnx.export(encoder.eval(), tuple(inputs.values()), **options)
             program.save(path)
     except torch.onnx.OnnxExporterError as error:
         return str(error.__cause__ or error).strip().splitlines()[0]

@@ -28,7 +28,7 @@ def quantize_int8(embedder: Embedder) -> Embedder:
 
     with embedder.lvlm.lock:
         quantize_(model, Int8DynamicActivationInt8WeightConfig(), filter_fn=_is_frozen_linear)
-        model.is_quantized, model.weight_bits = True, 8
+        vars(model).update(is_quantized=True, weight_bits=8)
     return embedder
 
 
