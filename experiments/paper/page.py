@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.paper.claims import CLAIMS, NOT_MEASURED, PARTLY, SIDES, SUPPORTED, UNSUPPORTED, Claim
+from experiments.paper.claims import CLAIMS, NOT_MEASURED, SIDES, Claim
 from experiments.paper.defaults import defaults_table
-from experiments.paper.figures import TWIN_LOSS, claim_figures
-from experiments.paper.plan import BASE, CLIP_TUNED, DISTILLED, FULL, N_EQUALITY_IMAGES
+from experiments.paper.figures import claim_figures
+from experiments.paper.headlines import FIGURES, headlines
+from experiments.paper.plan import DISTILLED, N_EQUALITY_IMAGES
 from experiments.paper.statistics import estimate
 from experiments.paper.tables import (
     COLUMNS,
@@ -27,14 +27,13 @@ from experiments.paper.tables import (
     records_table,
     results_table,
     swap_table,
-    value_of,
     variants_of,
 )
 from vladva_kit.evaluation.tables import markdown_rows
 from vladva_kit.models.files import atomic_write, write_json
 from vladva_kit.plots.style import as_png
 
-PAGE, FIGURES, RESULTS = "reproduction.md", "figures", "ablation.json"
+PAGE, RESULTS = "reproduction.md", "ablation.json"
 COMMAND = "python -m experiments.paper"
 _READING = f"""\
 ## How to read this page
@@ -114,7 +113,7 @@ def _small_png(figure: Figure) -> bytes:
 
 def reproduction_page(results: Results, figures: Sequence[str], command: str = f"{COMMAND} reproduction") -> str:
     """Return the page as Markdown: the effect, the claims, the experiments, and how to read it."""
-    parts = [f"# The paper's study in miniature\n\n{_effect(results, figures)}", _claim_table(results, figures)]
+    parts = [f"# The paper's study in miniature\n\n{headlines(results, figures)}", _claim_table(results, figures)]
     parts += [_experiment(results, name, figures) for name in results["experiments"]]
     if results.get("blind"):
         parts.append(_blind(results))
@@ -123,28 +122,6 @@ def reproduction_page(results: Results, figures: Sequence[str], command: str = f
     if "components" in results["experiments"]:
         parts += [_effects(results), _representations(results)]
     return "\n".join([*parts, _READING, _source(results, command)])
-
-
-def _effect(results: Results, figures: Sequence[str]) -> str:
-    """State what the study shows: composition by kind of batches, and the number of claims by verdict."""
-    lines = []
-    for experiment, batches in (("components", "that require word order"), ("components-random", "of random pairs")):
-        if experiment in results["experiments"]:
-            base, full, clip = (_group(results, experiment, name) for name in (BASE, FULL, CLIP_TUNED))
-            lines.append(
-                f"- **Batches {batches}:** fine-tuning takes the LVLM's group score on Winoground from {base} to "
-                f"{full} % (seen / unseen style); a CLIP trained on the same batches is at {clip} %."
-            )
-    verdicts = Counter(claim.test(results).verdict for claim in CLAIMS)
-    counted = ", ".join(f"{verdicts[one]} {one}" for one in (SUPPORTED, PARTLY, UNSUPPORTED))
-    lines.append(f"- **Claims:** {counted}; the next table has one row each.")
-    picture = [f"\n![Loss on test twins during training]({FIGURES}/{TWIN_LOSS}.png)"] if TWIN_LOSS in figures else []
-    return "\n".join([*lines, *picture]) + "\n"
-
-
-def _group(results: Results, experiment: str, variant: str) -> str:
-    values = (value_of(results, experiment, variant, f"Winoground group, {style}") for style in STYLES)
-    return " / ".join(f"{value.percent:.1f}" for value in values if value)
 
 
 def _claim_table(results: Results, figures: Sequence[str]) -> str:

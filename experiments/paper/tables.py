@@ -172,29 +172,30 @@ def gain_table(results: Results, experiment: str) -> str:
     return markdown_rows(["comparison", "score", "gain [95 %]", "", "McNemar's p, per seed"], lines, "llrll")
 
 
-def swap_table(results: Results) -> str:
-    """Return Winoground's group score by what a case swaps, one row per variant of "swaps", seen / unseen style.
+def swap_scores(results: Results) -> dict[str, dict[str, str]]:
+    """Return Winoground's group score by variant of "swaps" and by what a case swaps, "seen / unseen style".
 
-    print(swap_table(results))
+    swap_scores(results)["positions only"]["color"]    # "97.5 / 70.0"
     """
     folder = vk.sample("winoground_mini")
     tags = {
         style: np.array([SWAPPED[case.tags["tag"]] for case in load_winoground(path)])
         for style, path in zip(STYLES, (folder, folder / "unseen_style"), strict=True)
     }
-    lines = []
+    scores: dict[str, dict[str, str]] = {}
     for name, records in variants_of(results, "swaps").items():
         correct = {
             style: np.mean([correct_cases(one["measures"][f"winoground/{style}/group"]) for one in records], axis=0)
             for style in STYLES
         }
-        lines.append(
-            [
-                name,
-                *(
-                    " / ".join(f"{100 * correct[style][tags[style] == swap].mean():.1f}" for style in STYLES)
-                    for swap in SWAPPED.values()
-                ),
-            ]
-        )
+        scores[name] = {
+            swap: " / ".join(f"{100 * correct[style][tags[style] == swap].mean():.1f}" for style in STYLES)
+            for swap in SWAPPED.values()
+        }
+    return scores
+
+
+def swap_table(results: Results) -> str:
+    """Return `swap_scores` as a Markdown table: `print(swap_table(results))`."""
+    lines = [[name, *scores.values()] for name, scores in swap_scores(results).items()]
     return markdown_rows(["trained on", *(f"tested on {swap}" for swap in SWAPPED.values())], lines, "lrrrr")

@@ -25,7 +25,7 @@ CLIP, CLIP_TUNED = "emoji-clip", "CLIP, same batches"
 BASE, LIKELIHOOD, TUNED = "base", "base, likelihood", "fine-tuned"
 N_MATRIX_PAIRS = 10  # pairs in the similarity matrices
 N_GENERATION_IMAGES = 100  # images per style for questions and captions
-LORA_WEIGHT = 0.6  # see vk.interpolate; short captions stay true more often than at 1 (docs/results.md)
+LORA_WEIGHT = 0.6  # see vk.interpolate; short captions stay true more often than at 1 (docs/reproduction.md)
 CLIP_LEARNING_RATE = 5e-4  # the better of 1e-4 and 5e-4 on twins
 
 

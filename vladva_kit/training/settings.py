@@ -39,7 +39,7 @@ class Settings:
     """How to fine-tune: `Settings(steps=200, batch_size=64)`.
 
     The paper uses AdamW, learning rate 1e-4, cosine schedule and batch 1,024. The defaults were measured on emoji-llava
-    and emoji_pairs (docs/results.md): a small LVLM needs a higher rate and a smaller batch; for a large one, set
+    and emoji_pairs (docs/reproduction.md): a small LVLM needs a higher rate and a smaller batch; for a large one, set
     learning_rate to 1e-4 and the soft prompt's rate follows. Raises ValueError naming a field with an unusable value,
     the value and the allowed range.
     """

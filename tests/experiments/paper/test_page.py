@@ -131,3 +131,12 @@ def test_swaps_are_tabulated_by_what_a_case_swaps(results):
     bits = record["measures"]["winoground/seen/group"]["correct"]
     right = [bit == "1" for bit, row in zip(bits, rows, strict=True) if row["tag"] == "relation"]
     assert cells[1].startswith(f"{100 * sum(right) / len(right):.1f} / ")
+
+
+def test_headlines_hold_the_values_of_the_sweeps(results):
+    top = reproduction_page(results, []).split("## Claims")[0]
+    for variant, experiment in (("0.5 twins", "twins"), ("800 steps", "clip-steps")):
+        values = [value_of(results, experiment, variant, f"Winoground group, {style}").percent for style in STYLES]
+        assert " / ".join(f"{one:.1f}" for one in values) in top
+    only = {name: one for name, one in results["experiments"].items() if name == "components"}
+    assert "Twins" not in reproduction_page({**results, "experiments": only}, []).split("## Claims")[0]
