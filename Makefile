@@ -32,11 +32,13 @@ quick: $(VENV)/.test
 
 # The docs site in runs/site; a dead link or another warning is an error.
 docs: $(VENV)/.docs
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/browser_playground.py runs/playground.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# pyright on the code of README.md and docs/, and on a user's script.
+# mypy on the package; pyright on the code of README.md and docs/, and on a user's script.
 types: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet pyright
+	$(BIN)/python -m pip install --quiet "mypy>=2.1" pyright
+	$(BIN)/mypy
 	$(BIN)/python docs/snippets.py runs/snippets
 	$(BIN)/pyright --pythonpath $(BIN)/python runs/snippets tests/typing
 
@@ -92,9 +94,9 @@ test-ipywidgets7: .venv-ipywidgets7/.test
 	.venv-ipywidgets7/bin/python -c "import ipywidgets; assert ipywidgets.__version__.startswith('7.')"
 	HF_HUB_OFFLINE=1 .venv-ipywidgets7/bin/python -m pytest -rs tests/widgets
 
-# Outside CI: the kit's models in mteb and CLIP_benchmark, and open_clip's and sentence-transformers' models in the kit.
+# Outside CI: the kit's models in mteb, CLIP_benchmark and ONNX Runtime, and open_clip's and sentence-transformers' in the kit.
 test-interop: .venv-interop/.test
-	HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest -rs tests/evaluation/test_interop.py tests/embedder/test_export.py
+	HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest -rs tests/evaluation/test_interop.py tests/embedder/test_export.py tests/embedder/test_onnx_export.py
 
 lab: $(VENV)/.notebooks
 	$(BIN)/jupyter lab notebooks
@@ -143,7 +145,7 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 .venv-interop/.test: pyproject.toml
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet $(TORCHVISION)
-	.venv-interop/bin/python -m pip install --quiet "mteb>=2.26" "clip-benchmark>=1.6" "open_clip_torch>=3.3" -e ".[test]"
+	.venv-interop/bin/python -m pip install --quiet "mteb>=2.26" "clip-benchmark>=1.6" "open_clip_torch>=3.3" "onnxruntime>=1.23" -e ".[test,onnx]"
 	touch $@
 
 clean:

@@ -57,7 +57,7 @@ def hero(cases: Sequence[tuple[WinogroundCase, int]], title: str) -> Figure:
             axes.text(0.93, 0.9, mark, transform=axes.transAxes, ha="right", va="top", fontsize=20, color="white",
                       bbox={"boxstyle": "circle,pad=0.15", "facecolor": color, "edgecolor": "white"})  # fmt: skip
         panels[0, column].set_title(wrap_text(case.captions[caption], 22), fontsize=11, fontweight="normal")
-    for row, label in enumerate(("before", "fine-tuned")):
+    for row, label in enumerate(("base", "fine-tuned")):
         panels[row, 0].set_ylabel(label, fontsize=13)
     return figure
 
@@ -71,8 +71,8 @@ def main(adapter: str = "emoji-llava-vladva", out: Path = ROOT / "docs" / "image
         before = vk.evaluate_winoground(tuned, folder)
     fixed, broken = count_changes(before, after, "group")
     title = (
-        "Two images, two captions of the same words: which image does the caption describe?\n"
-        f"Winoground in a style never trained on: {before.group.percent:.0f} → {after.group.percent:.0f} % "
+        "Two images, two captions with the same words: which image does a caption describe?\n"
+        f"Winoground with emoji, in a style never trained on: {before.group.percent:.0f} → {after.group.percent:.0f} % "
         f"({fixed} cases fixed, {broken} broken)"
     )
     picture = Image.open(io.BytesIO(as_png(hero(fixed_cases(before, after), title), dpi=110))).convert("RGB")

@@ -77,10 +77,10 @@ def main() -> None:
         page = browser.new_context(viewport=SIZE).new_page()
         page.goto(url)
         frames = record(page)
-    frames[0][0].quantize(128).save(ROOT / "docs" / "images" / "playground.png", optimize=True)
+    frames[0][0].quantize(256).save(ROOT / "docs" / "images" / "playground.png", optimize=True)
     images = [frame.resize((frame.width * 3 // 4, frame.height * 3 // 4), Image.LANCZOS) for frame, _ in frames]
     buffer = io.BytesIO()
-    palettes = [image.quantize(96) for image in images]
+    palettes = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
     options = {"duration": [milliseconds for _, milliseconds in frames], "loop": 0, "optimize": True}
     palettes[0].save(buffer, "GIF", save_all=True, append_images=palettes[1:], **options)
     if buffer.tell() > MAX_BYTES:

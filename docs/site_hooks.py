@@ -20,6 +20,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
+PLAYGROUND = ROOT / "runs" / "playground.html"  # by docs/browser_playground.py
 RELATIVE_LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)")
 NOTEBOOK_LINK = re.compile(r'(href=")(\w+)\.ipynb(")')
 log = logging.getLogger("mkdocs.hooks.site")  # mkdocs counts the warnings of its own loggers
@@ -27,9 +28,13 @@ log = logging.getLogger("mkdocs.hooks.site")  # mkdocs counts the warnings of it
 
 @event_priority(100)  # before mkdocs-jupyter, which turns the files into pages
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the notebooks, which are outside docs/."""
+    """Add the notebooks and the playground, which are outside docs/."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         files.append(File(f"notebooks/{path.name}", str(ROOT), config.site_dir, config.use_directory_urls))
+    if PLAYGROUND.is_file():
+        files.append(File(PLAYGROUND.name, str(PLAYGROUND.parent), config.site_dir, config.use_directory_urls))
+    else:  # it needs torch, which a build of the pages alone does not
+        files.append(File.generated(config, PLAYGROUND.name, content="<p>Not built: run <code>make docs</code>.</p>"))
     return files
 
 

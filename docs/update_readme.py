@@ -96,10 +96,10 @@ def summary_table(demo: dict) -> str:
     print(summary_table(json.loads(Path("docs/demo.json").read_text())))
     """
     models, retrieval = overview(demo, "unseen style"), demo["models"]["base"]["retrieval/unseen style"]
-    gallery = f"R@1, unseen style: among {gallery_text(retrieval)}"
-    sentences = "\n".join(f"- {sentence}" for sentence in (*reversed(demo["effect"]), gallery))
+    sentences = "\n".join(f"- {sentence}" for sentence in reversed(demo["effect"]))
     rows = [[model, *cells.values()] for model, cells in models.items()]
-    return f"{sentences}\n\n{markdown_rows(['unseen style, percent', *COLUMNS], rows, 'l' + 'r' * len(COLUMNS))}"
+    table = markdown_rows(["unseen style, percent", *COLUMNS], rows, "l" + "r" * len(COLUMNS))
+    return f"{sentences}\n\n{table}\nR@1 is among {gallery_text(retrieval)}.\n"
 
 
 def study_tables(path: Path = ROOT / "docs" / "ablation.json") -> str:

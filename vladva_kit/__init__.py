@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports on first use, for type checkers 
     from vladva_kit.embedder.likelihood import LikelihoodScorer as LikelihoodScorer
     from vladva_kit.embedder.likelihood import likelihood as likelihood
     from vladva_kit.embedder.likelihood import yes_probability as yes_probability
+    from vladva_kit.embedder.quantization import quantize_int8 as quantize_int8
     from vladva_kit.evaluation import evaluate_classification as evaluate_classification
     from vladva_kit.evaluation import evaluate_retrieval as evaluate_retrieval
     from vladva_kit.evaluation import evaluate_sugarcrepe as evaluate_sugarcrepe
@@ -65,6 +66,7 @@ _LAZY_EXPORTS = {  # public name -> its module; None: the name is a subpackage
     "likelihood": "embedder.likelihood",
     "yes_probability": "embedder.likelihood",
     "LikelihoodScorer": "embedder.likelihood",
+    "quantize_int8": "embedder.quantization",
     "Pair": "data.pairs",
     "load_pairs": "data.pairs",
     "sample": "data.samples",

@@ -117,9 +117,9 @@ overlap.
 
 `{measured["command"]}` on {measured["machine"]}: {rate:.1f} pairs per second ({method},
 {measured["shape"]}, batch {measured["batch"]}), or {measured["tflops"][method]:.3g} TFLOP/s in matrix products. \
-{measure.load_text(measured)} A
-model of this small shape would need for the
-paper's pairs:
+{measure.load_text(measured)} For
+the paper's pairs, a model of this small shape
+would need:
 
 {ranks_table(rate, measured["dim"], measured["adapter_parameters"], args.bandwidth, price)}
 
@@ -131,7 +131,7 @@ LLaVA-1.5-7B takes {tflops:.1f} TFLOP per pair ({method}): {paper.layers / 1e9:.
 
 {devices_table(tflops, devices)}
 
-On several A100 at {100 * args.utilization:.0f} % utilization (assumed):
+On several A100s at {100 * args.utilization:.0f} % utilization (assumed):
 
 {ranks_table(gpu_rate, paper.dim, paper.adapter, args.bandwidth, args.price)}
 
@@ -146,11 +146,15 @@ logits are never sent: each rank computes its own rows of logits. MB sent per ra
 ## Limits
 
 {communication_limit(gpu_rate, paper, args.bandwidth)} With 256
-ranks, a rank has {BATCH // 256} pairs of a batch of {BATCH:,}, too few to keep a GPU busy, so throughput per device
+ranks, each rank has {BATCH // 256} pairs of a batch of {BATCH:,}. That is too few to keep a GPU busy, so \
+throughput per device
 falls below the assumption before communication matters. Each rank also loads the complete LVLM. Possible remedies, in
-this order: a larger batch, which cached gradients fit in memory and which helps the contrastive loss; a reduce-scatter
-instead of the all-reduce of the embeddings' gradients, which halves that part; sending the adapter's gradients while
-the last chunk is still running; groups of ranks that share a batch's rows.
+this order:
+
+1. A larger batch, which cached gradients fit in memory and which helps the contrastive loss.
+2. A reduce-scatter instead of the all-reduce of the embeddings' gradients, which halves that part.
+3. Sending the adapter's gradients while the last chunk is still running.
+4. Groups of ranks that share a batch's rows.
 """
 
 

@@ -11,7 +11,7 @@ import typer
 from experiments.paper.plan import EXPERIMENTS, Plan
 from vladva_kit.cli.options import BatchSize, Out, Split, Steps, resolve_data
 
-NAMES = (*EXPERIMENTS, "blind", "prompts")
+NAMES = (*EXPERIMENTS, "blind", "context", "prompts")
 app = typer.Typer(help="The paper's study in miniature.", no_args_is_help=True, add_completion=False)
 
 

@@ -11,6 +11,7 @@ from experiments.paper.plan import (
     BASE,
     BATCH_SIZES,
     BOTH,
+    CLIP,
     CLIP_FASTER,
     CLIP_TUNED,
     DISTILLED,
@@ -18,7 +19,9 @@ from experiments.paper.plan import (
     LONG,
     LORA,
     N_EQUALITY_IMAGES,
+    POOLS,
     SOFT,
+    Plan,
 )
 from experiments.paper.tables import (
     GENERATION,
@@ -258,6 +261,10 @@ CLAIMS = (
           "components-random", "composition-random", expect("components-random", BASE, FULL, WINOGROUND)),
     Claim("A CLIP with five times the learning rate stays below the LVLM on Winoground", NOT_REPORTED,
           "components", "composition", expect("components", CLIP_FASTER, FULL, WINOGROUND)),
+    Claim("Ten times as many steps improve the CLIP on Winoground", NOT_REPORTED, "clip-steps", "clip-steps",
+          expect("clip-steps", CLIP, f"{10 * Plan.steps} steps", WINOGROUND)),
+    Claim("Neighbors mined from more scenes improve composition", "8.1M pairs; 1M in the ablation", "pool", "pool",
+          expect("pool", f"{POOLS[0]:,} scenes", f"{POOLS[-1]:,} scenes", WINOGROUND)),
     Claim("Half twins beat no twins in composition", NOT_REPORTED, "twins", "twins",
           expect("twins", "no twins in the data", "0.5 twins", WINOGROUND)),
     Claim("Twins by position alone improve composition over the base", NOT_REPORTED, "swaps", "swaps",

@@ -213,6 +213,8 @@ _SCORES = {  # file name -> experiment, scores, title, panels per row
     "composition-random": ("components-random", COMPOSITION, "Composition by component, random batches", 4),
     "twins": ("twins", _SWEEP_SCORES, "Share of twins in a batch", 4),
     "swaps": ("swaps", _SWEEP_SCORES, "Twins of one kind only", 4),
+    "pool": ("pool", _SWEEP_SCORES, "Scenes among which neighbors are mined", 4),
+    "clip-steps": ("clip-steps", _SWEEP_SCORES, "The CLIP on hard batches, by steps and learning rate", 4),
     "interpolation": ("interpolation", (*_SWEEP_SCORES, *_GENERATION_SCORES), "LoRA's update, interpolated", 4),
     "generation": ("components", _GENERATION_SCORES, "Generation with the adapter on", 3),
     "batch-size": ("batch-size", _SWEEP_SCORES, "Batch size, at equal pairs seen", 4),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.paper.claims import CLAIMS, NOT_MEASURED, PARTLY, SIDES, SUPPORTED, UNSUPPORTED, Claim
+from experiments.paper.defaults import defaults_table
 from experiments.paper.figures import TWIN_LOSS, claim_figures
 from experiments.paper.plan import BASE, CLIP_TUNED, DISTILLED, FULL, N_EQUALITY_IMAGES
 from experiments.paper.statistics import estimate
@@ -23,7 +24,9 @@ from experiments.paper.tables import (
     gain_table,
     gallery_of,
     overview,
+    records_table,
     results_table,
+    swap_table,
     value_of,
     variants_of,
 )
@@ -54,6 +57,10 @@ This stands in for the instruction following of a large LVLM. The prompt study m
 out of its correlations; a few other prompts of its list occur in pretraining too, with captions or answers to
 questions. emoji-clip was also trained with a patch-labeling loss. Nouns that were misread in the unseen style were
 dropped, so scores in that style are optimistic.
+"""
+_DEFAULTS = """\
+Each value that was tried, on emoji-llava; the default in bold; seen / unseen style. A large LVLM needs a lower learning
+rate, and the rate of its soft prompt follows.
 """
 _QUESTIONS = {  # experiment -> what it asks
     "components": "What does each part add, if batches require word order?",
@@ -111,6 +118,8 @@ def reproduction_page(results: Results, figures: Sequence[str], command: str = f
     parts += [_experiment(results, name, figures) for name in results["experiments"]]
     if results.get("blind"):
         parts.append(_blind(results))
+    if table := defaults_table(results):
+        parts.append(f"## What the defaults rest on\n\n{_DEFAULTS}\n{table}")
     if "components" in results["experiments"]:
         parts += [_effects(results), _representations(results)]
     return "\n".join([*parts, _READING, _source(results, command)])
@@ -171,11 +180,22 @@ def _experiment(results: Results, name: str, figures: Sequence[str]) -> str:
         f"## {name.replace('-', ' ').capitalize()}\n\n{_QUESTIONS[name]}\n",
         f"{overview(results, name)}\nPercent; seen / unseen style. `{COMMAND} ablate --experiment {name}`: {len(runs)} "
         f"runs, {minutes:.0f} minutes, {seeds} {'seed' if seeds == 1 else 'seeds'} per trained variant.\n",
+        f"By what a case swaps:\n\n{swap_table(results)}" if name == "swaps" else "",
+        _context(results) if name == "next-token-weight" and results.get("context") else "",
         f"![Scores of each variant of {name}, with intervals]({FIGURES}/{name}.png)\n" if name in figures else "",
         f"<details><summary>All scores with intervals</summary>\n\n{results_table(results, name)}\n</details>\n",
         f"<details><summary>Comparisons, case by case</summary>\n\n{gain_table(results, name)}\n</details>\n",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _context(results: Results) -> str:
+    """Tabulate the variant of the next-token loss in which a caption sees the summary token only."""
+    return (
+        "If the long caption attends to the summary token only, not to the image (one seed):\n\n"
+        f"{records_table({name: [record] for name, record in results['context'].items()})}\n"
+        f"`{COMMAND} ablate --experiment context`\n"
+    )
 
 
 def _blind(results: Results) -> str:

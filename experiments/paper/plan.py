@@ -21,7 +21,8 @@ DISTILLED = {  # batches with and without distillation; the first two hold no tw
 }
 HARD: Mix = tuple(TWINS_AND_NEIGHBORS.items())
 SMALL_BATCHES: Mix = (("groups", 0.25), ("mined", 0.5), ("random", 0.25))  # a group fits into a batch of 16
-POOLS = (1_000, 4_000, 16_000)
+POOLS = (1_000, 10_000, 30_000)
+CONTEXT_WEIGHTS = (0.3, 1.0)  # of the next-token loss in which a caption sees the summary token only
 BATCH_SIZES = (16, 64, 256, 1024)
 N_EQUALITY_IMAGES = 8  # test images on which the base and the model with its adapter off must agree bit for bit
 
@@ -126,8 +127,8 @@ _COMPARISONS = (
 )  # fmt: skip
 
 
-def _trained(plan: Plan, seed: int, **changes: object) -> Run:
-    """A run of the full method on hard batches, with changes."""
+def trained(plan: Plan, seed: int, **changes: object) -> Run:
+    """Return a run of the full method on hard batches, with changes: `trained(Plan(), seed=0, lora_rank=4)`."""
     full = Run(
         seed=seed, soft_prompt=True, lora_rank=16, next_token_weight=plan.next_token_weight, batches=HARD,
         steps=plan.steps, batch_size=plan.batch_size, learning_rate=plan.learning_rate,
@@ -147,7 +148,7 @@ def _components(plan: Plan, batches: Mix) -> list[Variant]:
     data = {"batches": batches} if batches == HARD else {"batches": batches, "n_groups": 0}
 
     def variant(name: str, **changes: object) -> Variant:
-        return Variant(name, tuple(_trained(plan, seed, **data, **changes) for seed in plan.seeds))
+        return Variant(name, tuple(trained(plan, seed, **data, **changes) for seed in plan.seeds))
 
     embedding_only = {"n_generation_images": 0, "n_probe_images": 0}  # a soft prompt takes no part in generation
     clips = [
@@ -190,7 +191,7 @@ def _clip_steps(plan: Plan) -> list[Variant]:
 def _sweep_runs(plan: Plan, changes: dict[str, object], seeds: tuple[int, ...]) -> tuple[Run, ...]:
     """Runs with these changes to the full method. Without changes, they are the runs of `components`."""
     cheaper = {"n_generation_images": 0, "n_probe_images": 0, **changes} if changes else {"generate_adapter_off": True}
-    return tuple(_trained(plan, seed, **cheaper) for seed in seeds)
+    return tuple(trained(plan, seed, **cheaper) for seed in seeds)
 
 
 def _sweeps(plan: Plan) -> dict[str, dict[str, dict[str, object]]]:

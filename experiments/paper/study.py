@@ -10,7 +10,8 @@ from typing import Any
 
 import vladva_kit as vk
 from experiments.paper.blind import blind_baselines
-from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment
+from experiments.paper.context import study_context
+from experiments.paper.plan import EXPERIMENTS, Plan, Run, experiment, trained
 from experiments.paper.prompts import EMOJI_PROMPTS, PRETRAINED_PROMPTS, study_prompts
 from experiments.paper.runs import train_and_evaluate
 from vladva_kit.data.pairs import load_pairs
@@ -19,7 +20,7 @@ from vladva_kit.models.files import write_json
 from vladva_kit.models.load import SHIPPED
 
 PAPER = Path(__file__).parent
-UNTRAINED = ("blind", "prompts")  # experiments without training
+SEPARATE = ("blind", "context", "prompts")  # experiments that are not variants of a run
 CODE_OF_RUNS = (  # all that a run executes; the plan is not part of it, since a run's settings are in its file's name
     *(PACKAGE / name for name in ("emoji_world", "models", "embedder", "data", "training", "evaluation", "analysis")),
     PACKAGE / "cli" / "demo.py",
@@ -38,12 +39,12 @@ def run_experiments(
 
         run_experiments(["components", "rank"], Plan(steps=100), Path("runs/ablation"))
 
-    `names` are keys of EXPERIMENTS, "blind" or "prompts". The name of a run's file depends on its settings, the
+    `names` are keys of EXPERIMENTS or of SEPARATE. The name of a run's file depends on its settings, the
     weights, the data, the code and the libraries' versions, so a change of any of them starts new runs and leaves the
     old files alone. The results contain every experiment of the plan whose runs are complete. Raises ValueError for an
     unknown name before anything is run.
     """
-    experiments = [experiment(name, plan) for name in names if name not in UNTRAINED]
+    experiments = [experiment(name, plan) for name in names if name not in SEPARATE]
     fingerprints = {model: _fingerprint(model) for model in ("emoji-llava", "emoji-clip")}
     runs = list(dict.fromkeys(run for one in experiments for run in one.runs()))
     for number, run in enumerate(runs, start=1):
@@ -53,7 +54,7 @@ def run_experiments(
         if not done:
             write_json(path, train_and_evaluate(run, out / "cache" / _data_of(run)), indent=None)
     results = _collect(plan, out, fingerprints, command)
-    for name, (parts, compute) in _untrained(plan).items():
+    for name, (parts, compute) in _separate(plan, out).items():
         path = out / f"{name}-{_digest([*parts, fingerprints['emoji-llava']])}.json"
         if name in names and not path.is_file():
             log(f"{name} {plan.n_prompt_images} images" if name == "prompts" else name)
@@ -63,8 +64,9 @@ def run_experiments(
     return results
 
 
-def _untrained(plan: Plan) -> dict[str, tuple[list[Any], Callable[[], Any]]]:
-    """Return by name the experiments without training: what their results depend on, and what computes them."""
+def _separate(plan: Plan, out: Path) -> dict[str, tuple[list[Any], Callable[[], Any]]]:
+    """Return by name the experiments that are not variants: what their results depend on, and what computes them."""
+    shared = out / "cache" / _data_of(trained(plan, plan.seeds[0]))
 
     def prompts() -> Any:
         pairs = load_pairs(vk.sample("emoji_pairs"), "test")[: plan.n_prompt_images]
@@ -72,6 +74,10 @@ def _untrained(plan: Plan) -> dict[str, tuple[list[Any], Callable[[], Any]]]:
 
     return {
         "prompts": ([plan.n_prompt_images, code_digest(PAPER / "prompts.py")], prompts),
+        "context": (
+            [asdict(plan), code_digest(PAPER / "context.py")],
+            lambda: study_context(plan, shared),
+        ),
         "blind": ([code_digest(PAPER / "blind.py")], lambda: blind_baselines(vk.load_lvlm("emoji-llava"))),
     }
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+import vladva_kit as vk
+from experiments.paper.measures import correct_cases
 from experiments.paper.statistics import Gain, estimate, gain
 from vladva_kit.evaluation.bootstrap import Score
 from vladva_kit.evaluation.sugarcrepe import CATEGORIES
 from vladva_kit.evaluation.tables import MISSING, gallery_text, markdown_rows
+from vladva_kit.evaluation.winoground import load_winoground
 
 Results = Mapping[str, Any]  # results.json
 STYLES = ("seen", "unseen style")
@@ -58,6 +63,7 @@ MAIN = {  # title -> its scores, seen and unseen style
     "held-out combinations": ("Winoground group, held-out combinations",),
     "hard positives": ("hard positives, seen",),
 }
+SWAPPED = {"relation": "positions", "object": "noun", "color": "color", "size": "size"}  # Winoground's tag -> swap
 
 
 def variants_of(results: Results, experiment: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -131,10 +137,15 @@ def overview(results: Results, experiment: str) -> str:
 
     print(overview(results, "components"))
     """
+    return records_table(variants_of(results, experiment))
+
+
+def records_table(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the main scores of records by variant as a Markdown table: `records_table({"base": [record]})`."""
     columns = {title: [(column, COLUMNS[column]) for column in names] for title, names in MAIN.items()}
     table = {
         name: {title: [estimate(records, measures) for _, measures in parts] for title, parts in columns.items()}
-        for name, records in variants_of(results, experiment).items()
+        for name, records in variants.items()
     }
     shown = [title for title in columns if any(value for row in table.values() for value in row[title])]
     lines = [[name, *(_cell(row[title]) for title in shown)] for name, row in table.items()]
@@ -159,3 +170,31 @@ def gain_table(results: Results, experiment: str) -> str:
                 p_values = ", ".join(f"{value:.2g}" for value in difference.p_values)
                 lines.append([f"{first} → {second}", column, str(difference), difference.outcome, p_values])
     return markdown_rows(["comparison", "score", "gain [95 %]", "", "McNemar's p, per seed"], lines, "llrll")
+
+
+def swap_table(results: Results) -> str:
+    """Return Winoground's group score by what a case swaps, one row per variant of "swaps", seen / unseen style.
+
+    print(swap_table(results))
+    """
+    folder = vk.sample("winoground_mini")
+    tags = {
+        style: np.array([SWAPPED[case.tags["tag"]] for case in load_winoground(path)])
+        for style, path in zip(STYLES, (folder, folder / "unseen_style"), strict=True)
+    }
+    lines = []
+    for name, records in variants_of(results, "swaps").items():
+        correct = {
+            style: np.mean([correct_cases(one["measures"][f"winoground/{style}/group"]) for one in records], axis=0)
+            for style in STYLES
+        }
+        lines.append(
+            [
+                name,
+                *(
+                    " / ".join(f"{100 * correct[style][tags[style] == swap].mean():.1f}" for style in STYLES)
+                    for swap in SWAPPED.values()
+                ),
+            ]
+        )
+    return markdown_rows(["trained on", *(f"tested on {swap}" for swap in SWAPPED.values())], lines, "lrrrr")

@@ -5,8 +5,11 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -180,8 +183,8 @@ def test_clip_benchmark_and_the_kit_agree_on_winoground_and_retrieval():
         assert 100 * found[f"text_retrieval_recall@{k}"] == pytest.approx(ours.image_to_text[k].percent, abs=1e-3)
 
 
-@needs("open_clip", "torchvision")
-def test_an_open_clip_folder_gives_open_clips_own_embeddings(tmp_path):
+def tiny_open_clip(folder):
+    """Write a random CLIP of open_clip into a folder, as open_clip loads it."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -190,8 +193,16 @@ def test_an_open_clip_folder_gives_open_clips_own_embeddings(tmp_path):
     config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
     torch.manual_seed(0)
     model = open_clip.CLIP(**config).eval()
-    save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, tmp_path / WEIGHTS)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    return model
+
+
+@needs("open_clip", "torchvision")
+def test_an_open_clip_folder_gives_open_clips_own_embeddings(tmp_path):
+    import open_clip
+
+    model = tiny_open_clip(tmp_path)
     images, captions = [open_image(CASES[0].images[0]), open_image(CASES[1].images[1])], ["a dog", "two cats"]
     transform = open_clip.image_transform(32, is_train=False)
     with torch.inference_mode():
@@ -202,13 +213,49 @@ def test_an_open_clip_folder_gives_open_clips_own_embeddings(tmp_path):
     assert torch.allclose(loaded.encode_text(captions), texts, atol=1e-6)
 
 
+@needs("clip_benchmark", "open_clip", "torchvision")
+def test_the_command_line_of_clip_benchmark_and_the_kit_agree_on_sugarcrepe(tmp_path):
+    tiny_open_clip(tmp_path)
+    coco, model = tmp_path / "coco", f"local-dir:{tmp_path}"
+    coco.mkdir()
+    (coco / "val2017").symlink_to(vk.sample("sugarcrepe_mini") / "images")
+    shutil.copy(vk.sample("sugarcrepe_mini") / "swap_obj.json", coco)
+    options = {
+        "dataset": "sugar_crepe/swap_obj",
+        "dataset_root": coco,
+        "task": "image_caption_selection",
+        "model": model,
+    }
+    options |= {"pretrained": "", "num_workers": 0, "output": tmp_path / "result.json"}
+    command = [f"--{name}={value}" for name, value in options.items()]
+    program = Path(sys.executable).parent / "clip_benchmark"
+    subprocess.run([program, "eval", "--no_amp", *command], check=True, capture_output=True, text=True)
+    found = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    ours = vk.evaluate_sugarcrepe(load_embedder(f"open_clip:{model}"), vk.sample("sugarcrepe_mini"))
+    assert 100 * found["text_acc"] == pytest.approx(ours.categories["swap_obj"].percent)
+    assert 0 < found["text_acc"] < 1
+
+
 @needs("sentence_transformers")
 def test_sentence_transformers_loads_a_clip_of_transformers():
-    name = f"sentence_transformers:{resolve('emoji-clip', ('emoji-clip',))}"
-    loaded, clip = load_embedder(name), vk.load_baseline()
-    images, captions = [open_image(image) for image in CASES[0].images], list(CASES[0].captions)
-    assert torch.allclose(loaded.encode_text(captions), clip.encode_text(captions), atol=1e-5)
-    assert torch.allclose(loaded.encode_image(images), clip.encode_image(images), atol=1e-5)
+    from transformers import AutoModel, AutoProcessor
+
+    folder = resolve("emoji-clip", ("emoji-clip",))
+    loaded, images, captions = (
+        load_embedder(f"sentence_transformers:{folder}"),
+        CASES[0].images,
+        list(CASES[0].captions),
+    )
+    model, processor = (
+        AutoModel.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder),
+    )  # torchvision's or PIL's
+    images = [open_image(image) for image in images]
+    inputs = processor(text=captions, images=images, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**inputs)
+    assert torch.allclose(loaded.encode_text(captions), expected.text_embeds, atol=1e-5)
+    assert torch.allclose(loaded.encode_image(images), expected.image_embeds, atol=1e-5)
 
 
 @needs("sentence_transformers")

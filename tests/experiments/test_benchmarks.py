@@ -1,5 +1,6 @@
 """Every benchmark runs with tiny settings and writes a page with its measured values."""
 
+import importlib.util
 import json
 import runpy
 import statistics
@@ -56,6 +57,15 @@ def check_likelihood(text, values):
 def check_images(text, values):
     assert set(values["seconds"]) == {"32", "48"} and set(values["seconds"]["48"]) >= {"kit", "Pillow draft"}
     assert load_with_draft(*(photo := draw_photos(1)), 48).size == load_with_kit(*photo, 48).size == (48, 48)
+
+
+def check_int8(text, values):
+    if importlib.util.find_spec("torchao") is None:
+        assert "torchao is not installed" in text and "ratios" not in values
+        return
+    times = values["seconds"]["tiny"]["captions"]
+    pairs = zip(times["float32"], times["int8"], strict=True)
+    assert values["ratios"]["tiny, captions"] == pytest.approx(statistics.median(plain / int8 for plain, int8 in pairs))
 
 
 def check_prefix(text, values):

@@ -29,7 +29,7 @@ class OrderLoss:
     matrix: np.ndarray = field(repr=False)  # (dim, dim), applied to text embeddings
 
 
-def linear_probe(embeddings: Any, labels: Sequence[Any], held_out: Any, ridge: float = 1e-3) -> np.ndarray:
+def linear_probe(embeddings: Any, labels: Sequence[Any] | np.ndarray, held_out: Any, ridge: float = 1e-3) -> np.ndarray:
     """Predict the labels of held-out rows with a linear classifier fitted on the others: (n_held_out,) labels.
 
         (linear_probe(images, relations, held_out) == relations[held_out]).mean()
@@ -67,7 +67,7 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray, ridge: float) -> np.n
 
 
 def order_loss(
-    images: Any, texts: Any, swapped: Any, labels: Sequence[Any], held_out: Any, ridge: float = 1e-3
+    images: Any, texts: Any, swapped: Any, labels: Sequence[Any] | np.ndarray, held_out: Any, ridge: float = 1e-3
 ) -> OrderLoss:
     """Measure where the order of words is lost; everything is fitted on the rows that are not held out.
 
@@ -82,13 +82,14 @@ def order_loss(
     images, texts = same_space(images, texts)
     _, swapped = same_space(images, swapped)
     matrix = linear_map(texts[~held_out], images[~held_out], ridge)
-    accuracies = [
+    image_probe, text_probe = (
         float((linear_probe(rows, labels, held_out, ridge) == labels[held_out]).mean()) for rows in (images, texts)
-    ]
+    )
     _, counts = np.unique(labels[held_out], return_counts=True)
     held = images[held_out], texts[held_out], swapped[held_out]
     mapped = held[0], _unit(held[1] @ matrix), _unit(held[2] @ matrix)
-    return OrderLoss(*accuracies, float(counts.max() / counts.sum()), _matched(*held), _matched(*mapped), matrix)
+    chance = float(counts.max() / counts.sum())
+    return OrderLoss(image_probe, text_probe, chance, _matched(*held), _matched(*mapped), matrix)
 
 
 def _matched(images: np.ndarray, texts: np.ndarray, swapped: np.ndarray) -> float:

@@ -92,9 +92,8 @@ def _pca(vectors: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
     largest = np.abs(directions).argmax(1)
     directions = directions * np.sign(directions[[0, 1], largest])[:, None]  # fix the arbitrary sign of each direction
     shares = lengths[:2] ** 2 / max((lengths**2).sum(), 1e-12)
-    return centered @ directions.T, tuple(
-        f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2)
-    )
+    first, second = (f"principal component {i + 1} ({shares[i]:.0%} of variance)" for i in range(2))
+    return centered @ directions.T, (first, second)
 
 
 def _umap(vectors: np.ndarray, seed: int) -> np.ndarray:

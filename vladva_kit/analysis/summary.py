@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vladva_kit.embedder.embedder import Embedder, summary_states
 from vladva_kit.embedder.prompts import ModelInputs, image_inputs, text_inputs
-from vladva_kit.models.images import open_image, open_images
+from vladva_kit.models.images import ImageLike, open_image, open_images
 from vladva_kit.models.load import LVLM
 
+NO_ATTENTION = partial(nullcontext, [])
 _ATTENTION = "vladva_summary_row"  # temporary key in the attention registries of transformers
 
 
@@ -74,7 +75,7 @@ class SummaryProbe:
 
 def probe_images(
     embedder: Embedder,
-    images: Sequence[Image.Image | Path | str],
+    images: Sequence[ImageLike],
     attention: bool = False,
     k: int = 10,
     batch_size: int = 64,
@@ -102,8 +103,8 @@ def probe_texts(embedder: Embedder, texts: Sequence[str], k: int = 10, batch_siz
 def _probe(embedder: Embedder, batch: ModelInputs, k: int, attention: bool) -> SummaryProbe:
     lvlm, batch = embedder.lvlm, batch.to(embedder.device)
     image = batch.inputs["input_ids"] == lvlm.model.config.image_token_id
-    recorder = summary_attention(lvlm, batch.summary_positions, image) if attention else nullcontext([])
-    with embedder.inference(), recorder as layers:
+    recorder = partial(summary_attention, lvlm, batch.summary_positions, image) if attention else NO_ATTENTION
+    with embedder.inference(), recorder() as layers:
         states = summary_states(embedder.hidden_states(batch), batch)
         log_probabilities = embedder.logits(states).float().log_softmax(-1)  # of the summary tokens only
     top = log_probabilities.topk(k, dim=-1)
@@ -113,7 +114,7 @@ def _probe(embedder: Embedder, batch: ModelInputs, k: int, attention: bool) -> S
         entropy=-(log_probabilities.exp() * log_probabilities.clamp(min=-1e4)).sum(-1).cpu().numpy(),
         tokens=np.array([[decode([token]).strip() for token in row] for row in top.indices.tolist()]),
         probabilities=top.values.exp().cpu().numpy(),
-        attention=torch.stack(layers, dim=1).cpu().numpy() if attention else None,
+        attention=torch.stack(layers or [], dim=1).cpu().numpy() if attention else None,
         grid=patch_grid(lvlm, batch.inputs, int(image[0].sum())) if attention else None,
     )
 
@@ -193,7 +194,7 @@ def patch_grid(lvlm: LVLM, inputs: Mapping[str, Tensor], n_tokens: int) -> tuple
     return (side, side) if n_tokens - side**2 in (0, 1) else None
 
 
-def encoder_crop(lvlm: LVLM, image: Image.Image | Path | str | bytes) -> Image.Image:
+def encoder_crop(lvlm: LVLM, image: ImageLike) -> Image.Image:
     """Crop an image to the region that the image encoder sees, which an attention map covers.
 
     encoder_crop(lvlm, Image.new("RGB", (400, 300))).size    # (300, 300) if the processor crops, as LLaVA-1.5's does

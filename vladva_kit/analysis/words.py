@@ -56,7 +56,7 @@ def nearest_tokens(embedder: Embedder, prompt: Literal["image", "text"] = "image
         "image": (embedder.image_prompt, hand_written[0]),
         "text": (embedder.text_prompt, hand_written[1]),
     }[prompt]
-    embedding = lvlm.model.get_input_embeddings()
+    embedding = lvlm.embedding
     with embedder.inference():
         vectors = embedding(torch.tensor([current.ids], device=embedder.device))[0].float()
         cosines = F.normalize(vectors, dim=-1) @ F.normalize(embedding.weight.float(), dim=-1).T

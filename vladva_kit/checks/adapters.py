@@ -6,6 +6,7 @@ import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +19,9 @@ from vladva_kit.embedder.embedder import Embedder, attach
 from vladva_kit.embedder.identity import describe
 from vladva_kit.training.collator import Batch, Collator
 from vladva_kit.training.trainer import step_losses
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 RATES = (1e-3, 1e-4, 1e-5)  # AdamW learning rates to try: tiny random models need the first, 7B models the last
 
@@ -37,10 +41,10 @@ def only_adapter_is_trainable(run: CheckedModel) -> str:
         raise CheckFailed(f"'{[*outside, *others][0]}' is trainable: LoRA belongs in {decoder}.layers only")
     counts = embedder.trainable()
     prompt_tokens = len(embedder.image_prompt.ids) + len(embedder.text_prompt.ids)
-    layers = [model.get_submodule(name) for name in lora]
-    rank = run.lvlm.adapter.peft_config["default"].r
+    layers: list[Any] = [model.get_submodule(name) for name in lora]
+    rank = cast("LoraConfig", run.lvlm.peft_model.peft_config["default"]).r
     expected = {
-        "soft prompt": prompt_tokens * model.get_input_embeddings().embedding_dim,
+        "soft prompt": prompt_tokens * run.lvlm.embedding.embedding_dim,
         "LoRA": sum(rank * (layer.in_features + layer.out_features) for layer in layers),
         "temperature": 1,
     }

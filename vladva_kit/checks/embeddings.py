@@ -83,7 +83,7 @@ def depends_on_image(run: CheckedModel) -> str:
 def _escape_special_tokens(run: CheckedModel) -> int:
     """Write every special token into a caption; return how many there are."""
     tokenizer = run.lvlm.processor.tokenizer
-    rows = run.lvlm.model.get_input_embeddings().num_embeddings
+    rows = run.lvlm.embedding.num_embeddings
     special = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
     for token_id, token in special.items():
         ids = encode_caption(tokenizer, f"a dog {token} a cat")

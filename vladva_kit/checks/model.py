@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from PIL import Image, ImageDraw
@@ -15,6 +15,9 @@ from vladva_kit.embedder.identity import describe
 from vladva_kit.embedder.prompts import begins_with_bos
 from vladva_kit.models.chat import render_chat
 from vladva_kit.models.load import LVLM
+
+if TYPE_CHECKING:
+    from transformers import GenerationMixin
 
 QUESTION = "What is in the picture?"
 CAPTIONS = ("a dog", "two red balls lie on green grass", "a cat under a blue table, left of the door")
@@ -108,5 +111,6 @@ def base_outputs(run: CheckedModel) -> dict[str, Any]:
         batch = processor_inputs(run, QUESTION, image)
         with torch.inference_mode():
             outputs[f"{kind} logits"] = model(**batch, use_cache=False).logits
-            outputs[f"{kind} answer"] = model.generate(**batch, max_new_tokens=8, do_sample=False)
+            generate = cast("GenerationMixin", model).generate
+            outputs[f"{kind} answer"] = generate(**batch, max_new_tokens=8, do_sample=False)
     return outputs

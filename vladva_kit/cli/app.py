@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, cast
 
 import typer
 
@@ -28,7 +29,7 @@ for name, command in {
     "index": images.index,
     "caption": images.caption,
 }.items():
-    app.command(name)(command)
+    app.command(name)(cast(Callable, command))
 
 
 def _print_version(wanted: bool) -> None:

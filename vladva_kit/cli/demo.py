@@ -63,7 +63,7 @@ def run_demo(
 
     Writes the adapter, the files of `save_results`, figures/ and report.html. Returns the content of results.json.
     """
-    start, seconds = time.perf_counter(), {}
+    start, seconds = time.perf_counter(), dict[str, float]()
 
     def record_time(name: str) -> None:
         seconds[name] = round(time.perf_counter() - start - sum(seconds.values()), 1)
@@ -159,7 +159,7 @@ def effect(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _figures(history: list[dict[str, float]], pairs: list[vk.Pair], before: Any, after: Any) -> dict[str, Figure]:
-    images, captions = [pair.load_image() for pair in pairs], [pair.short for pair in pairs]
+    images, captions = [pair.load_image() for pair in pairs], [pair.short or "" for pair in pairs]
     return {
         "Training": plots.training_curve(history),
         "Similarity before and after": plots.similarity_before_after(before, after, images, captions),
@@ -168,4 +168,4 @@ def _figures(history: list[dict[str, float]], pairs: list[vk.Pair], before: Any,
 
 def _similarity_matrix(embedder: vk.Embedder, pairs: list[vk.Pair]) -> Any:
     images = embedder.encode_image([pair.load_image() for pair in pairs])
-    return embedder.similarity(images, embedder.encode_text([pair.short for pair in pairs])).numpy()
+    return embedder.similarity(images, embedder.encode_text([pair.short or "" for pair in pairs])).numpy()

@@ -163,7 +163,7 @@ def _run_benchmark(embedder: Any, model: str, benchmark: str, source: str | Path
         from vladva_kit.emoji_world.render import render
         from vladva_kit.emoji_world.scenes import validation_scenes
 
-        scenes = validation_scenes(source, 1000)
+        scenes = validation_scenes(str(source), 1000)
         images = [render(scene, 192) for scene in scenes]
         return _function(benchmark)(embedder, images, scenes, every_kind=True, **options)
     if benchmark in ("coco", "flickr30k"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from vladva_kit.cli.options import Out, SkipBad, Split, load_embedder, require_generation
 from vladva_kit.models.files import printable
+
+if TYPE_CHECKING:
+    from vladva_kit.models.images import ImageLike
 
 Source = Annotated[str, typer.Argument(help="An image folder, an imagefolder, parquet or tar files, or a Hub id.")]
 ModelName = Annotated[str, typer.Option(help="emoji-llava, an adapter folder, a model folder or a Hub id.")]
@@ -77,7 +80,7 @@ def search(
     search_images = embedding_index.search_index if use_index else search_exactly
     found = search_images(folder, embeddings, max(k, rerank))
     if rerank:
-        found = _rerank(embedder, folder, queries, found, images, split, rerank)
+        found = _rerank(embedder, folder, queries, found, str(images), split, rerank)
     for query, matches in zip(queries, found, strict=True):
         typer.echo(query)
         for score, name in matches[:k]:
@@ -96,7 +99,7 @@ def _rerank(
     if source_fingerprint(records) != read_manifest(folder)["source"]:
         raise typer.BadParameter(f"{source} are not the images in {folder}: pass the source given to `vladva embed`")
     wanted = {name for hits in found for _, name in hits[:n]}
-    images = {record.name: record.image for record in records if record.name in wanted}
+    images = {record.name: cast("ImageLike", record.image) for record in records if record.name in wanted}
     return [rerank(embedder, query, hits[:n], images) for query, hits in zip(queries, found, strict=True)]
 
 

@@ -10,6 +10,8 @@ import typer
 
 from vladva_kit.cli.options import Out, load_embedder, quiet_libraries
 
+FORMATS = ("sentence-transformers", "onnx")  # of an exported folder
+
 
 def check(
     model: Annotated[str, typer.Argument(help="emoji-llava, a model folder or a Hub id, of any family.")],
@@ -25,7 +27,7 @@ def check(
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"unknown dtype '{dtype}'; choose from float32, bfloat16, float16")
     quiet_libraries()
-    choice = choose_device(device, dtype and getattr(torch, dtype))
+    choice = choose_device(device, getattr(torch, dtype) if dtype else None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is unverified")  # the first line says so
         lvlm = vk.load_lvlm(model, dtype=choice.dtype, device=choice.device)
@@ -54,11 +56,15 @@ def memory(
 def export(
     model: Annotated[str, typer.Argument(help="An adapter folder, or an LVLM, which then uses hand-written prompts.")],
     out: Out = Path("runs/exported"),
+    format: Annotated[str, typer.Option(help="sentence-transformers, or onnx: a file per encoder.")] = FORMATS[0],
 ) -> None:
-    """Merge the adapter into the model and write a folder for sentence-transformers. It embeds but cannot generate."""
+    """Merge the adapter into the model and write a folder for another library. It embeds but cannot generate."""
     from vladva_kit.embedder.export import export as export_embedder
+    from vladva_kit.embedder.onnx_export import export_onnx
 
+    if format not in FORMATS:
+        raise typer.BadParameter(f"unknown format '{format}'; choose from {', '.join(FORMATS)}")
     embedder = load_embedder(model)
     if not hasattr(embedder, "lvlm"):
-        raise typer.BadParameter(f"'{model}' is not an LVLM; sentence-transformers loads a CLIP model directly")
-    typer.echo(export_embedder(embedder, out))
+        raise typer.BadParameter(f"'{model}' is not an LVLM; other libraries load a CLIP model directly")
+    typer.echo((export_onnx if format == "onnx" else export_embedder)(embedder, out))

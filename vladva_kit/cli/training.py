@@ -6,7 +6,7 @@ import shlex
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -155,10 +155,10 @@ def train(
     with folder_lock(run.out) if is_first else nullcontext():
         last_checkpoint(run.settings)  # what can be wrong with settings and data is said before the model is loaded
         pairs = vk.load_pairs(resolve_data(run.command["data"]), on_error=run.on_error)
-        validation = vk.metrics_on(*map(resolve_data, sources)) if sources else None
+        validate = vk.metrics_on(*map(resolve_data, sources)) if sources else None
         lvlm = vk.load_lvlm(run.command["model"], **{name: value for name, value in run.load.items() if value})
         embedder = vk.attach(lvlm, **run.attach, seed=run.settings.seed, quiet=not is_first)
-        _fit_and_save(run, embedder, pairs, validation, is_first)
+        _fit_and_save(run, embedder, pairs, validate, is_first)
 
 
 def _fit_and_save(run: RunConfig, embedder: Embedder, pairs: list[Pair], validation: Any, is_first: bool) -> None:
@@ -217,7 +217,7 @@ def mine(
 
     source = Path(resolve_data(data))
     folder, pairs = split_folder(source, split), load_pairs(source, split)
-    records = [json.loads(raw) for _, raw in read_metadata(metadata_file(folder))]
+    records = [json.loads(raw) for _, raw in read_metadata(cast(Path, metadata_file(folder)))]
     neighbors = mine_neighbors(load_embedder(model), pairs, k=4 * group_size, by=by, margin=margin, log=typer.echo)
     groups = mined_groups(neighbors, group_size, seed)
     for number, group in enumerate(groups):

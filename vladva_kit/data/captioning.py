@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
@@ -31,6 +31,8 @@ from vladva_kit.models.files import atomic_write, json_line
 from vladva_kit.models.images import open_image
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vladva_kit.embedder.embedder import Embedder
 
 LONG_REQUEST = "describe the picture in detail:"
@@ -225,21 +227,21 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
 
 def _place_image(image: ImageRecord, out: Path) -> str:
     """Link or copy an image into the folder unless it is there already; return its name in the folder."""
-    is_file = isinstance(image.image, Path)
-    name = image.name if is_file or Path(image.name).suffix else f"{image.name}.png"
-    target, content = path_inside(out, name, "the source"), image.image
+    content = image.image
+    name = image.name if isinstance(content, Path) or Path(image.name).suffix else f"{image.name}.png"
+    target = path_inside(out, name, "the source")
     if target.exists():
         return name
-    if is_file:
+    if isinstance(content, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(image.image.resolve(), target)
+            os.link(content.resolve(), target)
             return name
         except OSError:  # another disk, or a file system without links
-            content = image.image.read_bytes()
+            content = content.read_bytes()
     elif not isinstance(content, bytes):
-        buffer = io.BytesIO()
-        open_image(content).save(buffer, "PNG")  # PNG has neither EXIF rotation nor modes such as CMYK and LAB
+        buffer, opened = io.BytesIO(), open_image(cast("Image.Image", content))
+        opened.save(buffer, "PNG")  # PNG has neither EXIF rotation nor modes such as CMYK and LAB
         content = buffer.getvalue()
     atomic_write({target: content})
     return name

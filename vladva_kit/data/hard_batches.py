@@ -13,7 +13,7 @@ import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ def _search_with_faiss(vectors: Tensor, k: int) -> Tensor:
     index = faiss.index_factory(rows.shape[1], f"IVF{n_lists},Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(rows[:: max(1, len(rows) // (n_lists * 64))])
     index.add(rows)
-    index.nprobe = 16
+    index.nprobe = 16  # type: ignore[attr-defined]  # index_factory is declared to return the base class
     return torch.from_numpy(index.search(rows, k)[1])
 
 
@@ -159,13 +159,13 @@ def mine_neighbors(
         )
     kept = [pairs[index] for index in rows]
     log(f"encoding {len(kept)} captions")
-    texts = embedder.encode_text([pair.short for pair in kept])
+    texts = embedder.encode_text([pair.short or "" for pair in kept])
     images = None
     if by == "image" or margin is not None:
         log(f"encoding {len(kept)} images")
         # decoded a batch at a time
         images = encode_images(kept) if encode_images else embedder.encode_image([pair.image for pair in kept])
-    found = nearest_neighbors(texts if by == "text" else images, 4 * k)
+    found = nearest_neighbors(images if by == "image" and images is not None else texts, 4 * k)
     allowed = _mask_false_negatives(found, kept, texts, images, margin)
     if not bool(allowed.any()):
         cause = "equal captions or images" if margin is None else f"margin={margin}"
@@ -184,12 +184,12 @@ def _mask_false_negatives(
     found: Tensor, pairs: Sequence[Pair], texts: Tensor, images: Tensor | None, margin: float | None, block: int = 8192
 ) -> Tensor:
     """Mark the neighbors (n, k) that are not false negatives."""
-    captions, images_of_pairs = caption_keys([pair.short for pair in pairs]), image_keys(pairs)
+    captions, images_of_pairs = caption_keys([pair.short or "" for pair in pairs]), image_keys(pairs)
     allowed = found >= 0
     index = found.clamp(min=0)
     allowed &= captions[index] != captions[:, None]
     allowed &= images_of_pairs[index] != images_of_pairs[:, None]
-    if margin is not None:
+    if margin is not None and images is not None:
         limit = (images * texts).sum(1) - margin
         for start in range(0, len(found), block):
             rows, near = slice(start, start + block), index[start : start + block]
@@ -290,7 +290,8 @@ class HardBatches(Sampler[int]):
         batch = dict.fromkeys(grouped)  # an ordered set
         end_of_mined = len(batch) + self.rows["mined"]
         for anchor in anchors if self.rows["mined"] else ():
-            near = [index for index in self.neighbors[anchor].tolist() if index >= 0 and index not in batch]
+            nearest = cast(Tensor, self.neighbors)[anchor].tolist()
+            near = [index for index in nearest if index >= 0 and index not in batch]
             if near and anchor not in batch and len(batch) + 1 < end_of_mined:
                 batch.update(dict.fromkeys([anchor, *near][: min(self.group_size, end_of_mined - len(batch))]))
         for index in singles:  # as many as a batch has rows, so there are always enough

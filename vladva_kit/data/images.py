@@ -105,7 +105,7 @@ class MetadataImages(Sequence[ImageRecord]):
 
     def __init__(self, path: Path) -> None:
         self.path, self.stamp = path, _stamp(path)
-        self.numbers, self.starts, self.known = array("q"), array("q"), set()
+        self.numbers, self.starts, self.known = array("q"), array("q"), set[Path]()
         with path.open("rb") as file:
             position = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # a byte-order mark
             file.seek(position)

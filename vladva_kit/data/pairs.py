@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -124,11 +124,11 @@ def load_pairs(
     """
     named = {"image": image, "short": short, "long": long, "captions": captions, "negatives": negatives, "group": group}
     columns = {role: column for role, column in named.items() if column is not None}
-    errors, noted = error_list(on_error), set()
+    errors, noted = error_list(on_error), set[str]()
     entries: Iterable[tuple[str, Any]]
     if isinstance(source, str | Path) and not is_on_hub(source):
         folder = split_folder(Path(source), split)
-        name, entries = f"{source} ({split})", read_metadata(metadata_file(folder))
+        name, entries = f"{source} ({split})", read_metadata(cast(Path, metadata_file(folder)))
         parse = partial(_parse_line, folder=folder, decoded=set(), columns=columns)
     else:
         rows = read_rows(source, split, columns)
@@ -206,7 +206,7 @@ def split_folder(source: Path, split: str) -> Path:
 
 def _parse_line(raw: bytes, where: str, folder: Path, decoded: set[Path], columns: Columns, noted: set[str]) -> Pair:
     record = parse_json_line(raw, where)
-    key = columns.get("image", "file_name")
+    key: str | None = columns.get("image", "file_name")
     if key not in record:
         key = None if "image" in columns else _usual_image_key(record, where, noted)
     if key is None:
@@ -229,7 +229,7 @@ def _parse_row(row: Any, where: str, rows: Rows, columns: Columns, noted: set[st
     else:
         record = row_record(row, where, columns)
         key = columns.get("image") or _usual_image_key(record, where, noted)
-        if record.get(key) is None:
+        if key is None or record.get(key) is None:
             raise BadInput(f"{where}: no image (keys: {', '.join(map(str, record)) or 'none'}); each pair needs one")
         rows.check_image(record[key], where)
         image, record = as_image(record[key], where), renamed(record, columns)
@@ -244,7 +244,7 @@ def _parse_row(row: Any, where: str, rows: Rows, columns: Columns, noted: set[st
 def _usual_image_key(record: Mapping[str, Any], where: str, noted: set[str]) -> str | None:
     """Return the key of a record's image; another one than the kit's own is logged once."""
     key = usual_image_key(record)
-    if key not in ("image", None, *noted):
+    if key is not None and key not in ("image", *noted):
         logger.warning("%s: images are read from %r", where, key)
         noted.add(key)
     return key
@@ -266,7 +266,7 @@ def named_captions(record: dict[str, Any]) -> dict[str, Any]:
     A list of captions becomes "captions". The record is returned as it is if it has one of the kit's own keys.
     """
     key = _usual_key(record)
-    name = "captions" if isinstance(record.get(key), list | tuple) else "short"
+    name = "captions" if key is not None and isinstance(record[key], list | tuple) else "short"
     return {name if other == key else other: value for other, value in record.items()}
 
 
@@ -286,8 +286,9 @@ def parse_pair(image: Any, record: dict[str, Any], where: str, noted: set[str] |
         logger.warning("%s: captions are read from %r, since there is neither 'short' nor 'long'", where, key)
         noted.add(key)
     record = named_captions(record)
-    single = {key: clean_caption(record[key], key, where) for key in ("short", "long") if record.get(key) is not None}
-    lists = {}
+    given = [key for key in ("short", "long") if record.get(key) is not None]
+    single: dict[str, Any] = {key: clean_caption(record[key], key, where) for key in given}
+    lists = dict[str, Any]()
     for key in ("captions", "negatives"):
         texts = record.get(key) or ()
         if not isinstance(texts, list | tuple):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -140,7 +140,7 @@ def shard_ranges(folder: str | Path, manifest: Mapping[str, Any]) -> list[range]
     Raises ValueError, naming the manifest, for a missing number or one that no shards can have.
     """
     try:
-        return row_ranges(manifest.get("rows"), manifest.get("shard_size"))
+        return row_ranges(*(cast(int, manifest.get(name)) for name in ("rows", "shard_size")))
     except ValueError as error:
         raise ValueError(f"{Path(folder) / MANIFEST}: {error}") from error
 

@@ -62,7 +62,7 @@ class PairStream(IterableDataset):
         decoders: without workers, the number of processes that only decode and collate: this one reads, so the batches
         are the same for any number.
         """
-        more = {"prefetch_factor": 2, "persistent_workers": True} if self.workers or decoders else {}
+        more: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if self.workers or decoders else {}
         if self.workers or not decoders:
             return DataLoader(self, batch_size=None, num_workers=self.workers, **more)
         finish = _Finish(self.on_error, self.collate)
@@ -152,7 +152,7 @@ class _Finish(Dataset):
 class _Loader(DataLoader):
     """A loader that leaves out batches of which no image can be read."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # DataLoader names its own iterator
         return _readable(super().__iter__())
 
 
@@ -239,15 +239,16 @@ def stream_pairs(
     """
     import datasets
 
-    rows, roots = source, None
+    roots: tuple[Path, ...] | None = None
+    rows = source
     if isinstance(source, str | Path):
         rows, roots = load_shards(Path(source), split), (Path(source),)
     if rows is None:
         if Path(source).exists() or not is_hub_id(str(source)):
             raise BadInput(f"{source} holds no tar or parquet files, and is not a hub id")
         rows, roots = datasets.load_dataset(str(source), split=split, streaming=True), hub_folders()
-    options = {"seed": seed, "group_by_length": group_by_length, "on_error": on_error, "workers": workers}
-    return PairStream(without_decoding(rows), window=window, roots=roots, **options)
+    options: dict[str, Any] = {"group_by_length": group_by_length, "on_error": on_error, "workers": workers}
+    return PairStream(without_decoding(rows), window=window, seed=seed, roots=roots, **options)
 
 
 def parse_row(

@@ -21,7 +21,7 @@ def index_tar(path: str | Path) -> Iterator[tuple[str, Members]]:
 
     Fields are in lower case; hidden files, as macOS writes them, are left out. Raises BadInput for a damaged tar file.
     """
-    key, members = None, {}
+    key, members = "", dict[str, tuple[int, int]]()
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:

@@ -112,21 +112,21 @@ def attach_adapter(lvlm: LVLM, config: AdapterConfig, seed: int = 0) -> None:
         raise
     lvlm.adapter.peft_config["default"].base_model_name_or_path = config.base  # not a local folder
     if config.lora is None:
-        for name, parameter in lvlm.adapter.named_parameters():
+        for name, parameter in lvlm.peft_model.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad_(False)
 
 
 def _check_all_is_saved(lvlm: LVLM) -> None:
     """Raise ValueError if a trainable parameter would not be saved."""
-    trainable = [name for name, weight in lvlm.adapter.named_parameters() if weight.requires_grad]
+    trainable = [name for name, weight in lvlm.peft_model.named_parameters() if weight.requires_grad]
     if unsaved := [name for name in trainable if not _is_saved(name)]:
         raise ValueError(f"peft made {len(unsaved)} parameters trainable that are not saved, first '{unsaved[0]}'")
 
 
 def _initial_embeddings(lvlm: LVLM, prompts: tuple[Prompt, Prompt]) -> Tensor:
     """Return the prompts' token embeddings (k, hidden), after checking that the ids above the vocabulary are free."""
-    embedding, n_tokens = lvlm.model.get_input_embeddings(), len(lvlm.processor.tokenizer)
+    embedding, n_tokens = lvlm.embedding, len(lvlm.processor.tokenizer)
     if n_tokens > embedding.num_embeddings:
         raise ValueError(
             f"the tokenizer of {lvlm.name} has {n_tokens} tokens, but its embedding only {embedding.num_embeddings} "
@@ -155,7 +155,7 @@ def adapter_summary(lvlm: LVLM, config: AdapterConfig) -> str:
     """
     decoder = next(name for name, module in lvlm.model.named_modules() if module is lvlm.model.get_decoder())
     layers: dict[str, list[str]] = {}
-    for name in lvlm.adapter.targeted_module_names if config.lora else ():
+    for name in lvlm.peft_model.targeted_module_names if config.lora else ():
         part = decoder if name.startswith(f"{decoder}.") else ".".join(name.split(".")[:2])
         layers.setdefault(part, []).append(name.rpartition(".")[2])
     counts = ", ".join(f"{kind} {count:,}" for kind, count in count_trainable(lvlm).items() if count)
@@ -174,7 +174,7 @@ def hand_written_prompts(
 def soft_prompts(lvlm: LVLM, image_words: str, text_words: str) -> tuple[Prompt, Prompt]:
     """Return the image and the text prompt with the soft prompt's ids instead of token ids."""
     image, text = hand_written_prompts(lvlm, image_words, text_words)
-    start = lvlm.model.get_input_embeddings().num_embeddings
+    start = lvlm.embedding.num_embeddings
     middle = start + len(image.ids)
     end = middle + len(text.ids)
     return replace(image, ids=tuple(range(start, middle))), replace(text, ids=tuple(range(middle, end)))
@@ -196,10 +196,8 @@ def _unwrap(module: nn.Module) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, child in list(module.named_children()):
-        if hasattr(
-            child, "unload_and_optionally_merge_module"
-        ):  # layers that peft unwraps with their own unload method
-            setattr(module, name, child.unload_and_optionally_merge_module(False, False, None))
+        if unload := getattr(child, "unload_and_optionally_merge_module", None):
+            setattr(module, name, unload(False, False, None))  # a layer that peft unwraps with its own method
         elif isinstance(child, BaseTunerLayer):
             setattr(module, name, child.get_base_layer())
         else:
@@ -228,7 +226,7 @@ def _full_tensors(lvlm: LVLM) -> dict[str, Tensor]:
 
 def _tensors(lvlm: LVLM) -> dict[str, Tensor]:
     """Return the adapter's tensors by the model's names, of which each rank holds a shard under FSDP2."""
-    return {name: value for name, value in lvlm.adapter.state_dict().items() if _is_saved(name)}
+    return {name: value for name, value in lvlm.peft_model.state_dict().items() if _is_saved(name)}
 
 
 def _is_saved(name: str) -> bool:
@@ -247,7 +245,7 @@ def save_adapter(
         return folder
     with atomic_dir(folder) as tmp_dir:
         lvlm.processor.save_pretrained(tmp_dir)
-        lvlm.adapter.save_pretrained(tmp_dir, save_embedding_layers=False, state_dict=state)
+        lvlm.peft_model.save_pretrained(str(tmp_dir), save_embedding_layers=False, state_dict=state)
         (tmp_dir / "README.md").unlink(missing_ok=True)  # peft's empty model card
         videos = {name: json.dumps(value, indent=2) + "\n" for name, value in video_settings(lvlm).items()}
         for name, text in {**texts, **videos, CONFIG_FILE: config.to_json()}.items():

@@ -103,8 +103,8 @@ def score_all(
         for group in _image_groups(pairs, batch_size):
             images = [open_images([pairs.images[index]], pairs.numbers[index])[0] for index in group]
             width = len(pairs.rows[group[0]])
-            # similar lengths need less padding
-            columns = [sorted(range(width), key=lambda c, i=i: len(task.fed[pairs.rows[i][c]])) for i in group]
+            lengths = [[len(task.fed[row]) for row in pairs.rows[index]] for index in group]
+            columns = [sorted(range(width), key=of_image.__getitem__) for of_image in lengths]  # for less padding
             for part, states_of in _states(embedder, images, task, share):
                 step = max(1, batch_size // len(part))
                 for start in range(0, width, step):

@@ -198,7 +198,7 @@ class Embedder:
     def _embed(self, batches: Iterable[ModelInputs], batch_size: int) -> Tensor:
         """Embed batches and concatenate them: (n, dim) float32 on the CPU."""
         model, batch = self.lvlm.model, None
-        embeddings = [torch.empty(0, model.get_input_embeddings().embedding_dim)]
+        embeddings = [torch.empty(0, self.lvlm.embedding.embedding_dim)]
 
         def advice() -> str:
             fix = f"pass batch_size={max(1, batch_size // 4)}"
@@ -360,7 +360,7 @@ def attach(
     if isinstance(prompts, str) or len(prompts) != 2:
         raise ValueError(f"prompts={prompts!r}: pass two texts, the prompt for images and that for texts")
     settings = None if lora is False else lora_settings(lvlm.model, {} if lora is True else lora)
-    config = AdapterConfig(base_name(lvlm.name), soft_prompt, settings, temperature, tuple(prompts))
+    config = AdapterConfig(base_name(lvlm.name), soft_prompt, settings, temperature, (prompts[0], prompts[1]))
     with lvlm.lock:
         adapter.attach_adapter(lvlm, config, seed)
     if not quiet:

@@ -37,8 +37,8 @@ def export(embedder: Embedder, folder: str | os.PathLike, full_size: bool = Fals
     RGB looks as sentence-transformers opens it, for example without its transparency. Open images with `open_image`,
     or load the folder with `load_baseline("sentence_transformers:my-model")`, and they look the same.
     full_size: export an LVLM that was loaded with max_pixels all the same; the folder sees images at their full size.
-    Raises ValueError for 4-bit weights, for an LVLM loaded with max_pixels, for LoRA that cannot be merged (lora_bias
-    on a layer without bias), and for PaliGemma: sentence-transformers cannot encode text alone with it.
+    Raises ValueError for 4-bit or int8 weights, for an LVLM loaded with max_pixels, for LoRA that cannot be merged
+    (lora_bias on a layer without bias), and for PaliGemma: sentence-transformers cannot encode text alone with it.
     """
     lvlm = embedder.lvlm
     if lvlm.family.prompt_suffix:
@@ -54,10 +54,13 @@ def export(embedder: Embedder, folder: str | os.PathLike, full_size: bool = Fals
             "exported folder cannot: load it without max_pixels, or pass full_size=True if your images are smaller"
         )
     if getattr(lvlm.model, "is_quantized", False):
-        raise ValueError(f"{lvlm.name} has 4-bit weights, into which LoRA cannot be merged: load it without four_bit")
+        raise ValueError(
+            f"{lvlm.name} has quantized weights, into which LoRA cannot be merged: load it "
+            "without four_bit or quantize_int8"
+        )
     processor, ids = _processor_with_prompts(embedder)
     model = _merged_model(embedder, ids)
-    width = model.get_input_embeddings().embedding_dim
+    width = embedder.lvlm.embedding.embedding_dim
     folder = Path(folder)
     with atomic_dir(folder) as tmp_dir:
         model.save_pretrained(tmp_dir)
@@ -112,7 +115,7 @@ def _merged_model(embedder: Embedder, ids: list[int]) -> PreTrainedModel:
 
     lvlm, config = embedder.lvlm, copy.deepcopy(embedder.lvlm.model.config)
     state = _base_state(lvlm, merge_lora=embedder.adapted)
-    embedding = lvlm.model.get_input_embeddings()
+    embedding = lvlm.embedding
     name = next(name for name, weight in state.items() if weight is embedding.weight)
     rows = embedding.weight.new_zeros(max(max(ids) + 1, len(embedding.weight)), embedding.embedding_dim)
     rows[: len(embedding.weight)] = embedding.weight

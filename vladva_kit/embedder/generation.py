@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from vladva_kit.embedder.prompts import (
     MAX_TOKENS,
@@ -17,6 +18,9 @@ from vladva_kit.models.chat import render_chat
 from vladva_kit.models.images import ImageLike, check_image_list, open_images
 from vladva_kit.models.load import LVLM
 from vladva_kit.models.resolution import check_resized, shrink_to
+
+if TYPE_CHECKING:
+    from transformers import GenerationMixin
 
 History = Sequence[tuple[str, str]]  # earlier turns: questions and answers
 
@@ -61,7 +65,8 @@ def generate_answers(
     options = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
     options["add_special_tokens"] = not begins_with_bos(tokenizer, texts[0])
     if has_image:
-        opened = [[shrink_to(image, lvlm.family.max_pixels)] for image in open_images(images)]
+        given = open_images(cast("Sequence[ImageLike]", images))
+        opened = [[shrink_to(image, lvlm.family.max_pixels)] for image in given]
         for (image,) in opened:
             check_resized(lvlm.processor, image.size)
         inputs = lvlm.processor(images=opened, **options)
@@ -69,7 +74,7 @@ def generate_answers(
         inputs = tokenizer(return_token_type_ids=lvlm.family.text_needs_token_type_ids, **options)
     inputs.pop("labels", None)  # some processors return their own
     inputs = inputs.to(lvlm.model.device)
-    ids = lvlm.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    ids = cast("GenerationMixin", lvlm.model).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new_ids = ids[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in lvlm.processor.batch_decode(new_ids, skip_special_tokens=True)]
 

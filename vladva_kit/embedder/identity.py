@@ -28,10 +28,9 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -165,9 +164,8 @@ def code_digest(*paths: Path) -> str:
         for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
             tree = ast.parse(path.read_bytes())
             for node in ast.walk(tree):
-                documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                if documented and ast.get_docstring(node) is not None:
-                    node.body = node.body[1:]
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    node.body = node.body[ast.get_docstring(node) is not None :]
             digest.update(f"{path.relative_to(root.parent).as_posix()} {ast.dump(tree)}".encode())
     return digest.hexdigest()
 
@@ -186,7 +184,8 @@ def hash_weights(model: nn.Module) -> str:
     """
     # buffers that are saved count too: a batch norm's statistics, the scales of 4-bit weights
     buffers = ((name, value) for name, value in model.state_dict(keep_vars=True).items() if type(value) is Tensor)
-    named = [(name.replace(".base_layer", ""), tensor) for name, tensor in (*model.named_parameters(), *buffers)]
+    tensors = (*model.named_parameters(), *buffers)
+    named = [part for name, tensor in tensors for part in _plain_parts(name.replace(".base_layer", ""), tensor)]
     base = [(name, tensor) for name, tensor in named if not any(part in name for part in ADAPTER_PARTS)]
     probe = hashlib.sha256()
     for name, tensor in base:
@@ -201,8 +200,16 @@ def hash_weights(model: nn.Module) -> str:
     return _hashed_weights[model][1]
 
 
-def _as_bytes(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+def _plain_parts(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Return a tensor as it is, or the plain tensors that torchao's int8 weights consist of."""
+    if not type(tensor).__module__.startswith("torchao"):
+        return [(name, tensor)]
+    parts = ((part, getattr(tensor, part)) for part in cast(Any, tensor).__tensor_flatten__()[0])
+    return [(f"{name}.{part}", value) for part, value in parts if value is not None]
+
+
+def _as_bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _hash_tensors(weights: Iterable[tuple[str, Tensor]]) -> str:

@@ -21,7 +21,7 @@ def interpolate(embedder: Embedder, weight: float) -> Embedder:
     if not 0 <= weight <= 1:
         raise ValueError(f"weight={weight}: interpolate between 0, the base, and 1, the trained weights")
     has_lora = embedder.config is not None and embedder.config.lora is not None
-    named = dict(embedder.lvlm.adapter.named_parameters()) if has_lora else {}
+    named = dict(embedder.lvlm.peft_model.named_parameters()) if has_lora else {}
     update = [value for name, value in named.items() if "lora_B." in name or "lora_embedding_B." in name]
     if not update:
         raise ValueError("this embedder has no LoRA to interpolate: attach(lvlm, lora=True), or leave interpolate out")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -234,10 +234,10 @@ class LikelihoodScorer:
             )
 
     def _score(self, images: Sequence[ImageLike], captions: Sequence[str], paired: bool) -> Tensor:
-        shared = {"paired": paired, "batch_size": self.batch_size, "progress": False}
+        shared: dict[str, Any] = {"paired": paired, "batch_size": self.batch_size, "progress": False}
         if self.question is not None:
             return yes_probability(self.model, images, captions, question=self.question, **shared)
-        options = {"reduce": self.reduce, "alpha": self.alpha, "request": self.request}
+        options: dict[str, Any] = {"reduce": self.reduce, "alpha": self.alpha, "request": self.request}
         return likelihood(self.model, images, captions, **options, **shared)
 
 
@@ -260,7 +260,7 @@ def _caption_task(embedder: Embedder, captions: list[str], request: str, reduce:
     return Task(prompt, [one[:-1] for one in ids], read)
 
 
-def _located(lvlm: LVLM, build: Callable):
+def _located(lvlm: LVLM, build: Callable[[], Any]) -> Any:
     try:
         return build()
     except ValueError as error:

@@ -99,7 +99,7 @@ def check_pattern(pattern: str, where: str) -> None:
     than the age of the universe for 80 letters. Raises ValueError otherwise.
     """
     try:
-        repeats = list(_repeats(re._parser.parse(pattern)))
+        repeats = list(_repeats(re._parser.parse(pattern)))  # type: ignore[attr-defined]  # not in the stubs
         if sum(repeats) > 3 or len(repeats) - sum(repeats) > 8:
             raise ValueError
     except (ValueError, TypeError, RecursionError, OverflowError, re.error) as error:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -176,8 +176,8 @@ def plain_text(processor: ProcessorMixin, text: str) -> str:
 @lru_cache(maxsize=4)
 def _special_tokens(processor: ProcessorMixin) -> re.Pattern:
     """Match images' tokens and those marked special; other added tokens, such as PaliGemma's locations, are words."""
-    words = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
-    words = sorted((word for word in {*words, *_image_tokens(processor)} if len(word) > 1), key=len, reverse=True)
+    special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    words = sorted((word for word in {*special, *_image_tokens(processor)} if len(word) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, words)) or "(?!)")
 
 
@@ -260,14 +260,15 @@ def encode_captions(
         piece_ids = tokenizer(pieces[chunk], add_special_tokens=False, split_special_tokens=True).input_ids
         for owner, piece in zip(owners[chunk], piece_ids, strict=True):
             ids[owner] += piece
-    for number, caption_ids in enumerate(ids if limit is not None else ()):
-        check_token_count(len(caption_ids), limit, f"caption {number}")
+    if limit is not None:
+        for number, caption_ids in enumerate(ids):
+            check_token_count(len(caption_ids), limit, f"caption {number}")
     return ids
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, captions: Iterable[str]) -> dict[str, int]:
     """Count each different caption's tokens, in few tokenizer calls: `count_tokens(tokenizer, ["a dog"])["a dog"]`."""
-    different, counts = list(dict.fromkeys(captions)), {}
+    different, counts = list(dict.fromkeys(captions)), dict[str, int]()
     for start in range(0, len(different), 8192):  # the ids of all captions may take far more memory than their numbers
         chunk = different[start : start + 8192]
         counts.update(zip(chunk, map(len, encode_captions(tokenizer, chunk)), strict=True))
@@ -318,7 +319,7 @@ def text_inputs(
 ) -> ModelInputs:
     """Build right-padded inputs of captions, text or ids, and prompt: `text_inputs(tokenizer, ["a dog"], prompt)`."""
     if captions and isinstance(captions[0], str):
-        captions = encode_captions(tokenizer, captions)
+        captions = encode_captions(tokenizer, cast("Sequence[str]", captions))
     prefix = _prefix_ids(tokenizer, prompt.prefix)
     rows = [[*prefix, *ids, *prompt.ids] for ids in captions]
     lengths = torch.tensor([len(row) for row in rows])

@@ -47,7 +47,7 @@ def provenance_of(lvlm: LVLM) -> Provenance:
     Remembers in the hub's cache folder where a local base is, so that it is found again on this computer.
     """
     dtype = str(lvlm.model.dtype).removeprefix("torch.")
-    dtype += ", 4-bit" if getattr(lvlm.model, "is_quantized", False) else ""
+    dtype += f", {getattr(lvlm.model, 'weight_bits', 4)}-bit" if getattr(lvlm.model, "is_quantized", False) else ""
     weights = _weights(lvlm)
     folder = Path(lvlm.name)
     if weights and folder.is_dir() and lvlm.name not in SHIPPED_LVLMS:
@@ -74,7 +74,8 @@ def read_provenance(folder: Path) -> tuple[Provenance | None, list[str]]:
         if not isinstance(value, kind | None) or not is_hash:
             raise ValueError(f"{file}: {name} is {value!r}, which save_pretrained does not write; correct or remove it")
     empty = {"base": "", "dtype": "", "versions": {}}
-    return Provenance(**{name: values.get(name, empty.get(name)) for name in names}), missing
+    recorded: dict[str, Any] = {name: values.get(name, empty.get(name)) for name in names}
+    return Provenance(**recorded), missing
 
 
 def load_options(recorded: Provenance) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,11 @@ def install_soft_prompt(model: PreTrainedModel, rows: Tensor) -> int:
 
     Raises ValueError if the model already has one.
     """
-    embedding = model.get_input_embeddings()
+    embedding = cast(nn.Embedding, model.get_input_embeddings())
     if hasattr(embedding, "soft_prompt"):
         raise ValueError("the model already has a soft prompt: load it again to attach another")
     embedding.soft_prompt = SoftPrompt(rows.to(embedding.weight.device), embedding.num_embeddings)
-    embedding.forward = partial(_embed, embedding, embedding.forward)
+    embedding.forward = partial(_embed, embedding, embedding.forward)  # type: ignore[method-assign]  # removed with it
     return embedding.num_embeddings
 
 
@@ -66,13 +66,13 @@ def _embed(embedding: nn.Embedding, embed_tokens: Callable[[Tensor], Tensor], id
     """Embed prompt ids with the soft prompt and all others with the embedding's own forward; keeps no state."""
     is_prompt = ids >= embedding.num_embeddings
     tokens = embed_tokens(ids.masked_fill(is_prompt, 0))
-    return torch.where(is_prompt[..., None], embedding.soft_prompt(ids).to(tokens.dtype), tokens)
+    return torch.where(is_prompt[..., None], cast(nn.Module, embedding.soft_prompt)(ids).to(tokens.dtype), tokens)
 
 
 def remove_soft_prompt(model: PreTrainedModel) -> None:
     """Undo `install_soft_prompt`."""
     embedding = model.get_input_embeddings()
-    original = embedding.forward.args[1]
+    original = cast(partial, embedding.forward).args[1]
     del embedding.forward, embedding.soft_prompt
     if embedding.forward != original:  # not the class's own method, for example accelerate's under a device_map
         embedding.forward = original

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from vladva_kit.emoji_world.captions import pair_caption, phrase
 from vladva_kit.emoji_world.drawings import foreign_colors
@@ -21,7 +22,7 @@ def sugarcrepe_captions(category: str, scene: Scene, rng: random.Random) -> tupl
     sized = category.endswith("att") and rng.random() < 0.4
     true = pair_caption(scene, *order, sized)
     if category == "add_obj":
-        false = f"{true} and {phrase(Thing(rng.choice(absent_nouns(scene))), sized=False)}"
+        false: str | None = f"{true} and {phrase(Thing(rng.choice(absent_nouns(scene))), sized=False)}"
     elif category == "replace_rel":
         false = _replace_relation(scene, order, rng)
     else:
@@ -37,7 +38,7 @@ def _replace_relation(scene: Scene, order: tuple[int, int], rng: random.Random) 
     return f"{first} {relation} {second}"
 
 
-def _changed(scene: Scene, index: int, **fields: str) -> Scene:
+def _changed(scene: Scene, index: int, **fields: Any) -> Scene:
     things = list(scene.things)
     things[index] = replace(things[index], **fields)
     return replace(scene, things=tuple(things))

@@ -53,11 +53,11 @@ def recolored(sprite: Image.Image, color: str) -> Image.Image:
     recolored(drawing("dog", style=0), "blue")
     """
     pixels = np.asarray(sprite, dtype=np.float32)
-    light = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114])
+    light = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
     low, high = np.percentile(light[pixels[..., 3] > 128], [4, 96])
     contrast = max(high - low, 90.0)  # a lower bound, so that flat sprites stay bright
     shade = 0.45 + 0.70 * np.clip(1 - (high - light) / contrast, 0, 1)
-    rgb = np.float32(COLORS[color]) * np.minimum(shade, 1)[..., None]
+    rgb = np.array(COLORS[color], np.float32) * np.minimum(shade, 1)[..., None]
     rgb += (255 - rgb) * np.clip(shade - 1, 0, 1)[..., None] * 2  # highlights fade to white
     return Image.fromarray(np.concatenate([np.clip(rgb, 0, 255), pixels[..., 3:]], -1).astype(np.uint8), "RGBA")
 

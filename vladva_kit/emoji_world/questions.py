@@ -137,13 +137,12 @@ def sample_chat(scene: Scene, rng: random.Random) -> tuple[Question, Question]:
 
     sample_chat(scene, rng)   # ("what is to the left of the cat?", "dog"), ("what color is it?", "blue")
     """
-    first = next(
-        question
+    first, thing = next(
+        (question, question.thing)
         for kind in rng.sample(("what", "lies", "exists", "count"), 4)
         for question in rng.sample(questions(scene, kind), len(questions(scene, kind)))
         if question.thing
     )
-    thing = first.thing
     pronoun = "are they" if thing.count > 1 else "is it"
     follow_ups = [
         Question("color", f"what color {pronoun}?", thing.color or "natural", thing),

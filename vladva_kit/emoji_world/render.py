@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -122,7 +123,7 @@ def _shadow(side: int) -> Image.Image:
 def _ground(ground: str, variant: int, size: int) -> Image.Image:
     """Draw a ground: its color, a vertical gradient and a faint texture."""
     rng = np.random.default_rng([variant, *ground.encode()])
-    base = np.float32(_GROUND_COLORS[ground]) + rng.uniform(-7, 7, 3)
+    base = np.array(_GROUND_COLORS[ground], np.float32) + rng.uniform(-7, 7, 3)
     light = np.linspace(6, -8, size)[:, None, None] + np.zeros((1, size, 1))
     rows, columns = np.mgrid[0:size, 0:size] / size
     relief = _relief(ground, rows, columns, rng)[..., None]
@@ -152,7 +153,8 @@ def _speckle(image: Image.Image, ground: str, rng: np.random.Generator) -> None:
     for _ in range({"grass": 70, "sand": 110, "snow": 40, "stone": 26}[ground]):
         x, y = rng.uniform(0, size, 2)
         shade = rng.choice([-22, 14])
-        color = tuple(int(np.clip(channel + shade, 0, 255)) for channel in image.getpixel((int(x), int(y))))
+        pixel = cast("tuple[int, int, int]", image.getpixel((int(x), int(y))))
+        color = tuple(int(np.clip(channel + shade, 0, 255)) for channel in pixel)
         if ground == "grass":
             pen.line((x, y, x + rng.uniform(-1.2, 1.2) * unit, y - 3.2 * unit), fill=color, width=max(1, round(unit)))
         elif ground == "stone":

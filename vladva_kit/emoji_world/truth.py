@@ -72,7 +72,8 @@ def _sentence_facts(sentence: str) -> set[Fact]:
         raise CaptionParseError(f"'{sentence}': {unknown} have no meaning in the emoji world, remove them")
     stated: set[Fact] = set()
     nouns: list[str] = []  # in order of mention
-    relation = order = None  # the relation that still needs its second noun; the one between all items of a list
+    relation: str | None = None  # the relation that still needs its second noun
+    order: str | None = None  # the one between all items of a list
     for piece in _PIECE.finditer(sentence):
         parts = {key: value for key, value in piece.groupdict().items() if value}
         if (relation and "noun" not in parts) or (not nouns and ("relation" in parts or "adjective" in parts)):
@@ -82,21 +83,21 @@ def _sentence_facts(sentence: str) -> set[Fact]:
             if noun in nouns and parts["det"] != "the":
                 raise CaptionParseError(f"'{sentence}' names '{noun}' twice: use a count instead")
             stated |= _thing_facts(noun, parts)
-            if nouns and (relation or order):
-                stated.add(_relation_fact(relation or order, nouns[-1], noun))
+            if nouns and (between := relation or order):
+                stated.add(_relation_fact(between, nouns[-1], noun))
             nouns.append(noun)
         elif "adjective" in parts:
             stated.add(("size" if parts["adjective"] in SIZES else "color", nouns[-1], parts["adjective"]))
         else:
             stated |= {(key, parts[key]) for key in ("kinds", "ground") if key in parts}
-        relation, order = parts.get("relation"), _ORDERS.get(parts.get("order"), order)
+        relation, order = parts.get("relation"), _ORDERS.get(parts.get("order", ""), order)
     if relation:
         raise CaptionParseError(f"'{sentence}' lacks a noun after '{relation}': add it")
     return stated
 
 
 def _thing_facts(noun: str, parts: dict[str, str]) -> set[Fact]:
-    stated = {(key, noun, parts[key]) for key in ("size", "color") if key in parts}
+    stated: set[Fact] = {(key, noun, parts[key]) for key in ("size", "color") if key in parts}
     if parts["det"] == "the":
         return stated
     count = parts["det"] if parts["det"] in COUNTS else "one"

@@ -106,7 +106,8 @@ class ClipEmbedder(FeatureEmbedder):
         # SigLIP was trained on captions padded to its full context, without a mask, and reads the last token
         self.padding = True if kind == "clip" else "max_length"
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(name, model.to(device).eval(), self._image_features, self._text_features)
+        model = model.to(device).eval()  # type: ignore[arg-type]  # the wrapper of transformers shows `self` as an argument
+        super().__init__(name, model, self._image_features, self._text_features)
 
     def _image_features(self, images: list[Image.Image]) -> Tensor:
         inputs = self.image_processor(images, return_tensors="pt").to(self.model.device)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -158,5 +158,5 @@ def json_entries(path: Path, kind: type = list) -> Iterator[tuple[str, tuple[str
         found = f"{'a' if content else 'an empty'} JSON {type(content).__name__}"
         needed = "an object with the entries by index" if kind is dict else "a list of entries"
         raise BadInput(f"{path}: found {found}; {needed} is needed")
-    for key, entry in content.items() if kind is dict else enumerate(content):
+    for key, entry in content.items() if isinstance(content, dict) else enumerate(cast(list, content)):
         yield f"{path.name}, entry {key}", (path.stem, str(key), entry)

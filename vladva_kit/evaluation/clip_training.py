@@ -58,7 +58,7 @@ def fit_clip(
         for step, batch in zip(range(1, steps + 1), _batches(sampler), strict=False):
             images = torch.stack([_pixels(clip, pairs, index, pixels) for index in batch])
             captions.epoch = sampler.epoch
-            loss, accuracy = clip_loss(clip, images, [captions[index].short for index in batch])
+            loss, accuracy = clip_loss(clip, images, [captions[index].short or "" for index in batch])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(clip.model.parameters(), 1.0)
             optimizer.step()

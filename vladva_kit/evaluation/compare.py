@@ -97,8 +97,8 @@ def compare(first: str | Path, second: str | Path, seed: int = 0) -> Comparison:
     for name in common:
         differences += _differences(name, cases.get(name, []), others.get(name, []), seed)
     alone = tuple(sorted(set(run.data) ^ set(other.data)))
-    names = (run.model, other.model) if run.model != other.model else (str(first), str(second))
-    return Comparison(*names, tuple(differences), alone)
+    models = (run.model, other.model) if run.model != other.model else (str(first), str(second))
+    return Comparison(*models, tuple(differences), alone)
 
 
 def _run(source: str | Path) -> _Run:
@@ -146,7 +146,7 @@ def _difference(
     low, high = interval_of(bootstrap_means(change[flat], seed, groups=images, parts=part_of))
     first, second = (100.0 * np.mean([values[part].mean(axis=0) for part in parts], axis=0)).tolist()
     difference = 100.0 * float(np.mean([change[part].mean() for part in parts]))
-    test = (None, None, None)
+    test: tuple[int | None, int | None, float | None] = (None, None, None)
     if len(parts) == 1 and all(case.correct is not None for case in cases):
         counted = mcnemar(values[parts[0], 0], values[parts[0], 1])
         test = (counted.only_first, counted.only_second, counted.p_value)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,12 +21,16 @@ from vladva_kit.data.store import Store
 from vladva_kit.embedder.identity import content_key, image_key, model_fingerprint
 from vladva_kit.evaluation.bootstrap import number_unique
 from vladva_kit.evaluation.metrics import check_scores
-from vladva_kit.models.images import Crop, image_batches, open_image
+from vladva_kit.models.images import Crop, ImageLike, image_batches, open_image
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 COLUMNS = 4096  # columns that all_dots converts to float64 at a time
 SHARD = 512  # embeddings per cache file, and the most that a killed run loses
 OPENED = 64  # decoded images that a scorer gets at a time
-ImageSource = Image.Image | Path | bytes | Crop
+ImageSource: TypeAlias = "ImageLike | Crop"
+Indices: TypeAlias = Sequence[int] | np.ndarray
 
 
 class ImageTextEncoder(Protocol):
@@ -59,7 +63,7 @@ class Encoded:
     image_index: np.ndarray  # (images,) number of the different image
     data: str  # fingerprint of the contents of all images and texts, in order
 
-    def pair_scores(self, images: Sequence[int], texts: Sequence[int]) -> np.ndarray:
+    def pair_scores(self, images: Indices, texts: Indices) -> np.ndarray:
         """Score the image and the text at each position of two lists of indices: (n,) float64."""
         return dots(self.images[images], self.texts[texts])
 
@@ -82,7 +86,7 @@ class Scored:
         unique = [images[index] for index in np.unique(image_index, return_index=True)[1]]
         return cls(scorer, unique, list(dict.fromkeys(texts)), image_index, text_index, data)
 
-    def pair_scores(self, images: Sequence[int], texts: Sequence[int], allow_nan: bool = False) -> np.ndarray:
+    def pair_scores(self, images: Indices, texts: Indices, allow_nan: bool = False) -> np.ndarray:
         """Score as `Encoded.pair_scores` does; each different pair is scored once, so equal pairs tie.
 
         Raises ValueError for NaN, unless it is allowed.
@@ -149,7 +153,7 @@ def encode_once(
     )
 
 
-def is_scorer(embedder: EncoderOrScorer) -> bool:
+def is_scorer(embedder: EncoderOrScorer) -> TypeIs[PairScorer]:
     """Return whether a model scores pairs instead of encoding: `is_scorer(LikelihoodScorer(lvlm))`."""
     return hasattr(embedder, "score_pairs")
 
@@ -188,7 +192,7 @@ def embed_texts(
 
 
 def _encode(
-    kind: str, items: Sequence[Any], encode: Callable, batch_size: int, store: Store | None, keys: Sequence[str]
+    kind: str, items: Sequence[Any], encode: Callable, batch_size: int, store: Store | None, keys: Sequence[Hashable]
 ) -> np.ndarray:
     """Encode the items that the store lacks, and store them every `SHARD` embeddings."""
     rows: dict[Hashable, np.ndarray] = {}  # by key, or by index without a store
@@ -197,7 +201,7 @@ def _encode(
     else:
         rows.update(_stored_rows(store, frozenset(keys)))
     missing = [index for index, key in enumerate(keys) if key not in rows]
-    unsaved: list[str] = []
+    unsaved: list[Any] = []
     progress = tqdm(total=len(items), initial=len(items) - len(missing), desc=f"{kind}s", delay=10, leave=False)
     with progress as bar:
         for start in range(0, len(missing), batch_size):
@@ -215,7 +219,7 @@ def _encode(
     return np.stack([rows[key] for key in keys])
 
 
-def _stored_rows(store: Store, keys: frozenset[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _stored_rows(store: Store, keys: frozenset[Hashable]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (key, embedding) of those keys that the store holds; other embeddings are not read."""
     for name in store.names():
         in_shard = {key: row for row, key in enumerate(store.read_json(name, "digests")) if key in keys}

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -126,7 +126,7 @@ def evaluate_generation(
     }
     contents = [json.dumps(asdict(scene), sort_keys=True, default=str) for scene in scenes]
     return GenerationResult(
-        **{name: score_of(name) for name in cases},
+        **cast(dict[str, Any], {name: score_of(name) for name in cases}),
         by_kind={kind: score_of("questions", kinds == kind) for kind in KINDS if kind in kinds},
         long_caption_f1=_long_caption_f1(embedder, images, scenes, batch_size) if long_captions else float("nan"),
         false_captions=tuple((index, one.other) for index, one in enumerate(cases["caption_truth"]) if not one.correct),

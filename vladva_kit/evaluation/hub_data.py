@@ -25,8 +25,8 @@ def find_columns(dataset: datasets.Dataset, **names: Sequence[str]) -> list[str]
 
     Raises BadInput if none of a column's possible names is there.
     """
-    found = [next((name for name in options if name in dataset.column_names), None) for options in names.values()]
-    if None in found:
+    found = [name for options in names.values() for name in [n for n in options if n in dataset.column_names][:1]]
+    if len(found) < len(names):
         raise BadInput(
             f"the dataset has the columns {', '.join(dataset.column_names)}; {', '.join(names)} are needed: rename "
             f"them with dataset.rename_columns({{'old': '{next(iter(names))}', …}})"

@@ -72,5 +72,5 @@ def count_changes(before: Result, after: Result, score: str) -> tuple[int, int]:
     if before.data != after.data:
         raise ValueError("the two results are of different data: evaluate both models on the same cases")
     first, second = ({c.key: c.correct for c in each.per_case() if c.score == score} for each in (before, after))
-    fixed = sum(second[key] and not right for key, right in first.items())
-    return fixed, sum(right and not second[key] for key, right in first.items())
+    fixed = sum(bool(second[key]) and not right for key, right in first.items())
+    return fixed, sum(bool(right) and not second[key] for key, right in first.items())

@@ -90,9 +90,9 @@ class RetrievalResult(Result):
         }
         for direction, columns in queries.items():
             for k in getattr(self, direction):
-                for query, (image, rank, margin, *texts) in enumerate(zip(*columns, strict=True)):
+                for query, (image, rank, margin, caption, other) in enumerate(zip(*columns, strict=True)):
                     name = f"{direction} R@{k}"
-                    yield CaseScore(name, str(query), direction, str(image), *texts, margin, rank < k)
+                    yield CaseScore(name, str(query), direction, str(image), caption, other, margin, rank < k)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain JSON values; an infinite margin is None."""
@@ -151,7 +151,7 @@ def evaluate_retrieval(
         by_image = ranks_in_blocks(encoded.images, encoded.texts, right_captions)
         by_caption = ranks_in_blocks(encoded.texts, encoded.images, right_images)
     reranked = None
-    if rerank is not None:
+    if rerank is not None and scorer is not None and isinstance(encoded, Encoded):
         pairs = Scored.of(scorer, images, captions, encoded.data)
         reranked = _rerank(encoded, pairs, rerank, (right_captions, right_images), owner.tolist(), seed)
     return RetrievalResult(
@@ -179,9 +179,11 @@ def _scorer(embedder: EncoderOrScorer, k: int, scorer: PairScorer | None) -> Pai
     """Return the scorer for re-ranking. Raises ValueError and TypeError for unusable options."""
     if k < 1 or is_scorer(embedder):
         raise ValueError(f"rerank={k}: pass at least 1, with a model that embeds; a scorer has ranked all candidates")
-    if scorer is None and not isinstance(embedder, Embedder):
+    if scorer is not None:
+        return scorer
+    if not isinstance(embedder, Embedder):
         raise TypeError(f"a {type(embedder).__name__} cannot score pairs: pass scorer=LikelihoodScorer(lvlm)")
-    return scorer or LikelihoodScorer(embedder.lvlm)
+    return LikelihoodScorer(embedder.lvlm)
 
 
 def _rerank(

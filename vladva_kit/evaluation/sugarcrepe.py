@@ -132,8 +132,8 @@ def load_sugarcrepe(
         category, key, row = entry
         row = require_keys(row, ("filename", "caption", "negative_caption"), location)
         image = path_inside(images, row["filename"], location, "filename")
-        texts = [clean_caption(row[name], name, location) for name in ("caption", "negative_caption")]
-        return SugarCrepeCase(category, f"{category}/{key}", image, *texts)
+        caption, negative = (clean_caption(row[name], name, location) for name in ("caption", "negative_caption"))
+        return SugarCrepeCase(category, f"{category}/{key}", image, caption, negative)
 
     entries = (entry for path in paths for entry in json_entries(path, dict))
     return read_cases(entries, read, source, skipped, CATEGORIES)

@@ -128,8 +128,8 @@ def load_sugarcrepe_pp(
         category, _, row = entry
         row = require_keys(row, ("id", "filename", *TEXTS), location)
         image = path_inside(images, row["filename"], location, "filename")
-        texts = tuple(clean_caption(row[name], name, location) for name in TEXTS)
-        return SugarCrepePPCase(category, f"{category}/{row['id']}", image, texts)
+        first, second, false = (clean_caption(row[name], name, location) for name in TEXTS)
+        return SugarCrepePPCase(category, f"{category}/{row['id']}", image, (first, second, false))
 
     entries = (entry for path in paths for entry in json_entries(path))
     return read_cases(entries, read, source, skipped, CATEGORIES)

@@ -12,11 +12,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 MISSING = "—"
 BENCHMARKS = {
@@ -55,6 +58,10 @@ class ScoreRow:
     scores: dict[str, Mapping[str, Any] | None]
     skipped: int = 0  # cases of the section that were left out as unusable
     gallery: str = ""  # of retrieval, whose scores depend on it: "500 images and 1,500 captions"
+
+    def percent(self, model: str) -> float:
+        """Return the score of a model that has one: `row.percent("base")`."""
+        return (self.scores[model] or {})["percent"]
 
     @property
     def heading(self) -> str:
@@ -133,7 +140,7 @@ def _find_scores(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
             yield from _find_scores(inner, (*path, str(key)))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeIs[float]:
     return isinstance(value, Real) and math.isfinite(value)
 
 
@@ -264,12 +271,12 @@ def summary_sentences(results: Mapping[str, Any]) -> list[str]:
     if row := _main_row(rows, "retrieval", "text → image R@1", model):
         sentences.append(
             f"Given a caption ({row.heading}), {model} ranks the right image first in "
-            f"{row.scores[model]['percent']:.1f} % of cases, {_comparisons(row, model)}."
+            f"{row.percent(model):.1f} % of cases, {_comparisons(row, model)}."
         )
     if row := _main_row(rows, "winoground", "group", model):
         sentences.append(
             f"Given two images and two captions of the same words ({row.section}), {model} matches all of them in "
-            f"{row.scores[model]['percent']:.1f} % of cases, {_comparisons(row, model)}"
+            f"{row.percent(model):.1f} % of cases, {_comparisons(row, model)}"
             f"{_weakest_category(rows, row.section, model)}."
         )
     return sentences
@@ -291,7 +298,7 @@ def _comparisons(row: ScoreRow, model: str) -> str:
         names = [
             f"{name} ({other['percent']:.1f} %)"
             for name, other in others.items()
-            if compare_intervals(row.scores[model], other) == outcome
+            if compare_intervals(row.scores[model] or {}, other) == outcome
         ]
         if names:
             parts.append(f"{phrase} {_join_names(names)}")
@@ -308,8 +315,8 @@ def _weakest_category(rows: list[ScoreRow], section: str, model: str) -> str:
     parts = [r for r in rows if r.section == section and r.level == 1 and r.name.endswith(" group") and r.scores[model]]
     if len(parts) < 2:
         return ""
-    row = min(parts, key=lambda row: row.scores[model]["percent"])
+    row = min(parts, key=lambda row: row.percent(model))
     others = [f"{name} has {s['percent']:.1f} %" for name, s in row.scores.items() if s and name != model]
     there = f" (there {_join_names(others)})" if others else ""
-    name, percent = row.name.removesuffix(" group"), row.scores[model]["percent"]
+    name, percent = row.name.removesuffix(" group"), row.percent(model)
     return f"; its weakest category is {name} with {percent:.1f} %{there}"

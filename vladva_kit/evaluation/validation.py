@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.evaluation.encoding import ImageTextEncoder
 from vladva_kit.evaluation.winoground import CAPTIONS, load_winoground, winoground_margins
-from vladva_kit.models.images import ImageLike
 from vladva_kit.training.validation import Validate, recall_on
 
 
@@ -36,7 +36,7 @@ def metrics_on(*sources: Any) -> Callable[[Embedder], dict[str, float]]:
     return lambda embedder: {name: value for part in parts for name, value in part(embedder).items()}
 
 
-def winoground_cosines(embedder: ImageTextEncoder, images: Sequence[ImageLike], captions: Sequence[str]) -> np.ndarray:
+def winoground_cosines(embedder: ImageTextEncoder, images: Sequence[Image.Image], captions: list[str]) -> np.ndarray:
     """Return the cosines of each case's two images with its two captions: (n, 2 images, 2 captions).
 
     winoground_cosines(embedder, [dog_above, cat_above], ["a dog above a cat", "a cat above a dog"])    # (1, 2, 2)
@@ -45,7 +45,7 @@ def winoground_cosines(embedder: ImageTextEncoder, images: Sequence[ImageLike], 
     return (first.view(len(first) // 2, 2, -1) @ second.view(len(second) // 2, 2, -1).transpose(1, 2)).numpy()
 
 
-def winoground_percent(embedder: Embedder, images: Sequence[ImageLike], captions: Sequence[str]) -> dict[str, float]:
+def winoground_percent(embedder: Embedder, images: Sequence[Image.Image], captions: list[str]) -> dict[str, float]:
     """Compute the Winoground scores of cases, two images and two captions each, by `winoground_margins`.
 
     winoground_percent(embedder, [dog_above, cat_above], ["a dog above a cat", "a cat above a dog"])["winoground_group"]

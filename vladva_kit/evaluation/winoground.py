@@ -76,7 +76,8 @@ class WinogroundResult(Result):
             for name in CHANCE:
                 margin = getattr(case, f"{name}_margin")
                 image = case.first_sharing or case.id
-                yield CaseScore(name, case.id, case.category, image, *case.captions, margin, margin > 0, tags=tags)
+                first, second = case.captions
+                yield CaseScore(name, case.id, case.category, image, first, second, margin, margin > 0, tags=tags)
 
 
 def winoground_margins(scores: Any) -> dict[str, Margins]:
@@ -130,7 +131,7 @@ def evaluate_winoground(
 
     group = np.array(groups_sharing(encoded.image_index.reshape(-1, 2)))
 
-    def scores(chosen: Any = slice(None)) -> dict[str, Score]:
+    def scores(chosen: Any = slice(None)) -> dict[str, Any]:
         parts = {name: each[chosen] for name, each in margins.items()}
         groups = group[chosen].tolist()
         return {name: score(parts[name].correct, CHANCE[name], parts[name].tied, groups, seed) for name in CHANCE}
@@ -161,9 +162,10 @@ def load_winoground(source: DataSource, split: str = "test", skipped: list[str] 
             raise BadInput(f"{source} holds no examples.jsonl; give Winoground's folder, or 'facebook/winoground'")
         if not (root / "images").is_dir():
             raise BadInput(f"{root / 'images'} is not a folder; unpack Winoground's images.zip next to examples.jsonl")
-        entries, folder = read_lines(root / "examples.jsonl"), root / "images"
+        folder: Path | None = root / "images"
+        entries: Iterator[tuple[str, Any]] = read_lines(root / "examples.jsonl")
     else:
-        dataset = open_dataset(source, split)
+        dataset: Any = open_dataset(source, split)
         require_keys(dict.fromkeys(dataset.column_names), KEYS, "the dataset")
         entries, folder = dataset_entries(dataset, IMAGES), None
     return read_cases(entries, partial(_read_case, folder=folder), source, skipped)
@@ -180,6 +182,6 @@ def _read_case(entry: Any, location: str, folder: Path | None) -> WinogroundCase
         # the official file names its images without a suffix ("ex_0_img_0"), and they are PNG
         images = [path if path.is_file() or path.suffix else path.with_name(f"{path.name}.png") for path in paths]
     key = str(require_id(row["id"], "id", location))
-    captions = tuple(clean_caption(row[key], key, location) for key in CAPTIONS)
+    first, second = (clean_caption(row[key], key, location) for key in CAPTIONS)
     tags = {name: str(row[name]).strip() for name in TAGS if row.get(name) is not None}
-    return WinogroundCase(key, captions, tuple(images), {name: tag for name, tag in tags.items() if tag})
+    return WinogroundCase(key, (first, second), tuple(images), {name: tag for name, tag in tags.items() if tag})

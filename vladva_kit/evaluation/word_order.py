@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,8 @@ def load_word_order(
             any_of = f"any of {', '.join(names)}"
             raise BadInput(f"{source} is not, and does not hold, {any_of}; give ARO's files or their folder")
         images = resolve_image_folder(paths[0].parent, image_folder, "the folder that image names start from")
-        entries, read = (entry for path in paths for entry in json_entries(path)), partial(_read_entry, folder=images)
+        entries: Iterator[tuple[str, Any]] = (entry for path in paths for entry in json_entries(path))
+        read: Callable[[Any, str], WordOrderCase] = partial(_read_entry, folder=images)
     else:
         wrong = [name for name in dataset.column_names if name == "false_caption" or name.startswith("hard_text_")]
         options = {"true_caption": ("true_caption", "correct_caption"), "false_caption": wrong}
@@ -144,10 +145,11 @@ def load_word_order(
         name = str(source).rpartition("/")[2].removeprefix("ARO-").lower().replace("-", "_")
         subset = name if is_on_hub(source) else "accuracy"
 
-        def read(entry: tuple[str, dict[str, Any]], location: str) -> WordOrderCase:
+        def read_row(entry: tuple[str, dict[str, Any]], location: str) -> WordOrderCase:
             key, row = entry
             return _case(subset, key, row[image], [row[name] for name in (true, *wrong)], row, location)
 
+        read = read_row
         entries = dataset_entries(dataset, [image])
     return read_cases(entries, read, source, skipped)
 

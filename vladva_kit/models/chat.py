@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
@@ -30,7 +30,7 @@ def render_chat(processor: ProcessorMixin, messages: Sequence[Mapping[str, Any]]
     """
     try:
         with _time_limit():
-            return processor.apply_chat_template(list(messages), **options)
+            return processor.apply_chat_template(cast("list[dict[str, str]]", list(messages)), **options)
     except (TemplateError, _TooSlow, MemoryError, RecursionError, TypeError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, _TooSlow):

@@ -7,7 +7,7 @@ If a check fails, a record in FAMILIES is the fix (CONTRIBUTING.md, "A new model
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -41,7 +41,7 @@ class Family:
     max_pixels: int | None = None  # the limit passed to load_lvlm
 
 
-_PALIGEMMA = {
+_PALIGEMMA: dict[str, Any] = {
     "template": _PALIGEMMA_TEMPLATE,
     "prompt_suffix": "\n",
     "text_needs_token_type_ids": True,

@@ -211,7 +211,7 @@ def _exchange(new: Path, folder: Path) -> None:
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     # links stay where they are, and a process's current folder must not be moved away
     movable = not any(path.is_symlink() for path in folder.rglob("*")) and not Path.cwd().is_relative_to(folder)
-    if hasattr(libc, "renameat2") and movable:
+    if libc is not None and hasattr(libc, "renameat2") and movable:
         with suppress(OSError):
             for old in sorted(folder.rglob("*")):
                 target = new / old.relative_to(folder)

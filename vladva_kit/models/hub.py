@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # what from_pretrained reads; no pickles
 ADAPTER_FILES = ("vladva.json", "provenance.json", "adapter_config.json", "adapter_model.safetensors")
@@ -27,7 +28,7 @@ def is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def download(name: str, files: Sequence[str] = MODEL_FILES, **options: str | None) -> Path:
+def download(name: str, files: Sequence[str] = MODEL_FILES, **options: Any) -> Path:
     """Download a hub repository unless it is cached, and return its folder.
 
         download("llava-hf/llava-1.5-7b-hf")

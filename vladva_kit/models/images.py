@@ -19,6 +19,7 @@ from vladva_kit.models.files import is_regular, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import TypeIs
 
 # an image, its path, the bytes of its file, or its values as `array_image` reads them
 ImageLike: TypeAlias = "Image.Image | Path | str | bytes | np.ndarray | Tensor"
@@ -104,7 +105,7 @@ def open_image(image: ImageLike | Crop) -> Image.Image:
         return _to_rgb(opened)
 
 
-def is_array(image: object) -> bool:
+def is_array(image: object) -> TypeIs[np.ndarray | Tensor]:
     """Tell whether a value is a numpy array or a torch tensor: `is_array(np.zeros((8, 8)))`."""
     return isinstance(image, np.ndarray) or (hasattr(image, "detach") and hasattr(image, "numpy"))
 
@@ -197,7 +198,7 @@ def check_size(size: tuple[int, int]) -> None:
         raise BadInput(f"{width} x {height} pixels are narrower than 1:{MAX_ASPECT_RATIO}; crop the image")
 
 
-def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image]:
+def open_images(images: Sequence[ImageLike | Crop], first: int = 0) -> list[Image.Image]:
     """Open several images with `open_image`; error messages count from `first`: `open_images(["cat.png"])`.
 
     Raises BadInput naming the image that cannot be read, FileNotFoundError for a missing file, WrongType for a single
@@ -217,7 +218,7 @@ def open_images(images: Sequence[ImageLike], first: int = 0) -> list[Image.Image
 
 
 def image_batches(
-    images: Sequence[ImageLike], batch_size: int, rows: list[int] | None = None
+    images: Sequence[ImageLike | Crop], batch_size: int, rows: list[int] | None = None
 ) -> Iterator[list[Image.Image]]:
     """Open images in batches of at most `batch_size` images and MAX_BATCH_PIXELS: `next(image_batches(paths, 64))`.
 
@@ -225,7 +226,7 @@ def image_batches(
     different ones is appended to it. Raises as `open_images` does.
     """
     opened: list[Image.Image] = []
-    pixels, different = 0, {}
+    pixels, different = 0, dict[Any, int]()
     for number, image in enumerate(images):
         (one,) = open_images([image], number)
         if rows is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vladva_kit.models.device import DeviceChoice, choose_device, memory_advice, short_reason
 from vladva_kit.models.families import Family, family_of
@@ -21,6 +21,7 @@ from vladva_kit.models.turns import ModelLock, model_lock
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 SHIPPED = Path(__file__).parents[1] / "emoji_world"
@@ -56,6 +57,16 @@ class LVLM:
     def lock(self) -> ModelLock:
         """The model's lock, for code that calls the model itself: `with lvlm.lock: loss.backward()`."""
         return model_lock(self.model)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The LLM's token embedding, which holds the soft prompt: `lvlm.embedding.num_embeddings`."""
+        return cast("nn.Embedding", self.model.get_input_embeddings())
+
+    @property
+    def peft_model(self) -> PeftModel:
+        """The adapter, for code that runs after `attach`: `lvlm.peft_model.state_dict()`."""
+        return cast("PeftModel", self.adapter)
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -238,7 +249,7 @@ def load_lvlm(
     options = {"dtype": choice.dtype, **shared, **quantization, **from_pretrained}
     model = load_weights(AutoModelForImageTextToText, source, name, **options)
     if not four_bit and "device_map" not in from_pretrained:
-        model = model.to(choice.device)
+        model = model.to(choice.device)  # type: ignore[arg-type]  # the wrapper of transformers shows `self` as an argument
     model = model.eval().requires_grad_(False)
     family = family_of(model.config)
     processor = load_processor(source, model.config, family, **shared)
@@ -304,13 +315,14 @@ def load_processor(source: str, config: PreTrainedConfig, family: Family, **shar
     try:
         processor = AutoProcessor.from_pretrained(source, **shared)
     except ImportError:
-        processor_class = PROCESSOR_MAPPING[type(config)]
+        processor_class: Any = PROCESSOR_MAPPING[type(config)]
         if "video_processor" not in processor_class.get_attributes():
             raise
         if family.processor:
             processor_class = getattr(transformers, family.processor)
         image_only = {"get_attributes": classmethod(lambda cls: ["image_processor", "tokenizer"])}
-        processor = type(processor_class.__name__, (processor_class,), image_only).from_pretrained(source, **shared)
+        image_class: Any = type(processor_class.__name__, (processor_class,), image_only)
+        processor = image_class.from_pretrained(source, **shared)
     if processor.chat_template is None:
         processor.chat_template = family.template
     return processor
@@ -321,7 +333,7 @@ def video_settings(lvlm: LVLM) -> dict[str, Any]:
 
     video_settings(lvlm)    # {} or {"video_preprocessor_config.json": {…}}
     """
-    source, name = Path(lvlm.model.name_or_path), "video_preprocessor_config.json"
+    source, name = Path(str(lvlm.model.name_or_path)), "video_preprocessor_config.json"
     if hasattr(lvlm.processor, "video_processor") or not source.is_dir():
         return {}
     if (source / name).is_file():

@@ -23,7 +23,8 @@ class ModelLock:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._waiting: deque[object] = deque()
-        self._owner, self._depth = None, 0
+        self._owner: int | None = None
+        self._depth = 0
         self.training = False  # whether `fit` trains the model: a second run would mix its steps with the first's
 
     def __enter__(self) -> None:

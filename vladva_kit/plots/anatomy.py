@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,7 +47,8 @@ def input_sequences(pieces: Mapping[str, Sequence[Piece]], title: str = "Model i
         axes.text(0, top + 0.55, f"{name} input", fontweight="bold", va="center")
         for line, row in enumerate(rows, start=1):
             for left, text, part in row:
-                font = {"color": "white", "fontweight": "bold"} if part == "summary token" else {"color": INK}
+                is_summary = part == "summary token"
+                font: dict[str, Any] = {"color": "white", "fontweight": "bold"} if is_summary else {"color": INK}
                 box = {"boxstyle": "round", "facecolor": PART_COLORS[part], "edgecolor": GRAY, "linewidth": 0.6}
                 axes.text(left, top + line + 0.5, text, va="center", fontsize=8, family="monospace", bbox=box, **font)
         top += len(rows) + 1

@@ -114,7 +114,7 @@ def _draw_matrices(
     notes += ["dot: the image with the caption's highest score"]
     figure.supxlabel(("\n" if n == 1 else "; ").join(notes) if max(columns, rows) <= MAX_MARKED else "", fontsize=9)
     figure.colorbar(panels[0].collections[0], ax=list(panels), label=scale, shrink=0.8, aspect=30)
-    return figure, panels
+    return figure, list(panels)
 
 
 def draw_heatmap(

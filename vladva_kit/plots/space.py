@@ -90,8 +90,9 @@ def farthest_points(points: np.ndarray, k: int) -> list[int]:
 def _draw_map(axes: Axes, projection: Projection, colors: Sequence[str]) -> None:
     for image, text, color in zip(projection.images, projection.texts, colors, strict=True):
         axes.plot(*zip(image, text, strict=True), color=color, alpha=0.3, linewidth=0.8, zorder=1)
-    axes.scatter(*np.asarray(projection.images).T, c=colors, s=22, marker="o", zorder=2, linewidths=0)
-    axes.scatter(*np.asarray(projection.texts).T, facecolors="white", edgecolors=colors, s=26, marker="^", zorder=2)
+    (image_x, image_y), (text_x, text_y) = np.asarray(projection.images).T, np.asarray(projection.texts).T
+    axes.scatter(image_x, image_y, c=colors, s=22, marker="o", zorder=2, linewidths=0)
+    axes.scatter(text_x, text_y, facecolors="white", edgecolors=colors, s=26, marker="^", zorder=2)
     axes.set(xlabel=projection.axes[0], ylabel=projection.axes[1], xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.1)

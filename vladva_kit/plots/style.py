@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -29,7 +29,7 @@ from vladva_kit.models.images import ImageLike, open_image
 BLUE, SKY, VERMILION, GREEN, ORANGE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#E69F00"
 MODEL_STYLES = ((ORANGE, "s"), (SKY, "^"), (BLUE, "o"), (GREEN, "D"), (VERMILION, "v"))  # color and marker
 GRAY, INK = "#6b6b6b", "#222222"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -64,7 +64,7 @@ class _Figure(Figure):
         """Escape all texts, those of ticks too, then draw."""
         for axis in self.findobj(Axis):
             for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
-                formatter.format_ticks = partial(_format_ticks, formatter)
+                cast(Any, formatter).format_ticks = partial(_format_ticks, formatter)
         for text in self.findobj(Text):
             if (shown := printable(text.get_text())) != text.get_text():
                 text.set_text(shown)
@@ -72,7 +72,7 @@ class _Figure(Figure):
 
 
 def _format_ticks(formatter: Formatter, values: Sequence[float]) -> list[str]:
-    return [printable(label) for label in type(formatter).format_ticks(formatter, values)]
+    return [printable(label) for label in type(formatter).format_ticks(formatter, list(values))]
 
 
 def wrap_text(text: str, width: int, max_lines: int | None = None) -> str:

@@ -176,7 +176,7 @@ def validation_curves(
                           ha="right", fontsize=8)  # fmt: skip
         axes.set(xlabel="training step", ylabel=metrics[metric], ylim=(0, None))
         axes.grid(axis="y", alpha=0.3)
-    np.ravel(figure.axes)[0].legend(fontsize=9)
+    figure.axes[0].legend(fontsize=9)
     return figure
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.likelihood import LikelihoodScorer
 from vladva_kit.evaluation.encoding import PairScorer
 from vladva_kit.models.images import ImageLike
 from vladva_kit.models.load import LVLM
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Hits = Sequence[tuple[float, str]]  # (score, image name), best first, as `search` returns them
 
@@ -38,6 +42,6 @@ def rerank(
     if missing:
         raise KeyError(f"images lack {missing[0]!r}, which is a hit: pass the images that were embedded")
     opened = [name if images is None else images[name] for name in names]
-    scores = [float(score) for score in scorer.score_pairs(opened, [query] * len(opened))]
+    scores = [float(score) for score in scorer.score_pairs(cast("list[Image.Image]", opened), [query] * len(opened))]
     scored = zip(scores, names, strict=True)
     return sorted(scored, key=lambda hit: (math.isnan(hit[0]), -hit[0] if hit[0] == hit[0] else 0.0))

@@ -15,11 +15,11 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vladva_kit.data.images import ImageRecord, check_unchanged, content_values, source_fingerprint
 from vladva_kit.data.store import Store, differences, read_manifest, row_ranges, shard_ranges
@@ -72,7 +72,8 @@ def embed_images_to_shards(
             check_unchanged(store, shard, (images[row] for row in rows))
     for shard, rows in own_ranges:
         if shard not in store:
-            loader = DataLoader(Subset(images, rows), batch_size, num_workers=workers, collate_fn=_decode_batch)
+            part: Subset = Subset(cast(Dataset, images), rows)
+            loader: DataLoader = DataLoader(part, batch_size, num_workers=workers, collate_fn=_decode_batch)
             store.write(shard, *_embed(loader, encode, getattr(torch, dtype), on_error))
         progress(len(rows))
     complete = not store.missing(len(ranges))
@@ -180,8 +181,8 @@ def check_model(out: str | Path, embedder: Any) -> list[str]:
             f"{out} holds embeddings of another model than the queries' ({'; '.join(found)}): search with the model "
             "that embedded the images, or embed them again into another folder"
         )
-    found = "; ".join(other_versions)
-    return [f"{out} was embedded with other versions ({found}): cosines may differ slightly"] if found else []
+    versions = "; ".join(other_versions)
+    return [f"{out} was embedded with other versions ({versions}): cosines may differ slightly"] if versions else []
 
 
 def blocks(out: str | Path, rows: int = 65_536) -> Iterator[tuple[int, int, Tensor]]:

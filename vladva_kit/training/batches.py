@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save
@@ -30,6 +30,7 @@ from vladva_kit.models.files import atomic_write
 from vladva_kit.training.collator import SampledCaptions, planned_batches
 from vladva_kit.training.distillation import TeacherScores, candidates_of, score_candidates
 from vladva_kit.training.image_cache import CachedImageFeatures, encode_cached_images
+from vladva_kit.training.progress import checkpoint_path
 from vladva_kit.training.settings import Settings
 
 NEIGHBORS = "neighbors.safetensors"  # in a checkpoint, if neighbors are refreshed
@@ -86,7 +87,7 @@ def score_planned_batches(
     if isinstance(pairs, PairStream):
         raise ValueError("distill_weight needs all pairs in advance: leave it out for a stream")
     own = Path(settings.output_dir) / "teacher" if settings.output_dir else None
-    candidates = candidates_of(planned_batches(pairs, sampler, settings.steps))
+    candidates = candidates_of(planned_batches(pairs, cast(HardBatches, sampler), settings.steps))
     cache, batch_size = settings.distill_cache or own, settings.micro_batch_size or 64
     return score_candidates(embedder, candidates, settings.distill_temperature, cache, batch_size, progress)
 
@@ -94,8 +95,8 @@ def score_planned_batches(
 def _mine(embedder: Embedder, pairs: list[Pair], settings: Settings, features: CachedImageFeatures | None) -> Tensor:
     mining = settings.mining
     encode_images = partial(encode_cached_images, embedder, features) if features is not None else None
-    options = {"by": mining.by, "margin": mining.margin, "encode_images": encode_images}
-    return mine_neighbors(embedder, pairs, k=4 * mining.group_size, **options)
+    k = 4 * mining.group_size
+    return mine_neighbors(embedder, pairs, k=k, by=mining.by, margin=mining.margin, encode_images=encode_images)
 
 
 def _mine_once(
@@ -128,7 +129,7 @@ class Refresh(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Restore the neighbors of the checkpoint from which a run resumes, or mine those that it left out."""
-        path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
+        path = checkpoint_path(args, state.global_step) / NEIGHBORS
         if path.is_file():
             self.sampler.neighbors = load_file(path)["neighbors"]
         elif state.global_step:
@@ -143,8 +144,8 @@ class Refresh(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the neighbors into the checkpoint."""
         if rank() == 0 and not self.due:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / NEIGHBORS
-            atomic_write({path: save({"neighbors": self.sampler.neighbors})})
+            path = checkpoint_path(args, state.global_step) / NEIGHBORS
+            atomic_write({path: save({"neighbors": cast(Tensor, self.sampler.neighbors)})})
 
 
 def refresh_callbacks(
@@ -161,4 +162,4 @@ def refresh_callbacks(
     every = settings.mining.refresh_every
     if sampler is None or sampler.neighbors is None or every is None:
         return []
-    return [Refresh(sampler, lambda: _mine(embedder, pairs, settings, features), every)]
+    return [Refresh(sampler, lambda: _mine(embedder, cast("list[Pair]", pairs), settings, features), every)]

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,12 +19,12 @@ from transformers.trainer_utils import rotate_checkpoints
 from vladva_kit.data.pairs import Pair
 from vladva_kit.data.store import differences
 from vladva_kit.data.streaming import PairStream
-from vladva_kit.embedder.adapter import WEIGHTS_FILE, check_adapter_weights, load_adapter_weights
+from vladva_kit.embedder.adapter import WEIGHTS_FILE, AdapterConfig, check_adapter_weights, load_adapter_weights
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.identity import content_key
 from vladva_kit.models.device import rank, rank_from_env
 from vladva_kit.models.files import write_json
-from vladva_kit.training.progress import history_of
+from vladva_kit.training.progress import checkpoint_path, history_of
 from vladva_kit.training.settings import Settings
 from vladva_kit.training.validation import validations_since_best
 
@@ -118,11 +118,11 @@ class CompleteCheckpoints(TrainerCallback):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # every rank has written its random state
         if rank() == 0:
-            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            for folder in _folders(args.output_dir):  # a damaged newer one would be kept in place of this one
+            write_manifest(checkpoint_path(args, state.global_step))
+            for folder in _folders(str(args.output_dir)):  # a damaged newer one would be kept in place of this one
                 if step_of(folder) > state.global_step and incomplete(folder) is not None:
                     shutil.rmtree(folder, ignore_errors=True)
-            rotate_checkpoints(args.output_dir, args.save_total_limit, state.best_model_checkpoint)
+            rotate_checkpoints(str(args.output_dir), args.save_total_limit, state.best_model_checkpoint)
 
 
 def load_finished_run(
@@ -141,7 +141,7 @@ def load_finished_run(
         return None
     has_all = state.global_step >= settings.steps
     has_best = early_stopping is not None and state.best_global_step is not None
-    if not has_all and not (has_best and validations_since_best(state) >= early_stopping):
+    if not has_all and not (has_best and validations_since_best(state) >= (early_stopping or 0)):
         check_adapter_weights(embedder.lvlm, checkpoint)  # a sentence instead of torch's error with every tensor
         return None
     keeps_best = early_stopping is not None or settings.trainer.get("load_best_model_at_end")
@@ -163,7 +163,7 @@ def run_record(embedder: Embedder, data: Sequence[Pair] | PairStream, settings: 
     values["mining"] = {name: value for name, value in asdict(settings.mining).items() if name != "cache"}
     record = {
         "settings": values,
-        "adapter": asdict(embedder.config),
+        "adapter": asdict(cast(AdapterConfig, embedder.config)),
         "data": _stream_record(data) if isinstance(data, PairStream) else pairs_record(data),
         "ranks": rank_from_env()[1],
     }
@@ -181,7 +181,7 @@ def pairs_record(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def _stream_record(stream: PairStream) -> dict[str, Any]:
     """Fingerprint a stream by its options, its number of shards and the captions of its first row."""
-    first = next(iter(stream.rows), {})
+    first: Mapping[str, Any] = next(iter(stream.rows), {})
     texts = {name: value for name, value in first.items() if isinstance(value, str)}
     options = {name: getattr(stream, name) for name in ("workers", "window", "seed", "group_by_length")}
     return {**options, "shards": stream.rows.num_shards, "first": content_key(json.dumps(texts, sort_keys=True))}
@@ -192,7 +192,7 @@ def check_run(record: Mapping[str, Any], settings: Settings, checkpoint: str | N
 
     Returns the differences, which `resume_anyway` allows. Raises ValueError naming each with both values otherwise.
     """
-    path = Path(settings.output_dir) / RUN
+    path = Path(str(settings.output_dir)) / RUN
     if checkpoint is None:
         if rank_from_env()[0] == 0:
             write_json(path, record)

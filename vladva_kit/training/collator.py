@@ -66,7 +66,7 @@ class Collator:
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         tokenizer = self.processor.tokenizer
         paired = [row for row, pair in enumerate(pairs) if pair.short]
-        shorts = [pairs[row].short for row in paired]
+        shorts = [pairs[row].short or "" for row in paired]
         negatives = [text for pair in pairs for text in pair.negatives]
         longs = [pair.long for pair in pairs if self.next_token and pair.long]
         ids = encode_captions(tokenizer, [*shorts, *negatives, *longs])  # one call of the tokenizer
@@ -75,12 +75,12 @@ class Collator:
         long_ids = [
             [*next(next_long), tokenizer.eos_token_id] if self.next_token and pair.long else None for pair in pairs
         ]
-        features, long_ids = None, long_ids if longs else None
+        features, captions = None, long_ids if longs else None
         if self.image_features is not None:
             cached_inputs, features = self.image_features.batch(pairs)
-            images = append_text_to_images(tokenizer, cached_inputs, self.image_prompt, long_ids)
+            images = append_text_to_images(tokenizer, cached_inputs, self.image_prompt, captions)
         else:
-            images = image_inputs(self.processor, [pair.load_image() for pair in pairs], self.image_prompt, long_ids)
+            images = image_inputs(self.processor, [pair.load_image() for pair in pairs], self.image_prompt, captions)
         keys = torch.stack([caption_keys(shorts), image_keys([pairs[row] for row in paired])], dim=1)
         batch = Batch(
             images,

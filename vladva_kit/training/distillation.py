@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,10 +84,10 @@ def candidates_of(batches: Iterable[Sequence[Pair]]) -> Candidates:
     An image's candidates are its own caption, two to either side in the batch, and all of its group; pairs without a
     short caption are left out. Raises ValueError if no image has a second caption.
     """
-    reach, candidates, n_captions = CANDIDATES // 2, {}, Counter()
+    reach, candidates, n_captions = CANDIDATES // 2, dict[Any, Any](), Counter[Any]()
     for batch in batches:
         rows, groups = [pair for pair in batch if pair.short], defaultdict(list)
-        captions = caption_keys([pair.short for pair in rows]).tolist()
+        captions = caption_keys([pair.short or "" for pair in rows]).tolist()
         for place, pair in enumerate(rows):
             groups[pair.group].append(place)
         for place, (pair, image) in enumerate(zip(rows, image_keys(rows).tolist(), strict=True)):
@@ -161,7 +162,9 @@ def _shards(keys: Iterable[Key]) -> list[list[Key]]:
 
 def _read_scores(store: Store | None) -> dict[Key, float]:
     known: dict[Key, float] = {}
-    for name in store.names() if store is not None else ():
+    if store is None:
+        return known
+    for name in store.names():
         shard = store.read(name)
         known |= dict(zip(map(tuple, shard["keys"].tolist()), shard["scores"].tolist(), strict=True))
     return known

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vladva_kit.embedder.embedder import Embedder, summary_embeddings
 from vladva_kit.embedder.prompts import IGNORE_INDEX, ModelInputs, text_inputs
@@ -45,9 +46,8 @@ def encode_batch(embedder: Embedder, batch: Batch, next_token: bool = True) -> E
     if next_token and (total := count_target_tokens(inputs, embedder.device)):
         part = part + loss * (n_targets * world_size() / total)
     texts, negatives = _encode_texts(embedder, batch.texts), _encode_texts(embedder, batch.negatives)
-    return EncodedBatch(
-        images, images[:0] if texts is None else texts, negatives, part, embedder.lvlm.model.temperature
-    )
+    temperature = cast(nn.Module, embedder.lvlm.model.temperature)
+    return EncodedBatch(images, images[:0] if texts is None else texts, negatives, part, temperature)
 
 
 def _encode_texts(embedder: Embedder, texts: ModelInputs | None) -> Tensor | None:
@@ -83,7 +83,9 @@ def non_finite_rows(embedder: Embedder, batch: Batch) -> str:
     image_token, found, n = getattr(embedder.lvlm.model.config, "image_token_id", None), [], len(batch.names)
     owners = {"image": list(range(n)), "short caption": batch.paired.tolist()}
     for kind, inputs in (("image", batch.images), ("short caption", batch.texts)):
-        for row in range(0 if inputs is None else len(inputs.summary_positions)):
+        if inputs is None:
+            continue
+        for row in range(len(inputs.summary_positions)):
             one = take_rows(inputs, [row], image_token)
             if kind == "image" and batch.features is not None:
                 one = with_features(embedder, one, batch.features, [row])

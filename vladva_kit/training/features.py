@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def pixel_counts(inputs: ModelInputs, image_token: int | None) -> list[int] | No
     A row owns the same share of it as of the image tokens.
     """
     pixels, ids = inputs.inputs.get("pixel_values"), inputs.inputs["input_ids"]
-    if pixels is None or len(pixels) == len(ids):
+    if pixels is None or image_token is None or len(pixels) == len(ids):
         return None
     tokens = (ids == image_token).sum(1)
     return (tokens * len(pixels) // tokens.sum()).tolist()
@@ -137,7 +137,7 @@ def _encoder_output(layers: list[Tensor], as_list: Sequence[bool]) -> Any:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     shaped = [[layer] if listed else layer[None] for layer, listed in zip(layers, as_list, strict=True)]
-    output = BaseModelOutputWithPooling(pooler_output=shaped[0])
+    output = BaseModelOutputWithPooling(pooler_output=cast(Any, shaped[0]))
     if len(shaped) > 1:
         output.deepstack_features = shaped[1:]
     return output

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import (
     PreTrainedTokenizerBase,
@@ -99,7 +99,7 @@ def fit(
     with _one_run(embedder.lvlm), _run_lock(settings) as check_folder:
         checkpoint = last_checkpoint(settings)
         if isinstance(data, PairStream):
-            pairs = _prepare_stream(embedder, data, settings, checkpoint)
+            pairs: list[Pair] | PairStream = _prepare_stream(embedder, data, settings, checkpoint)
         else:
             pairs = _checked_pairs(embedder, load_pairs(data, split=split, on_error=on_error), settings, on_error)
         if settings.output_dir is not None:
@@ -193,12 +193,14 @@ def _trainer(
     arguments = trainer_arguments(
         embedder, settings, scratch, isinstance(pairs, PairStream), validate is not None, early_stopping is not None
     )
-    dataset, sampled = pairs, []
+    dataset: list[Pair] | SampledCaptions | PairStream = pairs
+    sampled: list[SampledCaptions] = []
     if not isinstance(pairs, PairStream) and any(len(pair.captions) > 1 for pair in pairs):
-        sampled = [dataset := SampledCaptions(pairs, settings.seed)]
+        dataset = SampledCaptions(pairs, settings.seed)
+        sampled = [dataset]
     teacher = score_planned_batches(embedder, dataset, settings, sampler, progress)
     set_seed(settings.seed)
-    temperature = embedder.lvlm.model.temperature.modules_to_save["default"]
+    temperature = cast(Any, embedder.lvlm.model.temperature).modules_to_save["default"]
     with embedder.lvlm.lock:  # another thread restores this flag when it switches the adapter on again
         temperature.requires_grad_(settings.learn_temperature)
     refresh = refresh_callbacks(embedder, pairs, settings, sampler, image_features())

@@ -185,8 +185,8 @@ class _Attempt:
                 computed.append(self.run(encode_image_features, self.embedder, images))
         if computed[0] is None:
             return None
-        rows = [row for features in computed[: len(ranges)] for row in features.rows]
-        return ImageFeatures(rows, computed[0].layout)
+        kept = [row for features in computed[: len(ranges)] for row in features.rows]
+        return ImageFeatures(kept, computed[0].layout)
 
     def _forward(self, chunk: Chunk, next_token: bool) -> tuple[Tensor, Tensor]:
         """Encode a chunk: embeddings (rows, dim), and the sum of its next-token losses (0 unless asked for)."""

@@ -140,9 +140,9 @@ def _fill(cached: CachedImageFeatures, embedder: Embedder, pairs: list[Pair], ba
         if cached.store is None:
             cached.images += images
         else:
-            tensors = {}
-            for index, (inputs, layers) in zip(rows, images, strict=True):
-                tensors |= {f"{index}.{name}": value for name, value in inputs.items()}
+            tensors = dict[str, Tensor]()
+            for index, (entries, layers) in zip(rows, images, strict=True):
+                tensors |= {f"{index}.{name}": value for name, value in entries.items()}
                 tensors |= {f"{index}.layer.{depth:02}": layer for depth, layer in enumerate(layers)}
             cached.store.write(shard, tensors)
     if torch.distributed.is_initialized():

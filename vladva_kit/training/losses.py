@@ -135,7 +135,7 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
-        total, gradients = states.new_zeros((), dtype=torch.float32), []
+        total, gradients = states.new_zeros((), dtype=torch.float32), list[Tensor]()
         needs_gradient = ctx.needs_input_grad[0]
         for start in range(0, len(targets), chunk):
             rows = slice(start, start + chunk)

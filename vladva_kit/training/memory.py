@@ -204,9 +204,10 @@ def train_estimate(embedder: Embedder, batch: Batch, rows: int) -> str:
         caption = 0 if batch.images.labels is None else int((batch.images.labels >= 0).sum(1).max())
         text = 0 if texts is None else texts.inputs["attention_mask"].shape[1]
         patches = typical_lengths(model.config, embedder.lvlm.family.max_pixels or 512 * 512).patches
+        lora = (embedder.config.lora if embedder.config else None) or {}
         needed = estimate_memory(
             model.config, batch_size=rows, mode="train", dtype=model.dtype,
-            four_bit=bool(getattr(model, "is_quantized", False)), rank=(embedder.config.lora or {}).get("r", 1),
+            four_bit=bool(getattr(model, "is_quantized", False)), rank=lora.get("r", 1),
             lengths=Lengths(images["attention_mask"].shape[1], text, caption, patches),
         )  # fmt: skip
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):

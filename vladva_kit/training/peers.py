@@ -58,7 +58,8 @@ class _Watch:
 
     def __init__(self, prefix: str) -> None:
         self.rank, self.ranks = rank_from_env()
-        self.prefix, self.ended, self.store = prefix, threading.Event(), None
+        self.prefix, self.ended = prefix, threading.Event()
+        self.store: Any = None  # the ranks' TCPStore, once there is a connection
         self.thread = threading.Thread(target=self._run, name="ranks", daemon=True)
 
     def _run(self) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 HISTORY_KEYS = ("step", "seconds", "loss", "contrastive", "next_token", "distill", "accuracy", "temperature")
 VALIDATION = "eval_"  # prefix of validation metrics, as in the Trainer
+
+
+def checkpoint_path(args: TrainingArguments, step: int | None) -> Path:
+    """Return the folder in which the Trainer saves a step: `checkpoint_path(args, state.global_step)`."""
+    return Path(str(args.output_dir)) / f"checkpoint-{step}"
 
 
 def history_of(state: TrainerState) -> list[dict[str, float]]:
@@ -23,9 +30,9 @@ def history_of(state: TrainerState) -> list[dict[str, float]]:
     for entry in state.log_history:
         kept = {k: v for k, v in entry.items() if k in HISTORY_KEYS or k.startswith(VALIDATION)}
         if "contrastive" in entry:
-            rows[entry["step"]] = {key: kept[key] for key in (*HISTORY_KEYS, *kept) if key in kept}
+            rows[int(entry["step"])] = {key: kept[key] for key in (*HISTORY_KEYS, *kept) if key in kept}
         elif "step" in entry and (entry["step"] in rows or any(name.startswith(VALIDATION) for name in kept)):
-            rows.setdefault(entry["step"], {}).update(kept)
+            rows.setdefault(int(entry["step"]), {}).update(kept)
     return [rows[step] for step in sorted(rows)]
 
 
@@ -54,7 +61,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Advance the bar; stop the run if its deadline has passed."""
-        self.bar.update(1)
+        cast(tqdm, self.bar).update(1)
         if self.deadline and self.deadline():
             control.should_training_stop = True
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -85,7 +85,7 @@ class Settings:
             if value is None and name in ("soft_prompt_learning_rate", "micro_batch_size", "workers"):
                 continue
             # bool is a kind of int, and steps=True a mistake; numpy's numbers are registered as Integral and Real
-            if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= cast(float, value) < math.inf:
                 number = "whole" if kind is Integral else "finite"
                 raise ValueError(f"Settings({name}={value!r}): pass a {number} number of at least {lowest}")
         if self.seed >= 2**32:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
+from vladva_kit.data.pairs import Pair
 from vladva_kit.data.streaming import PairStream, save_stream_state
-from vladva_kit.embedder.adapter import CONFIG_FILE
+from vladva_kit.embedder.adapter import CONFIG_FILE, AdapterConfig
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.device import NonFiniteError, check_finite, memory_advice, rank, world_size
 from vladva_kit.models.files import write_errors
 from vladva_kit.training.collator import Batch, ByLength, Collator
-from vladva_kit.training.distillation import TeacherScores
+from vladva_kit.training.distillation import BatchScores, TeacherScores
 from vladva_kit.training.distributed import (
     average_gradients,
     contrastive_over_ranks,
@@ -37,7 +39,7 @@ from vladva_kit.training.encode import EncodedBatch, encode_batch, non_finite_ro
 from vladva_kit.training.grad_cache import cached_step
 from vladva_kit.training.image_cache import CachedImageFeatures
 from vladva_kit.training.memory import train_estimate
-from vladva_kit.training.progress import VALIDATION, history_of, seconds_of
+from vladva_kit.training.progress import VALIDATION, checkpoint_path, history_of, seconds_of
 from vladva_kit.training.settings import refuse_accumulation, split_soft_prompt_group
 from vladva_kit.training.validation import Validate
 
@@ -69,7 +71,7 @@ def step_losses(
     loss = contrastive + next_token_weight * encoded.next_token
     parts = {"contrastive": contrastive, "next_token": encoded.next_token, "accuracy": accuracy}
     if distill_weight:
-        parts["distill"] = rank_kl_over_ranks(images, encoded.texts, batch.keys[:, 0], batch.teacher)
+        parts["distill"] = rank_kl_over_ranks(images, encoded.texts, batch.keys[:, 0], cast(BatchScores, batch.teacher))
         loss = loss + distill_weight * parts["distill"]
     return {"loss": loss, **parts}
 
@@ -122,7 +124,7 @@ class VladvaTrainer(Trainer):
         model = self.embedder.lvlm.model
         present = {type(module).__name__ for module in model.modules()}
         if plugin.transformer_cls_names_to_wrap is None:
-            plugin.transformer_cls_names_to_wrap = [name for name in model._no_split_modules if name in present]
+            plugin.transformer_cls_names_to_wrap = [name for name in model._no_split_modules or () if name in present]
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """Train as the Trainer does, counting the seconds."""
@@ -135,7 +137,7 @@ class VladvaTrainer(Trainer):
 
     def checkpoint_folder(self) -> str:
         """Return the folder of the checkpoint after the last step."""
-        return str(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        return str(checkpoint_path(self.args, self.state.global_step))
 
     def keep_last_good_weights(self, error: NonFiniteError, save: bool = True) -> NonFiniteError:
         """Save a checkpoint of the weights before the step that failed; return the error with the step and the folder.
@@ -151,7 +153,7 @@ class VladvaTrainer(Trainer):
             kept = f"; {self.checkpoint_folder()} holds the weights before it"
         return NonFiniteError(f"step {step + 1}: {error}{kept}")
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]  # the Trainer passes its fourth argument, a count of tokens, by name
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Compute the step's loss; its parts go to the log."""
@@ -218,7 +220,7 @@ class VladvaTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Run the validation function; its metrics are logged with the prefix "eval_"."""
-        values = first_ranks(self.run_whole(self.validate, self.embedder))
+        values = first_ranks(self.run_whole(cast(Callable, self.validate), self.embedder))
         metrics = {f"{VALIDATION}{name}": value for name, value in values.items()}
         if self.args.load_best_model_at_end and self.args.metric_for_best_model is None:
             if not metrics:
@@ -233,21 +235,22 @@ class VladvaTrainer(Trainer):
         """Create the Trainer's optimizer; soft prompts have a separate learning rate."""
         is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
         if is_new:
-            model, rate = self.model if model is None else model, self.soft_prompt_learning_rate
-            split_soft_prompt_group(optimizer, model, self.args.learning_rate, rate)
+            whole, rate = cast(nn.Module, self.model if model is None else model), self.soft_prompt_learning_rate
+            split_soft_prompt_group(optimizer, whole, self.args.learning_rate, rate)
         return optimizer
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both, but keep the learning rates and weight decay of the settings, which `resume_anyway` may change."""
-        rates = list(getattr(self.lr_scheduler, "base_lrs", ()))
-        decays = [group["weight_decay"] for group in self.optimizer.param_groups]
+        optimizer, scheduler = cast(Optimizer, self.optimizer), cast(Any, self.lr_scheduler)
+        rates = list(getattr(scheduler, "base_lrs", ()))
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
         super()._load_optimizer_and_scheduler(checkpoint)
-        for group, decay in zip(self.optimizer.param_groups, decays, strict=True):
+        for group, decay in zip(optimizer.param_groups, decays, strict=True):
             group["weight_decay"] = decay
-        if checkpoint is not None and rates and rates != list(self.lr_scheduler.base_lrs):
-            self.lr_scheduler.base_lrs, done = rates, self.lr_scheduler.last_epoch
-            factors = [factor(done) for factor in self.lr_scheduler.lr_lambdas]
-            for group, rate, factor in zip(self.optimizer.param_groups, rates, factors, strict=True):
+        if checkpoint is not None and rates and rates != list(scheduler.base_lrs):
+            scheduler.base_lrs, done = rates, scheduler.last_epoch
+            factors = [factor(done) for factor in scheduler.lr_lambdas]
+            for group, rate, factor in zip(optimizer.param_groups, rates, factors, strict=True):
                 group["initial_lr"], group["lr"] = rate, rate * factor
 
     def get_train_dataloader(self) -> DataLoader:
@@ -264,7 +267,8 @@ class VladvaTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.world_size
-        return ByLength(self.train_dataset if train_dataset is None else train_dataset, batch, self.args.seed)
+        pairs = cast("Sequence[Pair]", self.train_dataset if train_dataset is None else train_dataset)
+        return ByLength(pairs, batch, self.args.seed)
 
     def _save_checkpoint(self, *arguments: Any) -> None:
         self.check_folder()
@@ -276,18 +280,18 @@ class VladvaTrainer(Trainer):
                     save_stream_state(folder, self.stream_state, self.state.global_step)
                 super()._save_checkpoint(*arguments)
                 if rank() == 0:  # with it, Embedder.from_pretrained loads the checkpoint
-                    (folder / CONFIG_FILE).write_text(self.embedder.config.to_json())
+                    (folder / CONFIG_FILE).write_text(cast(AdapterConfig, self.embedder.config).to_json())
         finally:
             self.args.save_total_limit = limit
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save as the Trainer does, but tell peft that the embeddings are unchanged: it would ask the hub."""
-        save_pretrained = self.model.save_pretrained
-        self.model.save_pretrained = partial(save_pretrained, save_embedding_layers=False)
+        model = cast(Any, self.model)
+        model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
         try:
             super()._save(output_dir, state_dict)
         finally:
-            del self.model.save_pretrained
+            del model.save_pretrained
 
     def _runner(self, model: nn.Module) -> Callable[..., Any]:
         wrapped = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -312,7 +316,8 @@ class VladvaTrainer(Trainer):
 
     def _record_metrics(self, metrics: dict[str, Tensor]) -> None:
         check_finite(metrics["loss"].detach(), self.embedder.lvlm.model.dtype, "losses")  # before it reaches a weight
-        scale = self.embedder.lvlm.model.temperature(torch.ones(1, device=self.embedder.device)).detach()
+        temperature = cast(nn.Module, self.embedder.lvlm.model.temperature)
+        scale = temperature(torch.ones(1, device=self.embedder.device)).detach()
         self.step_metrics = {**mean_over_ranks(metrics), "temperature": 1 / float(scale)}
 
     def _start_clock(self) -> None:

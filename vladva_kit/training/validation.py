@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -12,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vladva_kit.data.pairs import Pair, load_pairs
 from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.models.device import rank_from_env
-from vladva_kit.training.progress import VALIDATION
+from vladva_kit.training.progress import VALIDATION, checkpoint_path
 from vladva_kit.training.settings import Settings
 
 Validate = Callable[[Embedder], Mapping[str, float]]
@@ -25,7 +24,7 @@ def recall_at_1(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
     """
     pairs = [pair for pair in pairs if pair.short]
     images = embedder.encode_image([pair.image for pair in pairs])  # decoded a batch at a time
-    cosines = embedder.similarity(images, embedder.encode_text([pair.short for pair in pairs]))
+    cosines = embedder.similarity(images, embedder.encode_text([pair.short or "" for pair in pairs]))
     at_least = cosines >= cosines.diagonal()[:, None], cosines.diagonal()[:, None] <= cosines.T
     image_to_text, text_to_image = (100 * float((count.sum(1) == 1).float().mean()) for count in at_least)
     return {
@@ -73,11 +72,11 @@ class EarlyStopping(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Find the best checkpoint of a resumed run, whose folder may have moved."""
-        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        best = checkpoint_path(args, state.best_global_step)
         if best.is_dir():
             state.best_model_checkpoint = str(best)
 
-    def on_evaluate(
+    def on_evaluate(  # type: ignore[override]  # the Trainer passes the metrics by name
         self,
         args: TrainingArguments,
         state: TrainerState,
@@ -86,7 +85,8 @@ class EarlyStopping(TrainerCallback):
         **_: Any,
     ) -> None:
         """Decide after each validation, when its metrics are in the log and before the Trainer notes a new best."""
-        value, best = metrics.get(VALIDATION + args.metric_for_best_model.removeprefix(VALIDATION)), state.best_metric
+        metric, best = (args.metric_for_best_model or "").removeprefix(VALIDATION), state.best_metric
+        value = metrics.get(VALIDATION + metric)
         if value is not None and (best is None or (value > best if args.greater_is_better else value < best)):
             control.should_save = True
         elif validations_since_best(state) >= self.patience:

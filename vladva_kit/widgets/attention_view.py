@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class AttentionView(WidgetBase):
         """Show the chosen image, and read its attention if that is not known yet."""
         self.refresh()
         with self.reporting():
-            image = self.picker.image
+            image = cast(ImageLike, self.picker.image)
             key = image_key(image)
             if key not in self.maps:
                 states = (BEFORE,) if self.embedder.config is None else (BEFORE, AFTER)
@@ -118,7 +118,7 @@ class AttentionView(WidgetBase):
 
     def draw(self) -> View:
         """Show the attention of the chosen layer and head, or the image alone before it is read."""
-        image = self.picker.image
+        image = cast(ImageLike, self.picker.image)
         maps = self.maps.get(image_key(image))
         if maps is None:
             return page("image", image=image)

@@ -39,7 +39,7 @@ class WidgetBase:
     A subclass defines `draw` and calls `_assemble` with its rows of controls.
     """
 
-    work: BackgroundTask | None = None  # set by widgets with slow work
+    work: Any = None  # the BackgroundTask of a widget with slow work
 
     def __init__(self) -> None:
         self.view, self.message = controls().HTML(), controls().HTML()
@@ -147,9 +147,9 @@ class BackgroundTask:
         self.cancel = widgets.Button(description="cancel", disabled=True)
         self.status = widgets.HTML()
         self.box = widgets.HBox([self.bar, self.cancel, self.status])
+        self._canceled = threading.Event()
         self.cancel.on_click(lambda _: self._canceled.set())
         self.error: Exception | None = None
-        self._canceled = threading.Event()
         self._thread: threading.Thread | None = None
         self._show(running=False)
 

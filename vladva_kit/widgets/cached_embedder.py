@@ -115,15 +115,16 @@ class CachedEmbedder:
 
     def encoding_steps(self, images: Sequence[ImageSource], texts: Sequence[str]) -> list[Callable[[], np.ndarray]]:
         """Return functions that fill the cache, `STEP_SIZE` items each: `BackgroundTask().start(steps, ...)`."""
+        both: tuple[tuple[Callable, Sequence], ...] = (self.encode_image, images), (self.encode_text, texts)
         return [
             partial(encode, items[start : start + STEP_SIZE])
-            for encode, items in ((self.encode_image, images), (self.encode_text, texts))
+            for encode, items in both
             for start in range(0, len(items), STEP_SIZE)
         ]
 
     def case_steps(self, cases: Sequence[tuple[Sequence[ImageSource], Sequence[str]]]) -> list[Callable]:
         """Return functions that make the similarities of cases, (images, captions) each, known."""
-        images, texts = ([item for case in cases for item in case[side]] for side in (0, 1))
+        images, texts = [image for case in cases for image in case[0]], [text for case in cases for text in case[1]]
         return self.encoding_steps(images, texts)
 
     def _drop_if_trained(self) -> None:

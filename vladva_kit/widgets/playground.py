@@ -123,7 +123,7 @@ class Playground:
         sources = [image for case in self.cases for image in case.images] + [pair.image for pair in self.pairs]
         unique = {image_key(image): image for image in sources}
         numbers = {key: number for number, key in enumerate(unique)}
-        self._images, self._numbers = list(unique.values()), [numbers[image_key(image)] for image in sources]
+        self.images, self._numbers = list(unique.values()), [numbers[image_key(image)] for image in sources]
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Playground:
             "adapters": [getattr(model.embedder, "config", None) is not None for model in self.models.values()],
             "questions": QUESTIONS,
             "world": world_state(),
-            "images": [image_uri(image, IMAGE_SIDE) for image in self._images],
+            "images": [image_uri(image, IMAGE_SIDE) for image in self.images],
             "map": None if self.map_pairs is self.pairs else [pair.short for pair in self.map_pairs],
             "cases": [
                 {
@@ -190,7 +190,7 @@ class Playground:
 
     def _score(self, message: Mapping[str, Any]) -> dict[str, Any]:
         captions = [text_in(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
-        images = [image_in(image, f"image {number}", self._images) for number, image in enumerate(message["images"], 1)]
+        images = [image_in(image, f"image {number}", self.images) for number, image in enumerate(message["images"], 1)]
         scores, notes = self._similarities(images, captions)
         if "case" in message:
             self._edits[message["case"]] = images, captions, self._by_name(scores)
@@ -209,7 +209,7 @@ class Playground:
 
     def _search(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if "image" in message:
-            image = image_in(message["image"], "image", self._images)
+            image = image_in(message["image"], "image", self.images)
             found, notes = self._similarities([image], [str(pair.short) for pair in self.pairs])
             return {"scores": [one and one[0] for one in found], "notes": notes, "unseen": []}
         text = text_in(message["text"], "search")
@@ -228,10 +228,10 @@ class Playground:
         return {"uri": image_uri(self.map_pairs[message["pair"]].image, IMAGE_SIDE)}
 
     def _attention(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        return read_attention(self.models, image_in(message["image"], "image", self._images))
+        return read_attention(self.models, image_in(message["image"], "image", self.images))
 
     def _chat(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        model, image = list(self.models.values())[message["model"]], image_in(message["image"], "image", self._images)
+        model, image = list(self.models.values())[message["model"]], image_in(message["image"], "image", self.images)
         question = text_in(message["question"], "question")
         reply = answer(model, image, question, message["turns"], message["adapter"])
         return {"answer": reply, "unseen": sorted(unseen_words(self._tokenizer, question))}
@@ -297,9 +297,13 @@ class Playground:
             heading += ": " + ", ".join(f"{n} {kind}" for kind, n in self.counts().items())
         return case_view(case.images, case.captions, self._by_name(self.scores[number]), heading)
 
-    def html(self, endpoint: str = "") -> str:
-        """Return a self-contained page. It shows the cases scored so far, and scores new input at `endpoint`, a URL."""
+    def html(self, endpoint: str = "", before: str = "") -> str:
+        """Return a self-contained page. It shows the cases scored so far, and scores new input at `endpoint`, a URL.
+
+        before: HTML above the page. Its scripts may set `vladva.answer(message, state)`, which then answers messages.
+        """
         values = {"state": self._state_and_scores(), "endpoint": endpoint, "css": _assets(CSS), "esm": _assets(ESM)}
+        values["before"] = before
         return templates("vladva_kit.widgets").get_template("playground.html.j2").render(**values)
 
     def _state_and_scores(self) -> dict[str, Any]:

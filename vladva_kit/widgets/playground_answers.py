@@ -6,11 +6,12 @@ import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vladva_kit.analysis import encoder_crop, probe_images
+from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.embedder.prompts import SHORT_REQUEST
 from vladva_kit.evaluation.encoding import embed_texts
 from vladva_kit.models.images import BadInput, ImageLike, open_image
@@ -18,7 +19,7 @@ from vladva_kit.models.load import LVLM
 from vladva_kit.plots.style import image_uri
 from vladva_kit.search.rerank import rerank
 from vladva_kit.widgets.base import error_text
-from vladva_kit.widgets.cached_embedder import CachedEmbedder, model_turn
+from vladva_kit.widgets.cached_embedder import Cached, CachedEmbedder, model_turn
 
 QUESTIONS = (SHORT_REQUEST, "what is in the picture?", "how many things are there?", "is there a dog?")  # examples
 MAX_NEW_TOKENS = 64  # of an answer
@@ -57,12 +58,12 @@ def packed(values: np.ndarray) -> str:
     return base64.b64encode(np.asarray(values).astype("<f4").tobytes()).decode()
 
 
-def lvlm_of(model: CachedEmbedder) -> LVLM | None:
+def lvlm_of(model: Cached) -> LVLM | None:
     """Return the LVLM of a model; None for a model that only embeds, such as a CLIP."""
     return getattr(model.embedder, "lvlm", None)
 
 
-def ask_each(models: Mapping[str, CachedEmbedder], ask: Callable[[CachedEmbedder], Any]) -> tuple[list[Any], list[str]]:
+def ask_each(models: Mapping[str, Cached], ask: Callable[[Any], Any]) -> tuple[list[Any], list[str]]:
     """Return what `ask` returns for each model, None for a model that fails, and why: `ask_each(models, embed)`."""
     found: list[Any] = []
     notes = []
@@ -76,7 +77,7 @@ def ask_each(models: Mapping[str, CachedEmbedder], ask: Callable[[CachedEmbedder
 
 
 def rerank_hits(
-    models: Mapping[str, CachedEmbedder],
+    models: Mapping[str, Cached],
     text: str,
     hits: Sequence[Sequence[int] | None],
     images: Mapping[str, ImageLike],
@@ -111,7 +112,7 @@ def rerank_hits(
     return {"scores": [one and one[0] for one in found], "seconds": [one and one[1] for one in found], "notes": notes}
 
 
-def read_attention(models: Mapping[str, CachedEmbedder], image: ImageLike) -> dict[str, Any]:
+def read_attention(models: Mapping[str, Cached], image: ImageLike) -> dict[str, Any]:
     """Return the summary token's attention on an image, for each LVLM: `read_attention(models, image)["maps"]`.
 
     Each map has "shape" (layers, heads, rows, columns), "values" as fractions of the attention, and "image", the part
@@ -123,7 +124,7 @@ def read_attention(models: Mapping[str, CachedEmbedder], image: ImageLike) -> di
         if lvlm is None:
             return None
         with model_turn():
-            maps = probe_images(model.embedder, [image], attention=True, k=1).maps[0]
+            maps = probe_images(cast(Embedder, model.embedder), [image], attention=True, k=1).maps[0]
         if not np.isfinite(maps).all():
             raise BadInput("an attention weight is not a number; look for NaN in its weights or use float32")
         return {"shape": list(maps.shape), "values": packed(maps), "image": image_uri(encoder_crop(lvlm, image), SIDE)}
@@ -141,5 +142,6 @@ def answer(
     """
     if lvlm_of(model) is None:
         raise BadInput("this model cannot answer: choose an LVLM")
-    with model_turn(), nullcontext() if adapter else model.embedder.base():
-        return model.embedder.generate(image, question, [tuple(turn) for turn in turns], MAX_NEW_TOKENS)
+    embedder = cast(Embedder, model.embedder)
+    with model_turn(), nullcontext() if adapter else embedder.base():
+        return embedder.generate(image, question, [(asked, answer) for asked, answer in turns], MAX_NEW_TOKENS)

@@ -11,7 +11,7 @@ import numpy as np
 from vladva_kit.analysis.space import Projection, project_2d
 from vladva_kit.data.pairs import Pair
 from vladva_kit.models.images import BadInput
-from vladva_kit.widgets.cached_embedder import CachedEmbedder
+from vladva_kit.widgets.cached_embedder import Cached, CachedEmbedder
 from vladva_kit.widgets.playground_answers import ask_each, packed
 
 STEP = 64  # pairs that one message encodes, so that others are answered meanwhile
@@ -50,7 +50,7 @@ def align(projection: Projection, reference: Projection) -> Projection:
 class PairMap:
     """The maps of several models of one list of pairs, computed when the page asks: `PairMap(models, pairs)`."""
 
-    def __init__(self, models: Mapping[str, CachedEmbedder], pairs: Sequence[Pair]) -> None:
+    def __init__(self, models: Mapping[str, Cached], pairs: Sequence[Pair]) -> None:
         self.models, self.pairs = models, pairs
         self.maps: dict[str, list[Projection | None]] = {}  # method and gap -> the last maps
 
@@ -69,7 +69,7 @@ class PairMap:
     def packed(self) -> dict[str, list[dict[str, str] | None]]:
         """Return the computed maps as JSON values: `packed()["PCA false"][0]["images"]`."""
         return {
-            key: [one and {"images": packed(one.images), "texts": packed(one.texts)} for one in maps]
+            key: [{"images": packed(one.images), "texts": packed(one.texts)} if one else None for one in maps]
             for key, maps in self.maps.items()
         }
 

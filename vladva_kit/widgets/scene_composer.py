@@ -186,8 +186,9 @@ class SceneComposer(WidgetBase):
             raise
         images = [render(scene, SIDE) for scene in case.scenes]
         negatives = [text for _, true, false in case.negatives for text in (true, false)]
-        self._needed = images, [*case.captions, *negatives]
-        ready = {name: model for name, model in self.models.items() if model.has(*self._needed)}
+        needed: tuple[list[ImageLike], list[str]] = [*images], [*case.captions, *negatives]
+        self._needed = needed
+        ready = {name: model for name, model in self.models.items() if model.has(*needed)}
         grids = {name: model.similarity(images, case.captions).tolist() for name, model in ready.items()}
         pairs = {name: model.similarity(images[:1], negatives).reshape(-1, 2) for name, model in ready.items()}
         return scene_view(case, images, grids, {name: pair[:, 0] - pair[:, 1] for name, pair in pairs.items()})

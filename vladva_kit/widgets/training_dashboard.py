@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -113,7 +113,7 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
     def wait(self) -> list[dict[str, float]]:
         """Start the run if needed, wait for its end and return the history. Raises the error of the run."""
         self.start()
-        self._thread.join()
+        cast(threading.Thread, self._thread).join()
         if self.error is not None:
             raise self.error
         return self.history

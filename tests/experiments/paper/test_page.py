@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import vladva_kit as vk
 from experiments.paper.__main__ import app
 from experiments.paper.claims import CLAIMS
 from experiments.paper.page import reproduction_page, write_reproduction
@@ -82,6 +83,12 @@ def test_page_opens_with_the_effect_and_the_number_of_claims_by_verdict(results)
     assert len(counts) == 3 and sum(counts) == len(CLAIMS)
 
 
+def test_variant_of_the_next_token_loss_is_tabulated_with_its_command(results):
+    section = reproduction_page(results, []).split("## Next token weight")[1].split("\n## ")[0]
+    assert "| weight 1, summary token only |" in section
+    assert "`python -m experiments.paper ablate --experiment context`" in section
+
+
 def test_blind_baselines_have_a_row_each(results):
     section = reproduction_page(results, []).split("## Blind baselines")[1].split("## ")[0]
     measures = results["blind"]["shorter caption"]["measures"]
@@ -113,3 +120,14 @@ def test_results_of_another_command_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="the results contain models: pass results.json of"):
         write_reproduction({"models": {}}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_swaps_are_tabulated_by_what_a_case_swaps(results):
+    table = reproduction_page(results, []).split("By what a case swaps:")[1].split("<details>")[0]
+    row = next(line for line in table.splitlines() if line.startswith("| color only |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    (record,) = runs_of(results, "swaps", "color only")
+    rows = [json.loads(line) for line in (vk.sample("winoground_mini") / "examples.jsonl").read_text().splitlines()]
+    bits = record["measures"]["winoground/seen/group"]["correct"]
+    right = [bit == "1" for bit, row in zip(bits, rows, strict=True) if row["tag"] == "relation"]
+    assert cells[1].startswith(f"{100 * sum(right) / len(right):.1f} / ")

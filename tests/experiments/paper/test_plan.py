@@ -107,7 +107,7 @@ def test_sweeps_have_the_levels_that_their_names_say():
     assert [runs[0].hard_negatives for runs in variants("negatives").values()] == [False, True]
     assert [runs[0].lora_weight for runs in variants("interpolation").values()] == [1, 0.8, 0.6, 0.4]
     assert {name: runs[0].n_scenes for name, runs in variants("pool").items()} == {
-        "1,000 scenes": 1_000, "4,000 scenes": 4_000, "16,000 scenes": 16_000
+        "1,000 scenes": 1_000, "10,000 scenes": 10_000, "30,000 scenes": 30_000
     }  # fmt: skip
     assert all("groups" not in dict(run.batches) for run in trained_runs("pool"))  # drawn scenes have no twins
 
