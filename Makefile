@@ -6,8 +6,8 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torch==2.14.1 torchvision==0.29.1
 BIN := $(VENV)/bin
 
-.PHONY: demo play test quick types wheel docs benchmarks soak audit test-browser test-smollm2 test-torchvision test-interop \
-  notebooks screenshots lab clean
+.PHONY: demo play test quick types wheel docs benchmarks soak audit test-tabs test-browser test-ipywidgets7 test-smollm2 \
+  test-torchvision test-interop notebooks screenshots lab clean
 
 demo: $(VENV)/.kit
 	$(BIN)/vladva demo
@@ -65,6 +65,11 @@ audit: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
+# Every tab of the playground once, in an installed Chromium or Chrome: a minute.
+test-tabs: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet "playwright>=1.48"
+	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser/test_tabs.py
+
 test-browser: $(VENV)/.browser
 	VLADVA_BROWSER=required $(BIN)/python -m pytest tests/browser
 
@@ -83,6 +88,11 @@ test-smollm2: .venv-smollm2/.test
 test-torchvision: .venv-torchvision/.test
 	.venv-torchvision/bin/python -c "import torchvision"
 	HF_HUB_OFFLINE=1 .venv-torchvision/bin/python -m pytest tests/models/test_families.py tests/checks tests/models/test_resolution.py
+
+# Outside CI: the widgets and the playground with ipywidgets 7, as on Colab.
+test-ipywidgets7: .venv-ipywidgets7/.test
+	.venv-ipywidgets7/bin/python -c "import ipywidgets; assert ipywidgets.__version__.startswith('7.')"
+	HF_HUB_OFFLINE=1 .venv-ipywidgets7/bin/python -m pytest -rs tests/widgets
 
 # Outside CI: the kit's models in mteb, CLIP_benchmark and ONNX Runtime, and open_clip's and sentence-transformers' in the kit.
 test-interop: .venv-interop/.test
@@ -126,6 +136,12 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 	.venv-torchvision/bin/python -m pip install --quiet -e ".[test]"
 	touch $@
 
+.venv-ipywidgets7/.test: pyproject.toml
+	$(PYTHON) -m venv .venv-ipywidgets7
+	.venv-ipywidgets7/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-ipywidgets7/bin/python -m pip install --quiet "ipywidgets>=7.8,<8" -e ".[test]"
+	touch $@
+
 .venv-interop/.test: pyproject.toml
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet $(TORCHVISION)
@@ -133,4 +149,4 @@ $(VENV)/.browser: $(VENV)/.test $(VENV)/.notebooks
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-smollm2 .venv-torchvision .venv-interop .venv-wheel dist runs
+	rm -rf $(VENV) .venv-smollm2 .venv-torchvision .venv-ipywidgets7 .venv-interop .venv-wheel dist runs

@@ -42,7 +42,7 @@ try {
 } catch { /* a page of another origin */ }
 </script>
 """
-TABS = ("Probe", "Search", "Matrix", "Map")
+TABS = ("probe", "search", "matrix", "map")
 # Levels per root mean square of a tensor: the embeddings depend on attention more than on the MLP (measured)
 LEVELS = {"lora_": 4096, "mlp": 1024, "self_attn": 8192, "images": 4096}
 
@@ -131,7 +131,7 @@ def html() -> str:
     models = {BASE: vk.Embedder(lvlm), CLIP: vk.load_baseline(), TUNED: tuned}
     cases = load_winoground(vk.sample("winoground_mini") / "unseen_style")
     pairs = [pair for pair in vk.load_pairs(vk.sample("emoji_pairs"), "unseen_style") if pair.short]
-    page = vk.playground(models, cases[:: len(cases) // N_CASES], pairs[:N_PAIRS])
+    page = vk.playground(models, cases[:: len(cases) // N_CASES], pairs[:N_PAIRS], tabs=TABS)
     counts = page.score_cases()
     for start in range(0, N_PAIRS, 16):
         page.handle({"do": "gallery", "start": start})
@@ -140,7 +140,7 @@ def html() -> str:
     images = {name: embedder.encode_image(page.images).numpy() for name, embedder in models.items() if name != CLIP}
     tensors = tensors_of(tuned) | {f"images.{name}": vectors for name, vectors in images.items()}
     setup, weights = encoder_of(tuned, tensors)
-    page.state.update(tabs=TABS, world={}, images=[small_uri(uri) for uri in page.state["images"]])
+    page.state.update(world={}, images=[small_uri(uri) for uri in page.state["images"]])
     return page.html(before=scripts(counts, setup, weights))
 
 

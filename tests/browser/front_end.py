@@ -183,9 +183,10 @@ class NotebookPage:
 TRACEBACK = """() => [...document.querySelectorAll('.jp-Notebook .jp-OutputArea-output')]
     .filter(output => /jupyter\\.(error|stderr)$/.test(output.dataset.mimeType))
     .map(output => output.textContent).find(text => text.includes('Traceback (most recent call last)')) || null"""
-# Every code cell has a number, or one has failed, after which Jupyter runs no other.
+# Every code cell has a number, or one has failed, after which Jupyter runs no other. A folded cell shows no number, but
+# the kernel runs the cells in order.
 HAS_RUN = f"""() => {{
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell:not(:has(.jp-InputPlaceholder))')];
     const ended = cells.every(cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent));
     return cells.length > 0 && (ended || ({TRACEBACK})() !== null);
 }}"""

@@ -1,4 +1,4 @@
-"""Write a notebook with every widget, one per cell, for the browser tests."""
+"""Write a notebook with every ipywidgets widget, one per cell, for the browser tests."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,6 @@ import nbformat
 
 SETUP = """\
 import vladva_kit as vk
-from vladva_kit.evaluation.winoground import load_winoground
 
 lvlm = vk.load_lvlm("emoji-llava")
 tuned = vk.Embedder.from_pretrained("emoji-llava-vladva")
@@ -20,7 +19,6 @@ lengths = ["long" if len(caption.split()) > 6 else "short" for caption in captio
 
 CELLS = {
     "setup": SETUP,
-    "probe": 'vk.widgets.WinogroundProbe(models, load_winoground(vk.sample("winoground_mini"))[::15])',
     "explorer": """\
 scores = {name: model.similarity(images, captions) for name, model in models.items() if name != "emoji-clip"}
 vk.widgets.SimilarityExplorer(scores, images, captions)""",
@@ -35,12 +33,9 @@ settings = vk.Settings(steps=400, batch_size=8, validate_every=2)
 vk.widgets.TrainingDashboard(learner, vk.sample("emoji_pairs"), settings, validation=pairs)""",
     "chat": "vk.widgets.ChatBox(tuned, images[:3])",
     "attention": "vk.widgets.AttentionView(tuned, images[:3])",
-    "crepe": """\
-clip = {"emoji-clip": models["emoji-clip"]}
-results = {"emoji-clip": vk.evaluate_sugarcrepe(clip["emoji-clip"], vk.sample("sugarcrepe_mini"))}
-vk.widgets.SugarCrepeProbe(clip, results)""",
 }
 WIDGETS = tuple(name for name in CELLS if name != "setup")
+CELLS["probe"] = 'vk.widgets.WinogroundProbe(models, vk.sample("photos") / "winoground")'
 CELLS["end"] = 'print("all cells have run")'
 
 

@@ -19,12 +19,6 @@ FOLDER = ROOT / "docs" / "images"
 MAX_BYTES = 300_000
 
 
-def probe(widget: Any) -> None:
-    """Show a case about the relation of two objects."""
-    select(widget, "category", "Relation")
-    wait_for_text(widget, re.compile("^1 of .*Relation"))
-
-
 def explorer(widget: Any) -> None:
     """Show the fine-tuned model's matrix, with an image and a caption that are not a pair."""
     press(widget, "fine-tuned")
@@ -48,7 +42,7 @@ def stop_training(widget: Any) -> None:
     wait_for_text(widget, re.compile("^stopped"))
 
 
-SHOTS: dict[str, Callable[[Any], None]] = {"probe": probe, "explorer": explorer, "training": training}
+SHOTS: dict[str, Callable[[Any], None]] = {"explorer": explorer, "training": training}
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """The playground in a browser, served as `vladva play` serves it, with encoders that need no model."""
 
+import dataclasses
 import json
 import threading
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from color_encoder import COLORS_RGB, ColorEmbedder, image_vector, plain, text_vector
+from color_encoder import COLORS_RGB, ColorEmbedder, image_vector, plain, sugarcrepe_result, text_vector
 from PIL import Image
 
 import vladva_kit as vk
@@ -50,12 +51,15 @@ def served(page):
 
 
 @contextmanager
-def tab(browser, url, **options):
+def tab(browser, url, console=False, **options):
+    """Open a page; it fails for an uncaught error, with `console` also for an error that the page logs."""
     context = browser.new_context(**{"viewport": {"width": 1060, "height": 800}, "accept_downloads": True} | options)
     page = context.new_page()
     page.set_default_timeout(SOON)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    if console:
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     try:
         page.goto(url)
         yield page
@@ -357,3 +361,41 @@ def test_python_that_ends_midway_is_reported_and_browsing_continues(browser):
         page.get_by_text("Python does not answer").wait_for()
         page.get_by_role("button", name="next case").click()
         assert len(margins(page)) == 2
+
+
+def test_cases_are_chosen_by_category_and_sorted_by_the_margin_of_the_model_after(play, browser):
+    play.get_by_role("button", name="worst first").click()
+    margins_of = [min(expected(case.images, case.captions)) for case in CASES]
+    order = sorted(range(len(CASES)), key=margins_of.__getitem__)
+    names = [square.get_attribute("aria-label") for square in play.locator(".strip .square").all()]
+    assert [name.split(":")[0] for name in names] == [f"case {number + 1}" for number in order]
+    assert play.locator(".title").inner_text().startswith(f"Case {order[0] + 1} of")
+    assert play.get_by_label("category", exact=True).count() == 0  # all are of one category
+    cases = [dataclasses.replace(case, tags={"collapsed_tag": f"kind {n % 2}"}) for n, case in enumerate(CASES)]
+    page = vk.widgets.WinogroundProbe({"sees": ColorEmbedder()}, cases)
+    with served(page) as address, tab(browser, address) as opened:
+        opened.get_by_label("category", exact=True).select_option(label="kind 1")
+        assert opened.locator(".strip .square").count() == len(CASES) // 2
+        assert opened.get_by_label("caption 1", exact=True).input_value() == CASES[1].captions[0]
+        assert opened.get_by_role("tab").count() == 0
+
+
+def test_a_sugarcrepe_case_has_one_image_and_one_comparison_for_each_model(browser, image_file, screenshot):
+    models = {"before": ColorEmbedder(permuted=True), "after": ColorEmbedder()}
+    results = {name: sugarcrepe_result(model) for name, model in models.items()}
+    page = vk.widgets.SugarCrepeProbe(models, results)
+    with served(page) as address, tab(browser, address) as opened:
+        assert opened.locator(".images .image img").count() == 1
+        number_of_case = int(opened.locator(".title").inner_text().split()[1]) - 1
+        case = page.cases[number_of_case]
+        margin = {name: grid[0][0] - grid[0][1] for name, grid in zip(models, page.scores[number_of_case], strict=True)}
+        assert [values[0] for values in margins(opened)] == pytest.approx([*margin.values()], abs=0.0051)
+        assert [row.inner_text() for row in opened.locator(".model .verdict").all()] == ["✗", "✓"]  # a fixed case first
+        opened.get_by_label("replace image 1").set_input_files(image_file)
+        opened.get_by_label("caption 2", exact=True).fill(EVIL)
+        opened.locator(".title", has_text="(edited)").wait_for()
+        wait_for_scores(opened)
+        image = Image.open(image_file)
+        (scores,) = page.models["after"].similarity([image], [case.captions[0], EVIL])
+        assert margins(opened)[1][0] == pytest.approx(scores[0] - scores[1], abs=0.0051)
+        screenshot(opened)

@@ -1,13 +1,14 @@
 """A notebook that was run, saved and closed shows its widgets' static views when it is opened without their kernel."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from .front_end import SLOW, opened
-from .widget_page import fill, press, wait_for_text
+from .widget_page import wait_for_text
 
 SETUP = """\
 import sys
@@ -41,12 +42,13 @@ def saved(browser, lab):
     with opened(browser, lab, NAME) as page:
         page.run_all()
         probe = page.output("probe")
-        assert probe.locator(".vk:visible").count() == 1  # the live view, and not the static one below it
-        assert page.output("page").locator(".vk-static").is_hidden()
-        press(probe, "next ▶")
-        wait_for_text(probe, "2 of ")
-        fill(probe, "caption 1", "a green sky")
-        wait_for_text(probe, "edited")
+        probe.locator(".comparison").first.wait_for(timeout=SLOW)
+        for name in ("probe", "page"):
+            assert page.output(name).locator(".vk-static").is_hidden()
+        probe.get_by_role("button", name="next case").click()
+        wait_for_text(probe, re.compile("^Case 2 of "))
+        probe.get_by_label("caption 1", exact=True).fill("a green sky")
+        page.page.wait_for_function("() => !document.querySelector('.models.stale')", timeout=SLOW)
         page.page.wait_for_timeout(500)  # for the static view to follow
         page.page.evaluate("document.activeElement.blur()")
         page.page.keyboard.press("Control+s")

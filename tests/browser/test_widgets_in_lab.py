@@ -236,9 +236,7 @@ def test_the_attention_view_switches_heads_and_images(gallery, image_file, scree
     wait_until(attention, other_plot, sources)
 
 
-@pytest.mark.parametrize(
-    ("name", "label"), [("probe", "caption 1"), ("search", "caption"), ("chat", "question")], ids=lambda value: value
-)
+@pytest.mark.parametrize(("name", "label"), [("search", "caption"), ("chat", "question")], ids=lambda value: value)
 def test_typed_markup_is_shown_as_text_and_does_not_run(gallery, name, label, screenshot):
     widget = gallery.output(name)
     if name == "search":

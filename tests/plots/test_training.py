@@ -134,3 +134,18 @@ def test_a_missing_recording_names_the_file_and_the_fix(monkeypatch):
     monkeypatch.setattr("vladva_kit.plots.recorded.COLLAPSE", "elsewhere.json")
     with pytest.raises(FileNotFoundError, match="elsewhere.json is missing: reinstall vladva_kit"):
         plots.recorded_collapse()
+
+
+def test_the_base_is_a_dashed_line_in_the_panel_of_its_metric():
+    steps = [{"step": step, "loss": 1.0, "accuracy": 0.5} for step in (1, 2)]
+    recall = [{"step": 2, "eval_text_to_image_r1": 90.0, "eval_mean_r1": 80.0}]
+    axes = plots.training_curve(steps + recall, base={"mean_r1": 70.0, "text_to_image_r1": 72.0}).axes[1]
+    curve, line = axes.lines[1:]
+    assert (line.get_linestyle(), list(line.get_ydata())) == ("--", [72.0, 72.0]) and curve.get_linestyle() == "-"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["in batch", "validation", "base"]
+    before = plots.training_curve(steps, base={"text_to_image_r1": 72.0}).axes[1]  # not validated yet
+    assert [list(line.get_ydata()) for line in before.lines[1:]] == [[72.0, 72.0]]
+    score = [{"step": 2, "eval_score": 5.0}]
+    panel = plots.training_curve(steps + score, base={"score": 4.0, "other": 1.0}).axes[-1]
+    assert panel.get_ylabel() == "validation: score"
+    assert [list(line.get_ydata()) for line in panel.lines] == [[5.0], [4.0, 4.0]]

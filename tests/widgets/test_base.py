@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import ipywidgets
 import numpy as np
 import pytest
-from color_encoder import COLORS_RGB, plain, png, put, sugarcrepe_result, upload
+from color_encoder import COLORS_RGB, plain, png, put, upload
 from PIL import Image
 from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 from traitlets import Bytes, Dict, Int, List, observe
@@ -23,9 +23,7 @@ from vladva_kit.widgets import (
     RetrievalBox,
     SceneComposer,
     SimilarityExplorer,
-    SugarCrepeProbe,
     TrainingDashboard,
-    WinogroundProbe,
     winoground_view,
 )
 from vladva_kit.widgets.base import BackgroundTask, upload_button, uploaded
@@ -58,7 +56,7 @@ def walls():
 
 
 @pytest.fixture
-def every_widget(one_thread, colors, cases, walls):
+def every_widget(one_thread, colors, walls):
     vectors = np.random.default_rng(0).normal(size=(2, 4, 5))
     base = vk.Embedder(tiny_lvlm())
     widgets = [
@@ -68,9 +66,7 @@ def every_widget(one_thread, colors, cases, walls):
         ChatBox(base, walls),
         EmbeddingMap({"m": vectors}, walls, CAPTIONS),
         SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS),
-        SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)}),
         TrainingDashboard(tiny_embedder(), tiny_pairs(8)),
-        WinogroundProbe({"m": colors}, cases),
     ]
     for widget in widgets[:3]:
         widget.work.wait()
@@ -108,26 +104,28 @@ def test_a_notebook_gets_the_widget_and_its_view_and_colab_only_the_widget(monke
         monkeypatch.delitem(sys.modules, "google.colab")
 
 
-def test_in_jupyter_the_widget_and_a_static_view_that_follows_it_are_two_outputs(monkeypatch, colors, cases):
+def test_in_jupyter_the_widget_and_a_static_view_that_follows_it_are_two_outputs(monkeypatch, walls):
     shown, updates = [], []
     handle = SimpleNamespace(update=lambda content, raw: updates.append(content))
     monkeypatch.setattr("IPython.display.display", lambda data, raw, **_: shown.append(data) or handle)
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
-    probe = WinogroundProbe({"m": colors}, cases)
-    probe._ipython_display_()
+    explorer = SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS)
+    explorer._ipython_display_()
     live, static = shown
     assert WIDGET_VIEW in live and "text/html" not in live
-    assert WIDGET_VIEW not in static and probe.view.value in static["text/html"] and "vk-static" in static["text/html"]
-    probe.next.click()
-    assert probe.view.value in updates[-1]["text/html"] and probe.view.value not in static["text/html"]
+    assert (
+        WIDGET_VIEW not in static and explorer.view.value in static["text/html"] and "vk-static" in static["text/html"]
+    )
+    explorer.image.value += 1
+    assert explorer.view.value in updates[-1]["text/html"] and explorer.view.value not in static["text/html"]
     n_updates = len(updates)
-    probe._ipython_display_()  # displayed again: only the new output follows
-    probe.next.click()
+    explorer._ipython_display_()  # displayed again: only the new output follows
+    explorer.image.value += 1
     assert len(updates) == 2 * n_updates
 
 
 @pytest.mark.parametrize("host", ["google.colab", "KAGGLE_KERNEL_RUN_TYPE", None])
-def test_elsewhere_a_widget_is_one_output(monkeypatch, colors, cases, host):
+def test_elsewhere_a_widget_is_one_output(monkeypatch, walls, host):
     if host is None:
         monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     else:
@@ -137,7 +135,7 @@ def test_elsewhere_a_widget_is_one_output(monkeypatch, colors, cases, host):
     elif host:
         monkeypatch.setenv(host, "Interactive")
     with pytest.raises(NotImplementedError):  # IPython then displays the bundle
-        WinogroundProbe({"m": colors}, cases)._ipython_display_()
+        SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS)._ipython_display_()
 
 
 def test_an_upload_in_either_major_version_gives_the_last_image():
@@ -154,22 +152,22 @@ def test_an_upload_in_either_major_version_gives_the_last_image():
             uploaded(type("Upload", (), {"value": value}))
 
 
-def test_the_probe_takes_uploads_of_ipywidgets_7(monkeypatch, colors, cases):
+def test_uploads_of_ipywidgets_7_are_taken_and_removed(monkeypatch, one_thread, walls):
     monkeypatch.setattr(ipywidgets, "FileUpload", FileUpload7)
-    probe = WinogroundProbe({"m": colors}, cases)
-    before = probe.view.value
+    chat = ChatBox(vk.Embedder(tiny_lvlm()), walls)
+    before = chat.view.value
     for _ in range(2):  # a removed file must not come back with the next one
-        put(probe.uploads[0], ("w.png", png("white")))
-        assert probe.view.value != before and "edited" in probe.view.value
-        probe.next.click()
-        assert probe.uploads[0].value == {} and "edited" not in probe.view.value
+        put(chat.picker.upload, ("w.png", png("white")))
+        assert chat.view.value != before and chat.picker.image.getpixel((0, 0)) == COLORS_RGB["white"]
+        chat.picker.menu.value = 1 - chat.picker.menu.value
+        assert chat.picker.upload.value == {} and chat.picker.image in walls
 
 
-def test_without_ipywidgets_the_view_functions_work_and_a_widget_names_the_package(monkeypatch, colors, cases):
+def test_without_ipywidgets_the_view_functions_work_and_a_widget_names_the_package(monkeypatch, cases):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)  # makes the import fail
     assert "<img" in winoground_view(cases[0].images, cases[0].captions, {"m": np.eye(2)})
     with pytest.raises(ImportError, match=r"pip install 'vladva-kit\[notebooks\]'"):
-        WinogroundProbe({"m": colors}, cases)
+        SimilarityExplorer({"m": np.eye(2)}, cases[0].images, cases[0].captions)
 
 
 def text_boxes(widget):
@@ -177,12 +175,11 @@ def text_boxes(widget):
     return [box for box in controls_of(widget.box) if type(box).__name__ == "Text" and box.description != "file"]
 
 
-def test_every_text_box_marks_words_outside_the_vocabulary(one_thread, every_widget, walls, colors, cases):
+def test_every_text_box_marks_words_outside_the_vocabulary(one_thread, every_widget, walls):
     base = vk.Embedder(tiny_lvlm())
     box = RetrievalBox({"m": base}, walls, CAPTIONS)
     box.work.wait()
-    crepe = SugarCrepeProbe({"m": base}, {"m": sugarcrepe_result(colors)})
-    widgets = [box, crepe, WinogroundProbe({"m": base}, cases), ChatBox(base, walls)]
+    widgets = [box, ChatBox(base, walls)]
     assert {type(one) for one in widgets} == {type(one) for one in every_widget if text_boxes(one)}
     for widget in widgets:
         for box in text_boxes(widget):
@@ -193,12 +190,10 @@ def test_every_text_box_marks_words_outside_the_vocabulary(one_thread, every_wid
             assert "zebra" not in widget.view.value
 
 
-def test_an_empty_text_box_keeps_the_images_and_is_named_in_the_message(one_thread, walls, colors, cases):
+def test_an_empty_text_box_keeps_the_images_and_is_named_in_the_message(one_thread, walls, colors):
     box = RetrievalBox({"m": colors}, walls, CAPTIONS)
     box.work.wait()
-    widgets = [box, SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)})]
-    widgets.append(WinogroundProbe({"m": colors}, cases))
-    for widget in widgets:
+    for widget in [box]:
         images = widget.view.value.count("<img ")
         for box in text_boxes(widget):
             before = box.value
@@ -219,7 +214,7 @@ def test_a_bad_upload_keeps_the_images_and_shows_a_message(every_widget):
                 assert "notes.txt is not a readable image" in widget.message.value
                 assert widget.view.value.count("<img ") == images > 0
                 shown += 1
-    assert shown == 6
+    assert shown == 3
 
 
 def count_draws(widget):
@@ -235,16 +230,9 @@ def count_draws(widget):
     return draws
 
 
-def test_one_action_redraws_once(one_thread, colors, cases, walls):
-    probe = WinogroundProbe({"m": colors}, cases)
-    crepe = SugarCrepeProbe({"m": colors}, {"m": sugarcrepe_result(colors)})
+def test_one_action_redraws_once(one_thread, colors, walls):
     box, chat = RetrievalBox({"m": colors}, walls, CAPTIONS), ChatBox(vk.Embedder(tiny_lvlm()), walls)
     box.work.wait()
-    for widget in (probe, crepe):
-        draws = count_draws(widget)
-        widget.next.click()
-        widget.category.value = widget.category.options[1][1]
-        assert len(draws) == 2
     for widget in (box, chat):
         put(widget.picker.upload, ("w.png", png()))
         draws = count_draws(widget)
@@ -258,25 +246,25 @@ def test_one_action_redraws_once(one_thread, colors, cases, walls):
     composer.work.wait()
 
 
-def test_a_failed_batch_of_changes_does_not_block_later_redraws(colors, cases):
-    probe = WinogroundProbe({"m": colors}, cases)
-    with pytest.raises(OSError, match="halfway"), probe.batched():
+def test_a_failed_batch_of_changes_does_not_block_later_redraws(walls):
+    explorer = SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS)
+    with pytest.raises(OSError, match="halfway"), explorer.batched():
         raise OSError("halfway")
-    draws = count_draws(probe)
-    probe.captions[0].value = "a red and blue wall"
+    draws = count_draws(explorer)
+    explorer.image.value = 2
     assert len(draws) == 1
 
 
-def test_an_unexpected_error_is_shown_with_its_type_and_the_view_stays(colors, cases):
-    probe = WinogroundProbe({"m": colors}, cases)
-    before = probe.view.value
+def test_an_unexpected_error_is_shown_with_its_type_and_the_view_stays(walls):
+    explorer = SimilarityExplorer({"m": np.eye(4)}, walls, CAPTIONS)
+    before = explorer.view.value
 
     def fail():
         raise KeyError("<b>")
 
-    probe.draw = fail
-    probe.next.click()
-    assert "KeyError: &#39;&lt;b&gt;&#39;" in probe.message.value and probe.view.value == before
+    explorer.draw = fail
+    explorer.image.value = 2
+    assert "KeyError: &#39;&lt;b&gt;&#39;" in explorer.message.value and explorer.view.value == before
 
 
 def test_new_work_cancels_the_old_and_an_error_is_raised_once():
@@ -358,19 +346,9 @@ def break_similarity_explorer(widget):
     widget.export_button.click()
 
 
-def break_sugarcrepe_probe(widget):
-    widget._margin = fail
-    widget.category.value = widget.category.options[1][1]
-
-
 def break_training_dashboard(widget):
     widget._set_state = fail
     widget.start_button.click()
-
-
-def break_winoground_probe(widget):
-    widget.models["m"].encoding_steps = fail
-    widget.score_all.click()
 
 
 def test_every_widget_shows_an_error_in_its_own_work_and_keeps_its_view(every_widget):
@@ -381,9 +359,7 @@ def test_every_widget_shows_an_error_in_its_own_work_and_keeps_its_view(every_wi
         break_chat_box,
         break_embedding_map,
         break_similarity_explorer,
-        break_sugarcrepe_probe,
         break_training_dashboard,
-        break_winoground_probe,
     ]
     for widget, inject in zip(every_widget, breaks, strict=True):
         view = widget.view.value
@@ -394,8 +370,8 @@ def test_every_widget_shows_an_error_in_its_own_work_and_keeps_its_view(every_wi
         )
 
 
-def test_damaged_uploads_of_every_kind_are_named(colors, cases):
-    probe = WinogroundProbe({"m": colors}, cases)
+def test_damaged_uploads_of_every_kind_are_named(one_thread, walls):
+    chat = ChatBox(vk.Embedder(tiny_lvlm()), walls)
     whole = png()
     for content in (
         b"",
@@ -405,12 +381,12 @@ def test_damaged_uploads_of_every_kind_are_named(colors, cases):
         b"GIF89a",
         b"\xff\xd8\xff\xe0",
     ):
-        put(probe.uploads[0], ("broken.png", content))
-        assert "broken.png is not a readable image" in probe.message.value
+        put(chat.picker.upload, ("broken.png", content))
+        assert "broken.png is not a readable image" in chat.message.value
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), -9, np.float32)).save(buffer, "TIFF")
-    put(probe.uploads[0], ("depth.tiff", buffer.getvalue()))
-    assert "depth.tiff is not a readable image (float gray values" in probe.message.value
+    put(chat.picker.upload, ("depth.tiff", buffer.getvalue()))
+    assert "depth.tiff is not a readable image (float gray values" in chat.message.value
 
 
 def test_half_a_character_is_shown_as_an_error_and_never_sent_to_a_front_end(one_thread, walls):

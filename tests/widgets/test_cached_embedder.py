@@ -168,11 +168,10 @@ def test_a_model_that_neither_embeds_nor_scores_is_an_error():
 def test_probes_the_composer_and_the_playground_compare_a_scorer_with_embedders(colors, cases):
     models = {"sees": colors, "asked": ColorScorer()}
     probe = WinogroundProbe(models, cases)
-    probe.score()
-    probe.work.wait()
-    assert probe.scores["asked"] == {n: pytest.approx(np.array(grid)) for n, grid in probe.scores["sees"].items()}
-    probe.captions[0].value = "a white wall"
-    assert "asked" in probe.view.value and probe.message.value == ""
+    probe.score_cases()
+    assert all(np.allclose(*grids, atol=1e-6) for grids in probe.scores.values()) and len(probe.scores) == 3
+    edited = {"do": "score", "images": [0, 1], "captions": ["a white wall", "a red wall"]}
+    assert None not in probe.handle(edited)["scores"]
     composer = SceneComposer(models)
     composer.work.wait()
     assert composer.correct()["asked"] == composer.correct()["sees"]

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,3 +170,32 @@ def test_without_anywidget_the_static_view_names_what_to_install(page, monkeypat
     bundle = page._repr_mimebundle_()
     assert WIDGET_VIEW not in bundle and "pip install" in bundle["text/html"] and "<table>" in bundle["text/html"]
     vk.widgets.playground._widget_class.cache_clear()
+
+
+@needs_anywidget
+def test_the_static_view_follows_the_case_that_the_page_shows_and_its_edits(page, cases, monkeypatch):
+    updates = []
+    handle = SimpleNamespace(update=lambda content, raw: updates.append(content["text/html"]))
+    monkeypatch.setattr("IPython.display.display", lambda data, raw, **_: handle)
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    page._ipython_display_()
+    page.widget.send = lambda reply: None
+    page.widget.shown = {"case": 2, "edited": False}
+    assert "case 3 of 3" in updates[-1] and cases[2].captions[0] in updates[-1] and "vk-static" in updates[-1]
+    page.widget.shown = {"case": 1, "edited": True}
+    captions = ["a <b>green sky", "a red wall"]
+    page.widget._handle_custom_msg({"do": "score", "images": [0, 1], "captions": captions, "case": 1}, [])
+    assert "case 2 of 3: edited" in updates[-1] and "a &lt;b&gt;green sky" in updates[-1]
+    page.widget.shown = {"case": 1, "edited": False}
+    assert "edited" not in updates[-1] and cases[1].captions[0] in updates[-1]
+
+
+def test_a_page_with_some_tabs_needs_only_what_they_show(colors, cases, pairs):
+    page = vk.playground({"sees": colors}, cases, tabs=["probe"])
+    assert page.state["tabs"] == ["probe"] and page.state["pairs"] == [] and len(page.state["cases"]) == 3
+    page = vk.playground({"sees": colors}, pairs=pairs, tabs=["matrix", "search"])
+    assert page.state["tabs"] == ["search", "matrix"] and page.state["cases"] == []
+    with pytest.raises(ValueError, match="tabs probe, serach: choose from probe, compose, search"):
+        vk.playground({"sees": colors}, cases, pairs, tabs=["probe", "serach"])
+    with pytest.raises(ValueError, match="0 cases and 0 captioned pairs"):
+        vk.playground({"sees": colors}, pairs=[], tabs=["search"])

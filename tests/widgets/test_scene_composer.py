@@ -9,7 +9,7 @@ from vladva_kit.emoji_world.render import render
 from vladva_kit.emoji_world.scenes import LAYOUTS, Thing
 from vladva_kit.emoji_world.truth import is_true
 from vladva_kit.widgets import SceneComposer
-from vladva_kit.widgets.case_browser import category_label
+from vladva_kit.widgets.case_views import category_label
 from vladva_kit.widgets.scene_composer import RELATIONS, SIDE, compose, scene_of
 
 DOG, HOUSE = Thing("dog", color="blue", size="big"), Thing("house", color="purple", size="big")

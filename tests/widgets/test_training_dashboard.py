@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_embedder, tiny_lvlm, tiny_pairs
 
 import vladva_kit as vk
+from vladva_kit.training.validation import recall_at_1
 from vladva_kit.widgets import CachedEmbedder, ModelBusy, TrainingDashboard, training_view
 
 PAIRS = tiny_pairs(12)
@@ -35,7 +36,9 @@ def test_the_history_is_that_of_fit(one_thread):
     assert "finished" in dashboard.view.value and "step 3 of 3" in dashboard.view.value
     assert f"{rows[-1]['loss']:.2f} nats" in dashboard.view.value
     assert re.search(r'<img class="plot" src="data:image/png;base64,[^"]+" alt="[^"]+"', dashboard.view.value)
-    assert dashboard.view.value == training_view(rows, 3)
+    with dashboard.embedder.base():
+        assert dashboard.base == recall_at_1(dashboard.embedder, PAIRS)
+    assert dashboard.view.value == training_view(rows, 3, base=dashboard.base)
 
 
 def test_a_validation_before_the_first_logged_step_is_shown():
@@ -43,6 +46,20 @@ def test_a_validation_before_the_first_logged_step_is_shown():
     row = {"step": 2, "seconds": 4.0, "loss": 1.5, "accuracy": 0.25}
     view = training_view([row, {"step": 3, "eval_text_to_image_r1": 50.0}], 9)
     assert "step 3 of 9" in view and "1.50 nats" in view and "50%" in view
+
+
+def test_the_base_is_validated_with_a_function_too_and_shown_beside_the_recall(one_thread):
+    states = []
+
+    def validate(embedder):
+        states.append(embedder.adapted)
+        return {"score": 5.0}
+
+    dashboard = TrainingDashboard(tiny_embedder(), PAIRS, quick(validate_every=3), validation=validate)
+    assert [row["eval_score"] for row in dashboard.wait() if "eval_score" in row] == [5.0]
+    assert states == [False, True] and dashboard.base == {"score": 5.0}
+    row = {"step": 2, "seconds": 4.0, "loss": 1.5, "accuracy": 0.25, "eval_text_to_image_r1": 90.0}
+    assert "<td>72 → 90%</td>" in training_view([row], 9, base={"text_to_image_r1": 72.0})
 
 
 def test_a_paused_run_lets_others_use_the_model_and_a_stopped_one_keeps_its_weights(one_thread):
@@ -55,7 +72,7 @@ def test_a_paused_run_lets_others_use_the_model_and_a_stopped_one_keeps_its_weig
     with pytest.raises(ModelBusy, match="pause or stop"):
         model.encode_text(["a cat"])
     dashboard.pause_button.value = True
-    assert dashboard.pause_button.description == "resume"
+    assert dashboard.pause_button.description == "resume" and dashboard.state in ("pausing…", "paused")
     until(lambda: "<strong>paused" in dashboard.view.value)
     assert "time left" in dashboard.view.value
     steps = len(dashboard.history)

@@ -24,10 +24,11 @@ from vladva_kit.plots.style import (
 )
 from vladva_kit.training.memory import GIB, Memory
 
+RECALL, PANEL_OF_RECALL = "eval_text_to_image_r1", "top-1 accuracy (%)"
 WINDOWS = 15  # the running mean averages 1/15 of a curve
 PANELS = {  # y-axis label -> metrics of the history
     "loss (nats)": ("contrastive", "next_token"),
-    "top-1 accuracy (%)": ("accuracy", "eval_text_to_image_r1"),
+    PANEL_OF_RECALL: ("accuracy", RECALL),
     "temperature": ("temperature",),
 }
 CURVES = {  # metric -> legend label, color and scale
@@ -35,22 +36,29 @@ CURVES = {  # metric -> legend label, color and scale
     "next_token": ("next token", VERMILION, 1),
     "loss": ("total", BLUE, 1),
     "accuracy": ("in batch", BLUE, 100),
-    "eval_text_to_image_r1": ("validation", VERMILION, 1),
+    RECALL: ("validation", VERMILION, 1),
     "temperature": ("temperature", BLUE, 1),
 }
 MEMORY_PARTS = {"weights": BLUE, "adapter": ORANGE, "activations": SKY}
 
 
 @styled
-def training_curve(history: Sequence[Mapping[str, Any]], title: str = "Training") -> Figure:
+def training_curve(
+    history: Sequence[Mapping[str, Any]], title: str = "Training", base: Mapping[str, float] | None = None
+) -> Figure:
     """Plot losses, accuracy and temperature over the training steps: `training_curve(vk.fit(...))`.
 
     Each entry of `history` has `step` and any of `seconds`, `contrastive`, `next_token`, `loss` (in nats), `accuracy`
     (0 to 1), `eval_text_to_image_r1` (percent), `temperature`. The total `loss` is plotted only if its parts are
-    missing. Raises ValueError if there is nothing to plot.
+    missing. `base`: validation metrics of the base, without "eval_"; its recall, or else the first of them, is drawn as
+    a dashed line. Raises ValueError if there is nothing to plot.
     """
-    series = {key: _series(history, key) for key in CURVES}
+    known = {f"eval_{name}": value for name, value in (base or {}).items()}
+    validated = RECALL if RECALL in known else next(iter(known), RECALL)
+    series = {key: _series(history, key) for key in dict.fromkeys([*CURVES, validated])}
     panels = {label: [key for key in keys if series[key][0].size] for label, keys in PANELS.items()}
+    if validated != RECALL and series[validated][0].size:
+        panels[f"validation: {validated.removeprefix('eval_')}"] = [validated]
     if not panels["loss (nats)"] and series["loss"][0].size:
         panels["loss (nats)"] = ["loss"]
     panels = {label: keys for label, keys in panels.items() if keys}
@@ -60,8 +68,10 @@ def training_curve(history: Sequence[Mapping[str, Any]], title: str = "Training"
     for axes, (label, keys) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for key in keys:
             _draw_curve(axes, key, *series[key])
+        if validated in known and (validated in keys or label == PANEL_OF_RECALL and validated == RECALL):
+            axes.axhline(known[validated], linestyle="--", color=INK, label="base")
         axes.set_ylabel(label)
-        axes.set_ylim(*{"loss (nats)": (0, None), "top-1 accuracy (%)": (0, 100)}.get(label, (None, None)))
+        axes.set_ylim(*{"loss (nats)": (0, None), PANEL_OF_RECALL: (0, 100)}.get(label, (None, None)))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y", alpha=0.3)
         if label != "temperature":
@@ -84,22 +94,22 @@ def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray,
 
 def _change(series: Mapping[str, tuple[np.ndarray, np.ndarray]], panels: Mapping[str, Sequence[str]]) -> str:
     """Say how the first loss and the validation recall changed, as means over the ends of the curves."""
-    keys = [*panels.get("loss (nats)", ())[:1], "eval_text_to_image_r1"]
+    keys = [*panels.get("loss (nats)", ())[:1], RECALL]
     changes = []
     for key in (key for key in keys if series[key][0].size):
         values, n = series[key][1], max(1, len(series[key][1]) // WINDOWS)
         ends = dict.fromkeys(f"{part.mean():.3g}" for part in (values[:n], values[-n:]))
-        kind, unit = ("recall", "%") if key == "eval_text_to_image_r1" else ("loss", "nats")
+        kind, unit = ("recall", "%") if key == RECALL else ("loss", "nats")
         changes.append(f"{CURVES[key][0]} {kind} {' → '.join(ends)} {unit}")
     return ", ".join(changes)
 
 
 def _draw_curve(axes: Axes, key: str, steps: np.ndarray, values: np.ndarray) -> None:
     """Draw a curve; many noisy points are drawn thin, with their running mean on top."""
-    label, color, _ = CURVES[key]
+    label, color, _ = CURVES.get(key, CURVES[RECALL])
     width = len(steps) // WINDOWS
-    if key == "eval_text_to_image_r1":
-        axes.plot(steps, values, "--D", color=color, label=label, markersize=4)
+    if key not in CURVES or key == RECALL:
+        axes.plot(steps, values, "-D", color=color, label=label, markersize=4)
     elif width < 2 or key == "temperature":
         axes.plot(steps, values, color=color, label=label)
     else:

@@ -16,11 +16,10 @@ from vladva_kit.embedder.identity import image_key
 from vladva_kit.evaluation import ImageTextEncoder
 from vladva_kit.evaluation.winoground import load_winoground
 from vladva_kit.models.images import BadInput
-from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.plots.style import image_uri
 from vladva_kit.widgets.base import error_text
 from vladva_kit.widgets.cached_embedder import CachedEmbedder, tokenizer_of, with_caches
-from vladva_kit.widgets.case_browser import Grid
+from vladva_kit.widgets.case_views import Grid, case_view, is_right
 from vladva_kit.widgets.page import View, page, templates, unseen_words
 from vladva_kit.widgets.playground_answers import (
     QUESTIONS,
@@ -36,8 +35,7 @@ from vladva_kit.widgets.playground_answers import (
 )
 from vladva_kit.widgets.playground_map import PairMap
 from vladva_kit.widgets.playground_world import world_state
-from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static
-from vladva_kit.widgets.winoground_probe import winoground_view
+from vladva_kit.widgets.static_view import WIDGET_VIEW, display_live_and_static, static_html
 
 IMAGE_SIDE = 224  # pixels of the images on the page
 GALLERY_STEP = 16  # pairs that one message encodes, so that a busy gallery does not delay a typed caption
@@ -53,16 +51,27 @@ def playground(
     cases: Any = None,
     pairs: Sequence[Pair] | None = None,
     map_pairs: Sequence[Pair] | None = None,
+    tabs: Sequence[str] = TABS,
 ) -> Playground:
     """Open the playground: `vk.playground({"base": baseline, "fine-tuned": embedder})`.
 
     cases: Winoground cases, as `evaluate_winoground` takes them, or a list of them.
     pairs: pairs with short captions to search, a few hundred at most.
     map_pairs: pairs of the map, thousands at most; by default those to search.
-    Both default to shipped samples in a drawing style that no training used.
+    tabs: some of "probe", "compose", "search", "matrix", "map", "attention" and "chat", in the order of the page.
+    Cases and pairs default to shipped samples in a drawing style that no training used.
     The squares of the probe compare the first model with the last: put the model before the fine-tune first.
     """
-    return Playground(models, cases, pairs, map_pairs)
+    return Playground(models, cases, pairs, map_pairs, tabs)
+
+
+class _Recorded:
+    """Stands for a model of which only recorded scores are known."""
+
+    def encode_image(self, items: Sequence[Any]) -> np.ndarray:
+        raise BadInput("only its recorded scores are known, and this needs the model")
+
+    encode_text = encode_image
 
 
 class Playground:
@@ -72,7 +81,9 @@ class Playground:
         page.handle({"do": "score", "images": [0, 1], "captions": ["a dog", "a cat"]})["scores"]
 
     The page holds all cases and sends a message for what needs a model; `handle` answers it. Embeddings are cached.
-    Raises ValueError if there is no model, no case or no captioned pair, and what loading the cases raises.
+    Scores in `results`, by the names of models and the ids of cases, are not computed again.
+    Raises ValueError for an unknown tab, or without a model, a case or a captioned pair that a tab needs, and what
+    loading the cases raises.
     """
 
     def __init__(
@@ -81,21 +92,34 @@ class Playground:
         cases: Any = None,
         pairs: Sequence[Pair] | None = None,
         map_pairs: Sequence[Pair] | None = None,
+        tabs: Sequence[str] = TABS,
+        results: Mapping[str, Mapping[str, Grid]] | None = None,
     ) -> None:
-        self.models = with_caches(models)
-        source = sample("winoground_mini") / "unseen_style" if cases is None else cases
+        if not tabs or not set(tabs) <= set(TABS):
+            raise ValueError(f"tabs {', '.join(tabs) or 'none'}: choose from {', '.join(TABS)}")
+        self.tabs, self._results = [tab for tab in TABS if tab in tabs], results or {}
+        self.models = with_caches({**models, **{name: _Recorded() for name in self._results if name not in models}})
+        needs_cases, needs_pairs = "probe" in self.tabs, not {"probe", "compose"} >= set(self.tabs)
+        source = cases if cases is not None else sample("winoground_mini") / "unseen_style" if needs_cases else []
         self.cases = list(source) if isinstance(source, list | tuple) else load_winoground(source)
-        loaded = load_pairs(sample("emoji_pairs"), "unseen_style")[:200] if pairs is None else pairs
-        self.pairs = [pair for pair in loaded if pair.short]
-        if not self.cases or not self.pairs:
+        if pairs is None:
+            pairs = load_pairs(sample("emoji_pairs"), "unseen_style")[:200] if needs_pairs else []
+        self.pairs = [pair for pair in pairs if pair.short]
+        if needs_cases and not self.cases or needs_pairs and not self.pairs:
             raise ValueError(
                 f"{len(self.cases)} cases and {len(self.pairs)} captioned pairs; give at least one of each"
             )
         self.map_pairs = self.pairs if map_pairs is None else [pair for pair in map_pairs if pair.short]
         self._pair_map = PairMap(self.models, self.map_pairs)
         self.scores: dict[int, list[Grid | None]] = {}  # case -> one grid [image][caption] per model
+        self._edits: dict[int, tuple[Any, Any, dict[str, Grid]]] = {}  # case -> its images, captions and scores, edited
+        for number, case in enumerate(self.cases):
+            known = [self._results.get(name, {}).get(case.id) for name in self.models]
+            if None not in known:
+                self.scores[number] = known
         self._matrices: list[str | None] | None = None  # of the gallery, once it is encoded
         self._tokenizer = tokenizer_of(self.models)
+        self._static: Any = None  # handle of the static view, if it is a separate output
         sources = [image for case in self.cases for image in case.images] + [pair.image for pair in self.pairs]
         unique = {image_key(image): image for image in sources}
         numbers = {key: number for number, key in enumerate(unique)}
@@ -104,8 +128,9 @@ class Playground:
     @cached_property
     def state(self) -> dict[str, Any]:
         """Everything that the page shows without Python, as JSON values; images are data URIs."""
-        case_images, gallery = self._numbers[: 2 * len(self.cases)], self._numbers[2 * len(self.cases) :]
+        numbers = iter(self._numbers)  # of the cases' images, then of the gallery's
         return {
+            "tabs": self.tabs,
             "models": list(self.models),
             "lvlms": [lvlm_of(model) is not None for model in self.models.values()],
             "adapters": [getattr(model.embedder, "config", None) is not None for model in self.models.values()],
@@ -118,20 +143,18 @@ class Playground:
                     "id": case.id,
                     "category": case.category,
                     "captions": list(case.captions),
-                    "images": case_images[2 * number : 2 * number + 2],
+                    "images": [next(numbers) for _ in case.images],
                 }
-                for number, case in enumerate(self.cases)
+                for case in self.cases
             ],
-            "pairs": [
-                {"caption": pair.short, "image": number} for pair, number in zip(self.pairs, gallery, strict=True)
-            ],
+            "pairs": [{"caption": pair.short, "image": next(numbers)} for pair in self.pairs],
         }
 
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a message of the page: `handle({"do": "cases", "cases": [0, 1]})["scores"]`.
 
         - `{"do": "cases", "cases": [number, …]}`: scores of unedited cases;
-        - `{"do": "score", "images": [image, image], "captions": [text, text]}`: scores of an edited case;
+        - `{"do": "score", "images": [image, …], "captions": [text, text], "case": n}`: scores of an edited case;
         - `{"do": "gallery", "start": n}`: encode the next pairs; at the end, each model's matrix, float32 in base64;
         - `{"do": "search", "text": text}` or `{"do": "search", "image": image}`: scores of the pairs;
         - `{"do": "map", "start": n, "method": "PCA", "gap": false}`: encode the next pairs; at the end, all maps;
@@ -159,7 +182,9 @@ class Playground:
         for number in message["cases"]:
             if number not in self.scores:
                 case = self.cases[number]
-                self.scores[number], new = self._similarities(case.images, case.captions)
+                found, new = self._similarities(case.images, case.captions)
+                known = [self._results.get(name, {}).get(case.id) for name in self.models]
+                self.scores[number] = [grid if one is None else one for one, grid in zip(known, found, strict=True)]
                 notes += new
         return {"scores": {str(n): self.scores[n] for n in message["cases"]}, "notes": list(dict.fromkeys(notes))}
 
@@ -167,6 +192,8 @@ class Playground:
         captions = [text_in(text, f"caption {number}") for number, text in enumerate(message["captions"], 1)]
         images = [image_in(image, f"image {number}", self.images) for number, image in enumerate(message["images"], 1)]
         scores, notes = self._similarities(images, captions)
+        if "case" in message:
+            self._edits[message["case"]] = images, captions, self._by_name(scores)
         return {"scores": scores, "notes": notes, "unseen": sorted(unseen_words(self._tokenizer, " ".join(captions)))}
 
     def _gallery(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,19 +278,24 @@ class Playground:
     def _kind(self, grids: Sequence[Grid | None]) -> str | None:
         if grids[0] is None or grids[-1] is None:
             return None
-        before, after = (winoground_correct(np.asarray(grid))["group"] for grid in (grids[0], grids[-1]))
+        before, after = is_right(grids[0]), is_right(grids[-1])
         return ("right" if after else "broken") if before else ("fixed" if after else "wrong")
 
+    def _by_name(self, grids: Sequence[Grid | None]) -> dict[str, Grid]:
+        return {name: grid for name, grid in zip(self.models, grids, strict=True) if grid}
+
     def view(self) -> View:
-        """Return one case as static HTML, a fixed one if there is one, for a notebook without a kernel."""
+        """Return a case as static HTML: the one that the live page shows, otherwise a fixed one if there is one."""
+        shown = self.widget.shown if "widget" in self.__dict__ else {}
         fixed = (number for number, grids in sorted(self.scores.items()) if self._kind(grids) == "fixed")
-        number = next(fixed, min(self.scores, default=0))
+        number = shown.get("case", next(fixed, min(self.scores, default=0)))
+        case, heading = self.cases[number], f"Playground, case {number + 1} of {len(self.cases)}"
+        if shown.get("edited") and number in self._edits:
+            return case_view(*self._edits[number], f"{heading}: edited")
         self._cases({"cases": [number]})
-        case, known = self.cases[number], zip(self.models, self.scores[number], strict=True)
-        heading = f"Playground, case {number + 1} of {len(self.cases)} (run the cell to use it)"
         if len(self.scores) == len(self.cases):
             heading += ": " + ", ".join(f"{n} {kind}" for kind, n in self.counts().items())
-        return winoground_view(case.images, case.captions, {n: grid for n, grid in known if grid}, heading)
+        return case_view(case.images, case.captions, self._by_name(self.scores[number]), heading)
 
     def html(self, endpoint: str = "", before: str = "") -> str:
         """Return a self-contained page. It shows the cases scored so far, and scores new input at `endpoint`, a URL.
@@ -282,11 +314,18 @@ class Playground:
     def widget(self) -> Any:
         """The live widget. Raises ImportError that names the package to install."""
         widget = _widget_class()(state=self._state_and_scores())
-        widget.on_msg(lambda _, message, __: widget.send(self.handle(message)))
+        widget.on_msg(lambda _, message, __: (widget.send(self.handle(message)), self._follow()))
+        widget.observe(self._follow, "shown")
         return widget
 
     def _ipython_display_(self) -> None:
-        display_live_and_static(self._repr_mimebundle_())
+        """Display the live page, and a static view that follows it and that a saved notebook shows."""
+        self._static = display_live_and_static(self._repr_mimebundle_())
+
+    def _follow(self, *_: object) -> None:
+        if self._static is not None and self.widget.shown:
+            content = {"text/html": static_html(self._static_view()), "text/plain": "Playground"}
+            self._static.update(content, raw=True)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """Return the live widget together with a static view, which GitHub and HTML exports show."""
@@ -325,5 +364,6 @@ def _widget_class() -> type:
         _css = _assets(CSS)
         state = traitlets.Dict().tag(sync=True)
         selection = traitlets.List(traitlets.Int()).tag(sync=True)  # pairs selected in the map
+        shown = traitlets.Dict().tag(sync=True)  # what the probe shows: {"case": 3, "edited": True}
 
     return PlaygroundWidget

@@ -21,9 +21,8 @@ from vladva_kit.models.images import ImageLike
 from vladva_kit.plots.evaluation import winoground_correct
 from vladva_kit.widgets.base import BackgroundTask, WidgetBase, controls
 from vladva_kit.widgets.cached_embedder import Cached, with_caches
-from vladva_kit.widgets.case_browser import category_label
+from vladva_kit.widgets.case_views import category_label, winoground_view
 from vladva_kit.widgets.page import View, page
-from vladva_kit.widgets.winoground_probe import winoground_view
 
 RELATIONS = {relation: (layout, i == 1) for layout, pair in LAYOUTS.items() for i, relation in enumerate(pair)}
 # The fields that the two objects swap to make the second scene; without a field they swap positions.

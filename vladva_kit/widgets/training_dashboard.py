@@ -14,22 +14,29 @@ from vladva_kit.embedder.embedder import Embedder
 from vladva_kit.plots.style import figure_uri
 from vladva_kit.plots.training import training_curve
 from vladva_kit.training.fit import fit
-from vladva_kit.training.progress import history_of
+from vladva_kit.training.progress import VALIDATION, history_of
 from vladva_kit.training.settings import Settings
+from vladva_kit.training.validation import recall_on
 from vladva_kit.widgets.base import WidgetBase, controls, error_text
 from vladva_kit.widgets.cached_embedder import training_paused, training_turn
 from vladva_kit.widgets.page import View, page
 
 DRAW_INTERVAL = 1.0  # seconds; drawing the curves more often would slow the training down
-TRAINING, PAUSING, PAUSED = RUNNING = ("training", "pausing after this step", "paused")
+TRAINING, PAUSING, PAUSED = RUNNING = ("training", "pausing…", "paused")
 DEFAULTS = Settings()
 RECALL = "eval_text_to_image_r1"  # percent
 
 
-def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str = "finished") -> View:
+def training_view(
+    history: Sequence[Mapping[str, Any]],
+    steps: int,
+    state: str = "finished",
+    base: Mapping[str, float] | None = None,
+) -> View:
     """Show the metrics and curves of a run: `training_view(history, settings.steps)`, with the history of `fit`.
 
-    The time left is extrapolated from the run's pace, and shown while the run is not over.
+    `base` has validation metrics of the base, which `training_curve` draws. The time left is extrapolated from the
+    run's pace, and shown while the run is not over.
     """
     step, logged = history[-1]["step"] if history else 0, [row for row in history if "loss" in row]
     if not logged:
@@ -37,11 +44,12 @@ def training_view(history: Sequence[Mapping[str, Any]], steps: int, state: str =
     last, recalls = logged[-1], [row[RECALL] for row in history if RECALL in row]
     metrics = {"loss": f"{last['loss']:.2f} nats", "in-batch accuracy": f"{last['accuracy']:.0%}"}
     if recalls:
-        metrics["validation R@1"] = f"{recalls[-1]:.0f}%"
+        before = (base or {}).get(RECALL.removeprefix(VALIDATION))
+        metrics["validation R@1"] = f"{recalls[-1]:.0f}%" if before is None else f"{before:.0f} → {recalls[-1]:.0f}%"
     metrics["elapsed"] = tqdm.format_interval(last["seconds"])
     if state in RUNNING:
         metrics["time left"] = tqdm.format_interval((steps - last["step"]) * last["seconds"] / last["step"])
-    curve = figure_uri(training_curve(history), dpi=100) if len(history) > 1 else None
+    curve = figure_uri(training_curve(history, base=base), dpi=100) if len(history) > 1 else None
     return page("training_view", state=state, step=step, steps=steps, metrics=metrics, curve=curve)
 
 
@@ -52,13 +60,15 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
         dashboard.start()           # or press its button
         dashboard.wait()            # join the thread, raise what went wrong, return the history
 
-    Further keywords go to `fit`. A dashboard is for one run, and is itself the Trainer's callback of that run.
+    With `validation`, the base is validated first, and shown as a dashed line. Further keywords go to `fit`. A
+    dashboard is for one run, and is itself the Trainer's callback of that run.
     """
 
     def __init__(self, embedder: Embedder, data: Any, settings: Settings = DEFAULTS, **fit_keywords: Any) -> None:
         super().__init__()
         self.embedder, self.data, self.settings, self.fit_keywords = embedder, data, settings, fit_keywords
         self.error: Exception | None = None
+        self.base: Mapping[str, float] | None = None  # validation metrics with the adapter off
         self.state = "not started"
         self._trainer_state: TrainerState | None = None
         self._thread: threading.Thread | None = None
@@ -82,7 +92,7 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
 
     def draw(self) -> View:
         """Show the metrics and curves of the run so far."""
-        return training_view(self.history, self.settings.steps, self.state)
+        return training_view(self.history, self.settings.steps, self.state, self.base)
 
     def start(self) -> None:
         """Start the run, unless it was started before."""
@@ -128,6 +138,7 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
         keywords = {"progress": False, **self.fit_keywords, "callbacks": callbacks}
         try:
             with training_turn():
+                self._validate_base()
                 fit(self.embedder, self.data, self.settings, **keywords)
             self._set_state("stopped" if self._stop.is_set() else "finished")
         except Exception as error:  # shown here and raised by wait()
@@ -137,6 +148,13 @@ class TrainingDashboard(WidgetBase, TrainerCallback):
         finally:
             self.pause_button.disabled = self.stop_button.disabled = True
             self.bar.layout.display = "none"
+
+    def _validate_base(self) -> None:
+        validation = self.fit_keywords.get("validation")
+        if validation is not None and self.embedder.config is not None:
+            validate = validation if callable(validation) else recall_on(validation)
+            with self.embedder.base():
+                self.base = validate(self.embedder)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Stop the run if asked; while it is paused, let others use the model."""

@@ -30,8 +30,9 @@ const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2)
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
-// Winoground's four comparisons of a grid [image][caption]; all have to be positive.
-const marginsOf = (grid) => [
+// Winoground's four comparisons of a grid [image][caption], or SugarCrepe's one of an image with a true and a false
+// caption; all have to be positive.
+const marginsOf = (grid) => grid.length === 1 ? [[grid[0][0] - grid[0][1]], []] : [
   [grid[0][0] - grid[0][1], grid[1][1] - grid[1][0]], // each image prefers its caption
   [grid[0][0] - grid[1][0], grid[1][1] - grid[0][1]], // each caption prefers its image
 ];
@@ -39,6 +40,7 @@ const isRight = (grid) => marginsOf(grid).flat().every((margin) => margin > 0);
 const kindOf = (before, after) => (before ? (after ? "right" : "broken") : after ? "fixed" : "wrong");
 
 function reading(grid) {
+  if (grid.length === 1) return `the image prefers the ${isRight(grid) ? "true" : "false"} caption`;
   const margins = marginsOf(grid).map((pair) => pair.map((margin) => margin > 0));
   if (margins.flat().every(Boolean)) return "all four comparisons are right";
   const [byImage, byCaption] = margins;

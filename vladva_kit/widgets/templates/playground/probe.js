@@ -1,6 +1,6 @@
-function probeTab({ state, results, ask, compared }) {
-  const n = state.cases.length, edits = new Map(); // case -> {captions, images, grids, unseen, errors, notes}
-  let current = 0, touched = false, filter = "all", listed = state.cases.map((_, i) => i), hovered = null;
+function probeTab({ model, state, results, ask, compared }) {
+  const n = state.cases.length, nImages = state.cases[0].images.length, edits = new Map(); // case -> {captions, images, grids, unseen, errors, notes}
+  let current = 0, touched = false, filter = "all", listed = state.cases.map((_, i) => i), hovered = null, category = "", worstFirst = false;
   const original = (i) => ({ captions: [...state.cases[i].captions], images: [...state.cases[i].images], grids: results.scores[i], errors: {}, notes: [], unseen: [] });
   const shown = () => edits.get(current) || original(current);
   const source = (image) => (typeof image === "number" ? state.images[image] : image);
@@ -12,7 +12,7 @@ function probeTab({ state, results, ask, compared }) {
   const title = h("b", { class: "title" }), chips = h("span", { class: "row" }), status = h("div", { role: "status", class: "hidden" });
   const strip = h("div", { class: "strip", role: "listbox", tabindex: 0, "aria-label": "cases" });
   const preview = h("div", { class: "preview", hidden: true, "aria-hidden": "true" });
-  const fields = [0, 1].map((k) => imageField(`image ${k + 1}`, (file) => replaceImage(k, file)));
+  const fields = Array.from({ length: nImages }, (_, k) => imageField(`image ${k + 1}`, (file) => replaceImage(k, file)));
   const inputs = [0, 1].map((k) => h("input", { type: "text", "aria-label": `caption ${k + 1}`, spellcheck: "false", oninput: () => typed(k) }));
   const messages = ["caption 1", "caption 2", "image 1", "image 2"].map((field) => [field, h("p", { class: "message", role: "alert" })]);
   const below = Object.fromEntries(messages), notes = h("p", { class: "message", role: "alert" });
@@ -20,12 +20,17 @@ function probeTab({ state, results, ask, compared }) {
   const models = h("div", { class: "models" }), readings = h("p", { class: "soft readings" }), said = h("span", { class: "soft" });
   const button = (text, label, action) => h("button", { type: "button", class: "chip", "aria-label": label, onclick: action }, text);
   const reset = button("↺ reset", "reset case", () => { edits.delete(current); update(); });
+  const categories = [...new Set(state.cases.map((one) => one.category))].sort();
+  const relist = () => { list(); if (listed.length && !listed.includes(current)) current = listed[0]; update(); };
+  const menu = h("select", { "aria-label": "category", onchange: () => { category = menu.value; relist(); } }, h("option", { value: "" }, "every category"), categories.map((name) => h("option", {}, name)));
+  const worst = h("button", { type: "button", class: "chip", "aria-pressed": "false", title: "by the smallest margin of the model after", onclick: () => { worstFirst = !worstFirst; worst.setAttribute("aria-pressed", String(worstFirst)); list(); if (worstFirst && listed.length) current = listed[0]; update(); } }, "worst first");
+  const order = h("div", { class: "row order" }, categories.length > 1 ? menu : null, worst);
   const panel = h("div", { class: "probe", onkeydown: keys, onfocusin: touch, onpointerdown: touch, ondrop: touch },
     h("div", { class: "bar" }, title, button("←", "previous case", () => step(-1)), button("→", "next case", () => step(1)), h("span", { class: "gap" }), chips, reset, button("⤓ save JSON", "save case as JSON", saveJson), button("copy PNG", "copy case as PNG", copyPng), said),
-    h("div", { class: "stripbox" }, strip, preview),
+    h("div", { class: "stripbox" }, strip, preview), order,
     h("div", { class: "two" },
       h("div", {}, h("div", { class: "images" }, fields.map((one) => one.field)), below["image 1"], below["image 2"],
-        h("p", { class: "soft" }, "drop or paste an image on either one, or click it"),
+        h("p", { class: "soft" }, nImages === 1 ? "drop or paste an image on it, or click it. The first caption is true, the second false." : "drop or paste an image on either one, or click it"),
         inputs[0], below["caption 1"], inputs[1], below["caption 2"], differs, unseen),
       h("div", {}, models, notes, readings)), status);
 
@@ -66,13 +71,13 @@ function probeTab({ state, results, ask, compared }) {
     clearTimeout(own.timer);
     const same = JSON.stringify([own.captions, own.images]) === JSON.stringify([state.cases[i].captions, state.cases[i].images]);
     if (same) edits.delete(i);
-    else own.timer = setTimeout(() => score(own, ticket), DEBOUNCE);
+    else own.timer = setTimeout(() => score(own, ticket, i), DEBOUNCE);
     update();
   }
-  async function score(own, ticket) {
+  async function score(own, ticket, i) {
     const errors = {};
     own.captions.forEach((text, k) => { if (!text.trim()) errors[`caption ${k + 1}`] = `caption ${k + 1} is empty: type some words`; });
-    const reply = Object.keys(errors).length ? {} : await ask({ do: "score", images: own.images, captions: own.captions });
+    const reply = Object.keys(errors).length ? {} : await ask({ do: "score", images: own.images, captions: own.captions, case: i });
     if (ticket !== own.ticket) return; // a newer edit will be scored
     if (reply.field) errors[reply.field] = reply.error;
     const notes = reply.error && !reply.field ? [reply.error] : reply.notes || [];
@@ -81,8 +86,9 @@ function probeTab({ state, results, ask, compared }) {
   }
 
   function update() {
-    const own = shown(), edited = edits.has(current), category = state.cases[current].category;
-    title.textContent = `Case ${current + 1} of ${n}` + (edited ? " (edited)" : category ? ` · ${category}` : "");
+    const own = shown(), edited = edits.has(current), kindOfCase = state.cases[current].category, now = { case: current, edited };
+    if (JSON.stringify(now) !== JSON.stringify(model.get("shown"))) { model.set("shown", now); model.save_changes(); } // for the static view
+    title.textContent = `Case ${current + 1} of ${n}` + (edited ? " (edited)" : kindOfCase ? ` · ${kindOfCase}` : "");
     reset.disabled = !edited;
     own.images.forEach((image, k) => {
       if (fields[k].image.src !== source(image)) fields[k].image.src = source(image);
@@ -98,7 +104,7 @@ function probeTab({ state, results, ask, compared }) {
     said.textContent = "";
     drawModels(own);
     drawStrip();
-    const verdict = own.grids ? state.models.map((name, m) => (own.grids[m] ? `${name} ${sum(marginsOf(own.grids[m]).flat().map((x) => x > 0))} of 4` : "")).filter(Boolean) : [];
+    const verdict = own.grids ? state.models.map((name, m) => (own.grids[m] ? `${name} ${scoreOf(own.grids[m])}` : "")).filter(Boolean) : [];
     status.textContent = own.stale ? "" : `case ${current + 1} of ${n}, ${edited ? "edited" : kind(current)}. ${verdict.join(", ")}`;
   }
   function drawModels(own) {
@@ -115,7 +121,7 @@ function probeTab({ state, results, ask, compared }) {
     const names = compared()[0] === compared()[1] ? ["right", "wrong"] : Object.keys(KINDS);
     const focused = chips.contains(document.activeElement) && document.activeElement.dataset.filter;
     chips.replaceChildren(...["all", ...names].map((name) =>
-      h("button", { type: "button", class: `chip ${name}`, "data-filter": name, "aria-pressed": String(filter === name), title: name === "all" ? null : KINDS[name][1], onclick: () => { filter = name; list(); if (listed.length && !listed.includes(current)) current = listed[0]; update(); } },
+      h("button", { type: "button", class: `chip ${name}`, "data-filter": name, "aria-pressed": String(filter === name), title: name === "all" ? null : KINDS[name][1], onclick: () => { filter = name; relist(); } },
         name === "all" ? null : h("i", { class: `square ${name}`, "aria-hidden": "true" }, KINDS[name][0]), `${name} ${name === "all" ? n : counts[name] || 0}`)));
     if (focused) chips.querySelector(`[data-filter="${focused}"]`)?.focus();
     list(kinds);
@@ -128,13 +134,15 @@ function probeTab({ state, results, ask, compared }) {
   }
   const prefix = `vk-case-${Math.random().toString(36).slice(2)}`;
   function list(kinds = state.cases.map((_, i) => kind(i))) {
-    listed = state.cases.map((_, i) => i).filter((i) => filter === "all" || kinds[i] === filter);
+    const after = compared()[1], worstOf = (i) => (results.scores[i]?.[after] ? Math.min(...marginsOf(results.scores[i][after]).flat()) : Infinity);
+    listed = state.cases.map((_, i) => i).filter((i) => (filter === "all" || kinds[i] === filter) && (!category || state.cases[i].category === category));
+    if (worstFirst) listed.sort((a, b) => worstOf(a) - worstOf(b));
   }
   function hover(i, square) {
     hovered = i;
     preview.hidden = i === null;
     if (i === null) return;
-    preview.replaceChildren(h("b", {}, `case ${i + 1}: ${kind(i)}`), h("div", { class: "images" }, state.cases[i].images.map((image, k) => h("div", {}, h("img", { src: source(image), alt: "" }), state.cases[i].captions[k]))));
+    preview.replaceChildren(h("b", {}, `case ${i + 1}: ${kind(i)}`), h("div", { class: "images" }, state.cases[i].images.map((image, k) => h("div", {}, h("img", { src: source(image), alt: "" }), nImages === 1 ? state.cases[i].captions.map((text, c) => h("div", {}, `${c ? "false" : "true"}: ${text}`)) : state.cases[i].captions[k]))));
     preview.style.top = `${square.offsetTop + 22}px`;
     preview.style.left = `${Math.max(0, Math.min(square.offsetLeft - 20, strip.offsetWidth - 300))}px`;
   }
@@ -175,8 +183,15 @@ function probeTab({ state, results, ask, compared }) {
   return { panel, update, scoreAll };
 }
 
+// "3 of 4" comparisons right, or a mark for the only one.
+function scoreOf(grid) {
+  const right = marginsOf(grid).flat().map((x) => x > 0);
+  return right.length === 1 ? (right[0] ? "✓" : "✗") : `${sum(right)} of 4`;
+}
+
 // Return a row for each model with the margins of its four comparisons, below a heading, and the largest margin.
 function modelRows(names, grids) {
+  const one = grids.some((grid) => grid?.length === 1), cosine = (x) => x.toFixed(2).replace("-", "−");
   const largest = Math.max(0.05, ...grids.filter(Boolean).flatMap((grid) => marginsOf(grid).flat().map(Math.abs)));
   const bar = (name, margin) => {
     const right = margin > 0, side = right ? "left" : "right";
@@ -186,12 +201,14 @@ function modelRows(names, grids) {
   const rows = names.map((name, m) => {
     const grid = grids[m];
     if (!grid) return h("div", { class: "model" }, h("b", {}, name), h("div", { class: "card soft wide" }, grid === undefined ? "no scores yet" : "no score: see the message below"));
-    const [byImage, byCaption] = marginsOf(grid), right = sum([...byImage, ...byCaption].map((x) => x > 0));
+    const [byImage, byCaption] = marginsOf(grid), right = isRight(grid);
+    if (one) return h("div", { class: "model" }, h("b", {}, name), h("div", { class: "card" }, bar("true − false", byImage[0])), h("div", { class: "soft" }, `true ${cosine(grid[0][0])}, false ${cosine(grid[0][1])}`), h("div", { class: `verdict ${right ? "yes" : "no"}` }, scoreOf(grid)));
     return h("div", { class: "model" }, h("b", {}, name),
       h("div", { class: "card" }, bar("image 1", byImage[0]), bar("image 2", byImage[1])),
       h("div", { class: "card" }, bar("caption 1", byCaption[0]), bar("caption 2", byCaption[1])),
-      h("div", { class: `verdict ${right === 4 ? "yes" : "no"}` }, `${right} of 4`, h("small", {}, `group ${right === 4 ? "✓" : "✗"}`)));
+      h("div", { class: `verdict ${right ? "yes" : "no"}` }, scoreOf(grid), h("small", {}, `group ${right ? "✓" : "✗"}`)));
   });
+  if (one) return [[h("div", { class: "model head soft" }, h("span"), h("span", {}, "does the ", h("b", {}, "image"), " pick its true caption?"), h("span", {}, "cosines"), h("span", {}, "SugarCrepe")), ...rows], largest];
   const head = h("div", { class: "model head soft" }, h("span"), h("span", {}, "does each ", h("b", {}, "image"), " pick its own caption?"), h("span", {}, "does each ", h("b", {}, "caption"), " pick its own image?"), h("span", {}, "Winoground"));
   return [[head, ...rows], largest];
 }
@@ -204,8 +221,9 @@ function casePng(own, models, images) {
   context.fillStyle = "#fff";
   context.fillRect(0, 0, width, height);
   const write = (text, x, y, color = "#1d1d1f", font = "14px system-ui, sans-serif", limit = 400) => { context.fillStyle = color; context.font = font; context.fillText(text, x, y, limit); };
-  images.forEach((image, k) => { context.drawImage(image, 20 + 430 * k, 16, 160, 160); write(`${k + 1}. ${own.captions[k]}`, 20 + 430 * k, 198); });
-  ["image 1", "image 2", "caption 1", "caption 2"].forEach((label, k) => write(label, 210 + 150 * k, 228, "#5f6368"));
+  images.forEach((image, k) => context.drawImage(image, 20 + 430 * k, 16, 160, 160));
+  own.captions.forEach((text, k) => write(`${images.length === 1 ? ["true", "false"][k] : k + 1}. ${text}`, 20 + 430 * k, 198));
+  (images.length === 1 ? ["true − false"] : ["image 1", "image 2", "caption 1", "caption 2"]).forEach((label, k) => write(label, 210 + 150 * k, 228, "#5f6368"));
   models.forEach((model, m) => {
     const at = rows.indexOf(model), grid = (own.grids || [])[m];
     if (!grid) return;
