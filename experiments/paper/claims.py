@@ -272,8 +272,8 @@ CLAIMS = (
     Claim("Four fifths of LoRA's update keep the composition of all of it", NOT_REPORTED, "interpolation",
           "interpolation", expect("interpolation", "LoRA x 1", "LoRA x 0.8", WINOGROUND, NO_WORSE)),
     *(
-        Claim(f"In {name.removesuffix('s')} batches, distilling the likelihood's ranking improves Winoground", "not in the paper",
-              f"distillation-{name}", f"distillation-{name}",
+        Claim(f"In {name.removesuffix('s')} batches, distilling the likelihood's ranking improves Winoground",
+              "not in the paper", f"distillation-{name}", f"distillation-{name}",
               expect(f"distillation-{name}", name, f"{name} + distillation", WINOGROUND))
         for name in DISTILLED
     ),
