@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.paper.plan import Plan
+from experiments.paper.plan import FULL, Plan
 from experiments.paper.tables import MAIN, Results, value_of, variants_of
 from vladva_kit.evaluation.tables import MISSING, markdown_rows
 
@@ -47,7 +47,18 @@ def defaults_table(results: Results) -> str:
         ]
         for one in measured
     ]
-    return markdown_rows(["default", *SCORES], rows, "llll") if rows else ""
+    return f"{markdown_rows(['default', *SCORES], rows, 'llll')}{_spread(results)}" if rows else ""
+
+
+def _spread(results: Results) -> str:
+    """State how far equal runs with other seeds differ, by which single differences are to be judged."""
+    if "components" not in results["experiments"]:
+        return ""
+    spreads = [value_of(results, "components", FULL, column).sd for column in MAIN[SCORES[0]]]
+    if None in spreads:
+        return ""
+    text = " / ".join(f"{sd:.1f}" for sd in spreads)
+    return f"\nMost values are of one seed. Over seeds, the default's group score has a standard deviation of {text}.\n"
 
 
 def _by_value(results: Results, default: Default, score: str) -> str:
