@@ -65,7 +65,8 @@ def test_every_imported_library_is_declared():
         "traitlets",
         "IPython",
     }
-    optional |= {"pycocoevalcap", "torchvision", "deepspeed", "mteb"}
+    optional |= {"pycocoevalcap", "torchvision", "deepspeed", "mteb", "torchao"}
+    optional |= {"typing_extensions"}  # for type checkers only
     optional |= {"pandas"}  # comes with datasets
     imported = set()
     for path in (ROOT / "vladva_kit").rglob("*.py"):
