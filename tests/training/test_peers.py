@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vladva_kit.training import peers
 from vladva_kit.training.peers import watching_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,3 +74,21 @@ def test_the_other_rank_ends_with_the_reason(tmp_path, fault):
 def test_a_single_process_has_no_thread():
     with watching_ranks():
         assert not [thread for thread in threading.enumerate() if thread.name == "ranks"]
+
+
+def test_the_end_waits_until_the_thread_has_left_the_store(monkeypatch):
+    class SlowStore:
+        def set(self, key, value):
+            time.sleep(0 if value == "end" else 0.5)
+
+        def check(self, keys):
+            return False
+
+    monkeypatch.setattr(peers.dist, "TCPStore", lambda *arguments, **keywords: None)
+    monkeypatch.setattr(peers.dist, "PrefixStore", lambda prefix, store: SlowStore())
+    monkeypatch.setattr(peers, "BEAT", 0.05)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with watching_ranks():
+        time.sleep(0.1)  # the thread is inside the store now
+    assert not [thread for thread in threading.enumerate() if thread.name == "ranks"]

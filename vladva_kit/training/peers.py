@@ -17,6 +17,7 @@ from vladva_kit.models.device import rank_from_env, short_reason
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 8  # beats without a sign of life, after which a rank is called dead
+STORE_TIMEOUT = 20.0  # seconds after which an operation of the store ends
 GRACE = 10.0  # seconds for the main thread to notice; it cannot if it waits inside a collective operation
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "NCCL error")
 _runs = count()
@@ -65,7 +66,8 @@ class _Watch:
     def _run(self) -> None:
         with suppress(Exception):  # without a store at this address there is nothing to watch
             address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            store = dist.TCPStore(*address, is_master=False, timeout=timedelta(seconds=60), wait_for_workers=False)
+            timeout = timedelta(seconds=STORE_TIMEOUT)
+            store = dist.TCPStore(*address, is_master=False, timeout=timeout, wait_for_workers=False)
             self.store = dist.PrefixStore(self.prefix, store)
             reason = self._watch()
             if reason is not None and not self.ended.wait(GRACE):
@@ -115,7 +117,8 @@ class _Watch:
     def end(self) -> None:
         """End the thread, and tell the others that this rank's silence is no failure."""
         self.ended.set()
-        self.thread.join(BEAT)  # otherwise it could write one more sign of life after the end
+        # otherwise it could write one more sign of life, and a thread inside the store aborts Python's exit
+        self.thread.join(STORE_TIMEOUT + BEAT)
         with suppress(RuntimeError, OSError):
             if self.store is not None:
                 self.store.set(f"beat/{self.rank}", "end")
