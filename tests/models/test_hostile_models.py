@@ -113,7 +113,8 @@ NESTED = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% e
     ],
 )
 def test_a_looping_or_wrong_chat_template_is_one_sentence(monkeypatch, template, reason):
-    monkeypatch.setattr(chat, "MAX_SECONDS", 0.2)
+    if template == NESTED:  # on a busy machine the other errors may take longer than this
+        monkeypatch.setattr(chat, "MAX_SECONDS", 0.2)
     lvlm = tiny_lvlm()
     lvlm.processor.chat_template = template
     start = time.process_time()
